@@ -1,0 +1,48 @@
+# make setup   both environments (.venv, .venv-legacy); a repeat does nothing
+# make check   format, lint, types, floors
+# make test    the tests
+# make demo    the whole path on made-up data, written to build/demo
+# make format  rewrite the code in the project's format
+# make clean   remove what was built, the environments too
+#
+# PYTHON=/path/to/python picks another Python 3.10-3.12 for .venv.
+
+MAKEFLAGS += --no-print-directory
+export PYTHON
+
+BIN := .venv/bin
+CODE := edge distill converters benchmark tests
+
+.PHONY: setup check test demo format clean
+.DELETE_ON_ERROR:
+
+setup: .venv/.installed .venv-legacy/.installed
+
+.venv/.installed: pyproject.toml constraints.txt
+	@rm -f $@
+	@scripts/setup.sh main .venv
+
+# The legacy environment is pinned in the script itself; without a Python for it, a line says so.
+.venv-legacy/.installed: scripts/setup.sh
+	@rm -f $@
+	@scripts/setup.sh legacy .venv-legacy
+
+check: setup
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: setup
+	$(BIN)/python -m pytest
+
+demo: setup
+	$(BIN)/edge demo --output build/demo
+
+format: setup
+	$(BIN)/ruff format $(CODE)
+	$(BIN)/ruff check --fix $(CODE)
+
+clean:
+	rm -rf .venv .venv-legacy build *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
