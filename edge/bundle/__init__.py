@@ -1,0 +1,35 @@
+"""The folder that `edge convert` writes and everything else reads."""
+
+from edge.bundle.folder import Bundle, is_bundle, write_manifest
+from edge.bundle.golden import GoldenCase
+from edge.bundle.manifest import (
+    GOLDEN_FILE,
+    MANIFEST_FILE,
+    TOKENIZER_FILE,
+    Artifact,
+    Golden,
+    Manifest,
+    Source,
+    TokenizerInfo,
+    Tool,
+    Verification,
+    json_schema,
+)
+
+__all__ = [
+    "GOLDEN_FILE",
+    "MANIFEST_FILE",
+    "TOKENIZER_FILE",
+    "Artifact",
+    "Bundle",
+    "Golden",
+    "GoldenCase",
+    "Manifest",
+    "Source",
+    "TokenizerInfo",
+    "Tool",
+    "Verification",
+    "is_bundle",
+    "json_schema",
+    "write_manifest",
+]

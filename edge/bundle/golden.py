@@ -1,0 +1,113 @@
+"""`golden.json`: text -> input ids -> logits, computed by the unpatched checkpoint.
+
+Every engine and every app is held against these vectors, so they must cover what real users type.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edge.errors import BundleError
+
+Array = npt.NDArray[Any]
+_ENCODING_KEYS = ("text", "text_pair", "input_ids", "token_type_ids")
+
+# Accents, CJK, emoji, Turkish dotted I, zero-width space, decomposed accents, an over-long word,
+# right-to-left text, markup, numbers, the empty string; lengths from nothing to past any maximum.
+TEXTS = (
+    "",
+    "ok",
+    "A charming, thoughtful film that stays with you.",
+    "It was dull from the first minute to the last, and I wanted my money back.",
+    "The staff were friendly but the room was cold, the lift was broken and nobody answered.",
+    "Crème brûlée à la façon d'Émilie coûte 12 € — déjà vu, n'est-ce pas ?",
+    "Ünïcödé Straße Ærøskøbing İstanbul ıŞĞ",
+    "cafe\u0301 re\u0301sume\u0301 nai\u0308ve (decomposed accents)",
+    "今天天气很好，我们去公园散步吧。",
+    "東京タワーは高い。안녕하세요 세계",
+    "مرحبا بالعالم، كيف حالك اليوم؟",
+    "I ❤️ this 😀👍🏽 so much!!! 🎉🎉",
+    "zero\u200bwidth\u200bspace and\ttabs\nnew lines",
+    "word" * 60,
+    "<p class='x'>Markup &amp; entities</p> https://example.org/a?b=c#d user@example.org",
+    "3.14159 1,000,000 -40°C 50% 12:30 2024-02-29 v1.2.3-rc4",
+    "No, I did not think it was not good; I thought it was not great.",
+    "ALL CAPITALS SHOULD BE HANDLED THE SAME WAY EVERY TIME",
+    "The quick brown fox jumps over the lazy dog while the slow green turtle watches them both "
+    "from the other side of the river and wonders what all the hurry is about.",
+    "please tell me how I can change the address of an order that I placed two days ago, since "
+    "I have moved and the parcel would otherwise go to a flat where nobody knows my name",
+)
+PAIRS = (
+    ("A man is playing a guitar.", "Someone makes music."),
+    ("The cat sat on the mat.", "Die Katze saß auf der Matte. 猫"),
+    ("", "only the second part has words"),
+)
+LONG_TEXT = "every sentence that never seems to end goes on, and on, and then once more;"
+
+
+@dataclass(frozen=True)
+class GoldenCase:
+    """One input and the checkpoint's outputs for it.
+
+    input_ids, token_type_ids: (n,) without padding. outputs: name -> array without batch dimension.
+    """
+
+    text: str
+    text_pair: str | None
+    input_ids: list[int]
+    token_type_ids: list[int] | None
+    outputs: dict[str, Array] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        record: dict[str, Any] = {"text": self.text, "text_pair": self.text_pair}
+        record["input_ids"] = self.input_ids
+        record["token_type_ids"] = self.token_type_ids
+        return record | {name: _rounded(value) for name, value in self.outputs.items()}
+
+
+def texts_for(max_length: int, *, pairs: bool) -> list[tuple[str, str | None]]:
+    """The built-in inputs: texts, one longer than `max_length` tokens, pairs where asked for."""
+    # A repetition has more than ten tokens in any vocabulary.
+    too_long = " ".join([LONG_TEXT] * (max_length // 10 + 1))
+    singles: list[tuple[str, str | None]] = [(text, None) for text in (*TEXTS, too_long)]
+    return singles + [(a, b) for a, b in PAIRS] if pairs else singles
+
+
+def dump(cases: list[GoldenCase], *, max_length: int) -> str:
+    """The text of `golden.json`."""
+    rows = ",\n".join(json.dumps(case.to_json(), ensure_ascii=False) for case in cases)
+    return f'{{"schema_version": "1", "max_length": {max_length}, "cases": [\n{rows}\n]}}\n'
+
+
+def load(path: Path) -> list[GoldenCase]:
+    """Read `golden.json`; raises BundleError when it is not one."""
+    try:
+        records = json.loads(path.read_text(encoding="utf-8"))["cases"]
+        return [_case(record) for record in records]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BundleError(f"{path} is not a file of golden vectors ({error!r})") from None
+
+
+def _case(record: dict[str, Any]) -> GoldenCase:
+    outputs = {k: np.asarray(v, np.float32) for k, v in record.items() if k not in _ENCODING_KEYS}
+    return GoldenCase(
+        text=record["text"],
+        text_pair=record["text_pair"],
+        input_ids=[int(i) for i in record["input_ids"]],
+        token_type_ids=record["token_type_ids"],
+        outputs=outputs,
+    )
+
+
+def _rounded(value: Array) -> Any:
+    """Nested lists of floats with the seven digits that a 32-bit float carries."""
+    if value.ndim == 0:
+        return float(f"{float(value):.7g}")
+    return [_rounded(part) for part in value]

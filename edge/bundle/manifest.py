@@ -1,0 +1,139 @@
+"""`edge.json`: what a bundle holds and what was found out about it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from edge.config import Config
+from edge.signature import TensorSpec
+
+SCHEMA_VERSION: Literal["1"] = "1"
+MANIFEST_FILE = "edge.json"
+GOLDEN_FILE = "golden.json"
+TOKENIZER_FILE = "tokenizer.json"
+
+RelativePath = str
+
+
+class Source(Config):
+    """Where the converted model came from."""
+
+    checkpoint: str
+    architecture: str
+    parameters: int
+    sha256: str
+
+
+class TokenizerInfo(Config):
+    """How to turn a text into input ids; `file` is a Hugging Face tokenizers file.
+
+    vocabulary: a plain word-piece list for apps that tokenise on their own, or None.
+    inputs: the model inputs a text fills, by name.
+    """
+
+    file: RelativePath
+    sha256: str
+    vocabulary: RelativePath | None
+    vocabulary_size: int
+    pad_token_id: int
+    mask_token_id: int | None
+    lowercase: bool
+    strip_accents: bool
+    inputs: tuple[str, ...]
+
+
+class Verification(Config):
+    """One artifact run in one engine against the checkpoint's golden vectors.
+
+    max_relative_error: max |a - b| over all outputs / max |b|; None when a value was not finite.
+    cosine: between all outputs of all samples, as one vector, and the checkpoint's.
+    label_agreement: share of samples with the same top-1 answer; None where a task has no labels.
+    samples: how many inputs were compared, over `sequence_lengths`.
+    """
+
+    status: Literal["passed", "failed", "unavailable"]
+    engine: str
+    engine_version: str | None = None
+    max_relative_error: float | None = None
+    cosine: float | None = None
+    label_agreement: float | None = None
+    samples: int = 0
+    sequence_lengths: tuple[int, ...] = ()
+    reason: str | None = None
+
+
+class Artifact(Config):
+    """One model file.
+
+    sequence_lengths: the lengths it accepts; when `dynamic_sequence`, every length up to the last.
+    runtimes: the engines it was proven in.
+    verification: in the format's main engine; `verifications` holds every engine that was tried.
+    """
+
+    format: str
+    precision: str
+    file: RelativePath
+    bytes: int
+    sha256: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    sequence_lengths: tuple[int, ...]
+    dynamic_sequence: bool
+    runtimes: tuple[str, ...] = ()
+    verification: Verification | None = None
+    verifications: tuple[Verification, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """How the artifact is called in tables, messages and flags."""
+        return f"{self.format}-{self.precision}"
+
+    def fit_length(self, tokens: int) -> int:
+        """The length to run `tokens` tokens at: the next that the artifact accepts, or its last."""
+        if self.dynamic_sequence:
+            # Core ML's flexible lengths start at 2, and no real input is shorter: [CLS] [SEP].
+            return max(2, min(tokens, self.sequence_lengths[-1]))
+        return next((n for n in self.sequence_lengths if n >= tokens), self.sequence_lengths[-1])
+
+
+class Golden(Config):
+    """The file of golden vectors."""
+
+    file: RelativePath
+    sha256: str
+    samples: int
+
+
+class Tool(Config):
+    """The program that wrote the bundle."""
+
+    name: str
+    version: str
+
+
+class Manifest(Config):
+    """The whole of `edge.json`.
+
+    task: Transformers' own name. problem_type: Transformers' own, for text-classification.
+    activation: what turns logits into probabilities ("softmax", "sigmoid" or "none").
+    max_length: the longest input in tokens; longer texts are truncated.
+    """
+
+    schema_version: Literal["1"] = SCHEMA_VERSION
+    task: str
+    problem_type: str | None
+    labels: tuple[str, ...] | None
+    activation: Literal["softmax", "sigmoid", "none"]
+    source: Source
+    tokenizer: TokenizerInfo
+    max_length: int
+    golden: Golden
+    artifacts: tuple[Artifact, ...]
+    tool: Tool
+    created_utc: str
+
+
+def json_schema() -> dict[str, object]:
+    """The JSON Schema of `edge.json`; a copy ships as `edge/bundle/schema.json`."""
+    schema = Manifest.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

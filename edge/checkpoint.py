@@ -1,0 +1,292 @@
+"""Opening a Transformers checkpoint: a local folder or a hub id, refused early when unusable."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edge.errors import CheckpointError, unknown_name
+from edge.storage import sha256
+from edge.tasks import TASKS, Task, get_task
+
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+_PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+_TOKENIZERS = (
+    "tokenizer.json",
+    "vocab.txt",
+    "sentencepiece.bpe.model",
+    "spiece.model",
+    "spm.model",
+    "vocab.json",
+)
+# The ending of an architecture's class name tells what the checkpoint was trained for.
+_TASK_BY_ENDING = {
+    "ForSequenceClassification": "text-classification",
+    "ForTokenClassification": "token-classification",
+    "ForQuestionAnswering": "question-answering",
+    "ForMaskedLM": "fill-mask",
+    "ForPreTraining": "fill-mask",
+    "Model": "feature-extraction",
+}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checked checkpoint folder.
+
+    source: what the user called it. config: the Transformers configuration.
+    """
+
+    source: str
+    path: Path
+    config: Any
+    task: Task
+    allow_pickle: bool = False
+    trust_remote_code: bool = False
+
+    @property
+    def labels(self) -> tuple[str, ...] | None:
+        return self.task.labels
+
+    @property
+    def weights_sha256(self) -> str:
+        """Hash of the weight files."""
+        found = sorted(self.path.glob("*.safetensors")) or sorted(
+            self.path.glob("pytorch_model*.bin")
+        )
+        return sha256(found[0]) if len(found) == 1 else sha256(self.path)
+
+
+def open_checkpoint(
+    source: str | Path,
+    *,
+    task: str | None = None,
+    allow_pickle: bool = False,
+    trust_remote_code: bool = False,
+) -> Checkpoint:
+    """Find a checkpoint and check everything that can be checked without loading its weights.
+
+    task: Transformers' name; by default what the architecture says it was trained for.
+    Raises CheckpointError when it is missing, has no tokenizer, an unknown architecture, damaged
+    weights, or pickled weights only without `allow_pickle`; ConfigError for an unknown task.
+    """
+    if task is not None and task not in TASKS:
+        raise unknown_name("task", task, TASKS)
+    path = _locate(str(source), allow_pickle=allow_pickle)
+    values = _read_config(path)
+    if not trust_remote_code:
+        _check_architecture(path, values)
+    _check_weights(path, allow_pickle=allow_pickle)
+    if not any((path / name).is_file() for name in _TOKENIZERS):
+        raise CheckpointError(
+            f"{source} has no tokenizer: save one beside the weights with "
+            "tokenizer.save_pretrained()"
+        )
+    config = _load_config(path, trust_remote_code=trust_remote_code)
+    return Checkpoint(
+        source=str(source),
+        path=path,
+        config=config,
+        task=_task_of(source, config, task),
+        allow_pickle=allow_pickle,
+        trust_remote_code=trust_remote_code,
+    )
+
+
+def load_model(checkpoint: Checkpoint, *, attention: str = "sdpa") -> Any:
+    """The checkpoint's model with its task's head, float32, in eval mode.
+
+    attention: Transformers' `attn_implementation`; models without SDPA fall back to eager.
+    Raises CheckpointError when weights are missing for the task, damaged, or not finite.
+    """
+    import torch
+    import transformers
+
+    auto = getattr(transformers, checkpoint.task.auto_class)
+    options: dict[str, Any] = {
+        "dtype": torch.float32,
+        "output_loading_info": True,
+        "trust_remote_code": checkpoint.trust_remote_code,
+        "use_safetensors": not checkpoint.allow_pickle or None,
+        "config": checkpoint.config,
+        "local_files_only": True,
+    }
+    try:
+        try:
+            model, info = auto.from_pretrained(
+                checkpoint.path, attn_implementation=attention, **options
+            )
+        except (ValueError, ImportError) as error:
+            if attention != "sdpa" or "scaled_dot_product" not in str(error):
+                raise
+            model, info = auto.from_pretrained(
+                checkpoint.path, attn_implementation="eager", **options
+            )
+    except Exception as error:  # Transformers raises many classes here, all about this folder
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"{checkpoint.source} cannot be loaded: {reason}") from error
+    _check_loaded(checkpoint, model, info)
+    return model.eval()
+
+
+def load_tokenizer(checkpoint: Checkpoint) -> Any:
+    """The checkpoint's own Transformers tokenizer; raises CheckpointError when it is damaged."""
+    import transformers
+
+    try:
+        return transformers.AutoTokenizer.from_pretrained(
+            checkpoint.path,
+            trust_remote_code=checkpoint.trust_remote_code,
+            local_files_only=True,
+        )
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(
+            f"{checkpoint.source} has a tokenizer that cannot be loaded: {reason}"
+        ) from error
+
+
+def max_length(checkpoint: Checkpoint, tokenizer: Any) -> int:
+    """The longest input in tokens: what positions and tokenizer both allow."""
+    positions = getattr(checkpoint.config, "max_position_embeddings", None)
+    if positions is None or positions <= 0:
+        positions = tokenizer.model_max_length
+    elif checkpoint.config.model_type in {"roberta", "xlm-roberta", "camembert", "mpnet"}:
+        # These count positions from the padding index + 1.
+        positions -= (checkpoint.config.pad_token_id or 0) + 1
+    return int(min(positions, tokenizer.model_max_length))
+
+
+def count_parameters(model: Any) -> int:
+    """Parameters, shared ones counted once."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _locate(source: str, *, allow_pickle: bool) -> Path:
+    path = Path(source)
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise CheckpointError(f"{source} is a file: a checkpoint is a folder or a hub id")
+    if source.count("/") > 1 or source.startswith((".", "/", "~")):
+        raise CheckpointError(f"checkpoint {source} does not exist: check the path")
+    import huggingface_hub
+
+    patterns = ["*.json", "*.txt", "*.model", "*.safetensors"]
+    try:
+        return Path(
+            huggingface_hub.snapshot_download(
+                source, allow_patterns=patterns + (["*.bin"] if allow_pickle else [])
+            )
+        )
+    except Exception as error:  # no network, no such id, no permission: one meaning for the user
+        reason = " ".join(str(error).split())[:160]
+        raise CheckpointError(
+            f"no folder and no reachable hub checkpoint '{source}' ({reason})"
+        ) from None
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    file = path / "config.json"
+    if not file.is_file():
+        raise CheckpointError(f"{path} has no config.json: it is not a Transformers checkpoint")
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{file} is not valid JSON ({error})") from None
+    if not isinstance(values, dict) or "model_type" not in values:
+        raise CheckpointError(f"{file} names no model_type: it is not a Transformers checkpoint")
+    return values
+
+
+def _check_architecture(path: Path, values: dict[str, Any]) -> None:
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+    name = str(values["model_type"])
+    if name not in CONFIG_MAPPING_NAMES:
+        from edge.errors import nearest
+
+        guess = nearest(name, CONFIG_MAPPING_NAMES)
+        hint = f", did you mean '{guess}'?" if guess else ""
+        raise CheckpointError(f"{path}/config.json: unknown architecture '{name}'{hint}")
+    if values.get("is_encoder_decoder") or values.get("is_decoder"):
+        raise CheckpointError(f"{path}: '{name}' has a decoder; only encoders are supported")
+
+
+def _check_weights(path: Path, *, allow_pickle: bool) -> None:
+    if any((path / name).is_file() for name in _WEIGHTS):
+        _check_safetensors(path)
+        return
+    if any((path / name).is_file() for name in _PICKLES):
+        if not allow_pickle:
+            raise CheckpointError(
+                f"{path} has pickled weights only, which can run code when loaded: convert them "
+                "to safetensors, or pass --allow-pickle if you trust their source"
+            )
+        return
+    raise CheckpointError(f"{path} has no weights (model.safetensors)")
+
+
+def _check_safetensors(path: Path) -> None:
+    from safetensors import SafetensorError, safe_open
+
+    for file in sorted(path.glob("*.safetensors")):
+        try:
+            with safe_open(file, framework="numpy") as tensors:
+                tensors.keys()
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(
+                f"{file} is corrupted ({error}): download or save it again"
+            ) from None
+
+
+def _load_config(path: Path, *, trust_remote_code: bool) -> Any:
+    import transformers
+
+    try:
+        return transformers.AutoConfig.from_pretrained(
+            path, trust_remote_code=trust_remote_code, local_files_only=True
+        )
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"{path}/config.json cannot be used: {reason}") from error
+
+
+def _task_of(source: str | Path, config: Any, name: str | None) -> Task:
+    if name is None:
+        architecture = next(iter(config.architectures or []), "")
+        endings = (task for end, task in _TASK_BY_ENDING.items() if architecture.endswith(end))
+        name = next(endings, None)
+    if name is None:
+        raise CheckpointError(
+            f"{source} does not say what it was trained for: name it with --task "
+            f"({', '.join(TASKS)})"
+        )
+    labels = None
+    if name in {"text-classification", "token-classification"}:
+        labels = tuple(str(config.id2label[i]) for i in range(config.num_labels))
+    return get_task(name, labels=labels, problem_type=getattr(config, "problem_type", None))
+
+
+def _check_loaded(checkpoint: Checkpoint, model: Any, info: dict[str, Any]) -> None:
+    import torch
+
+    # A pooler is not part of an embedding; every other missing weight would be random.
+    missing = [key for key in sorted(info["missing_keys"]) if "pooler." not in key]
+    if missing:
+        raise CheckpointError(
+            f"{checkpoint.source} has no weights for '{missing[0]}' and so cannot do "
+            f"{checkpoint.task.name}: fine-tune it first, or choose another --task"
+        )
+    if info["mismatched_keys"]:
+        raise CheckpointError(
+            f"{checkpoint.source}: weights and config.json disagree on the shape of "
+            f"'{next(iter(info['mismatched_keys']))[0]}'"
+        )
+    for name, parameter in model.named_parameters():
+        if not bool(torch.isfinite(parameter).all()):
+            raise CheckpointError(
+                f"{checkpoint.source}: weight '{name}' holds values that are not finite"
+            )

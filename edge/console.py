@@ -1,0 +1,81 @@
+"""What a person sees while a command works: progress on stderr, never anything on stdout."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+
+_verbose = False
+
+
+def set_verbose(verbose: bool) -> None:
+    """With `verbose`, the engines' own chatter is shown and not held back."""
+    global _verbose
+    _verbose = verbose
+
+
+def say(message: str) -> None:
+    """One line on stderr."""
+    print(message, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def step(title: str) -> Iterator[None]:
+    """Announce a piece of work that takes a while; a live clock on a terminal, lines elsewhere."""
+    start = time.perf_counter()
+    if sys.stderr.isatty() and not _verbose:
+        from rich.console import Console
+
+        with Console(stderr=True).status(title):
+            yield
+    else:
+        yield
+    say(f"{title}: {time.perf_counter() - start:.1f} s")
+
+
+@contextlib.contextmanager
+def hush() -> Iterator[None]:
+    """Hold back what libraries print, from Python and from C; `--debug` lets it through to stderr.
+
+    Both streams are redirected at the file descriptor: stdout is reserved for results, and
+    converters and native runtimes write to it directly.
+    """
+    if _verbose:
+        with _stdout_to_stderr():
+            yield
+        return
+    with (
+        tempfile.TemporaryFile() as log,
+        _redirected((1, 2), log.fileno()),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextlib.contextmanager
+def _stdout_to_stderr() -> Iterator[None]:
+    with _redirected((1,), 2):
+        yield
+
+
+@contextlib.contextmanager
+def _redirected(descriptors: tuple[int, ...], destination: int) -> Iterator[None]:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    saved = {descriptor: os.dup(descriptor) for descriptor in descriptors}
+    try:
+        for descriptor in descriptors:
+            os.dup2(destination, descriptor)
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for descriptor, copy in saved.items():
+            os.dup2(copy, descriptor)
+            os.close(copy)

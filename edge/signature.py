@@ -1,0 +1,21 @@
+"""Names, types and shapes of what goes into a model and comes out of it."""
+
+from __future__ import annotations
+
+from edge.config import Config
+
+# An encoder's inputs under the names Transformers gives them, all int32 of shape (batch, sequence).
+INPUT_NAMES = ("input_ids", "attention_mask", "token_type_ids")
+
+
+class TensorSpec(Config):
+    """One input or output. A dimension that may vary is a name: "batch" or "sequence"."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+def input_specs(names: tuple[str, ...]) -> tuple[TensorSpec, ...]:
+    """The specs of an encoder's inputs."""
+    return tuple(TensorSpec(name=n, dtype="int32", shape=("batch", "sequence")) for n in names)

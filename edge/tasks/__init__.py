@@ -1,0 +1,31 @@
+"""What a model is for, under Transformers' own names."""
+
+from __future__ import annotations
+
+import importlib
+
+from edge.errors import unknown_name
+from edge.tasks.base import Outputs, Task
+
+# name -> module and class, imported on use.
+TASKS = {
+    "text-classification": "edge.tasks.text_classification:TextClassification",
+    "token-classification": "edge.tasks.token_classification:TokenClassification",
+    "question-answering": "edge.tasks.question_answering:QuestionAnswering",
+    "fill-mask": "edge.tasks.fill_mask:FillMask",
+    "feature-extraction": "edge.tasks.feature_extraction:FeatureExtraction",
+}
+
+
+def get_task(
+    name: str, *, labels: tuple[str, ...] | None = None, problem_type: str | None = None
+) -> Task:
+    """The task called `name`; raises ConfigError with the nearest name otherwise."""
+    if name not in TASKS:
+        raise unknown_name("task", name, TASKS)
+    module, _, attribute = TASKS[name].partition(":")
+    task: Task = getattr(importlib.import_module(module), attribute)(labels, problem_type)
+    return task
+
+
+__all__ = ["TASKS", "Outputs", "Task", "get_task"]

@@ -1,0 +1,102 @@
+"""Sequence classification: single label, several labels, or regression; texts or pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from edge.data import Table
+from edge.errors import DataError
+from edge.metrics import accuracy, micro_f1, pearson
+from edge.tasks.base import (
+    Array,
+    Outputs,
+    Task,
+    label_indices,
+    softmax,
+    stable_sigmoid,
+)
+from edge.tokenization import Encoding, Tokenizer
+
+REGRESSION = "regression"
+MULTI_LABEL = "multi_label_classification"
+SINGLE_LABEL = "single_label_classification"
+
+
+class TextClassification(Task):
+    """One row of logits a text."""
+
+    name = "text-classification"
+    auto_class = "AutoModelForSequenceClassification"
+    outputs = {"logits": ("batch", "labels")}
+    takes_pairs = True
+
+    def __init__(self, labels: tuple[str, ...] | None, problem_type: str | None) -> None:
+        default = REGRESSION if labels is not None and len(labels) == 1 else SINGLE_LABEL
+        super().__init__(labels, problem_type or default)
+        if self.problem_type == SINGLE_LABEL:
+            self.activation = "softmax"
+        elif self.problem_type == MULTI_LABEL:
+            self.activation = "sigmoid"
+
+    def answer(self, outputs: Outputs, encoding: Encoding) -> Array | None:
+        logits = outputs["logits"]
+        if self.problem_type == REGRESSION:
+            return None
+        return logits > 0 if self.problem_type == MULTI_LABEL else np.argmax(logits, keepdims=True)
+
+    def predict(self, outputs: Outputs, encoding: Encoding, tokenizer: Tokenizer) -> dict[str, Any]:
+        logits = outputs["logits"]
+        names = self.labels or tuple(str(i) for i in range(len(logits)))
+        if self.problem_type == REGRESSION:
+            return {"score": float(logits[0])}
+        multi = self.problem_type == MULTI_LABEL
+        chances = stable_sigmoid(logits) if multi else softmax(logits)
+        scores = {name: float(chance) for name, chance in zip(names, chances, strict=True)}
+        if multi:
+            return {"labels": [n for n, chance in scores.items() if chance > 0.5], "scores": scores}
+        best = max(scores, key=lambda name: scores[name])
+        return {"label": best, "score": scores[best], "scores": scores}
+
+    def targets(self, table: Table) -> Array:
+        if self.problem_type == REGRESSION:
+            return _numbers(table)
+        count = len(self.labels or ())
+        if self.problem_type == MULTI_LABEL:
+            return _label_sets(table, self.labels or ())
+        return label_indices(table, self.labels, count)
+
+    def metric(self, outputs: Sequence[Outputs], targets: Array) -> tuple[str, float]:
+        logits = np.stack([sample["logits"] for sample in outputs])
+        if self.problem_type == REGRESSION:
+            return "pearson", pearson(logits[:, 0], targets)
+        if self.problem_type == MULTI_LABEL:
+            return "micro_f1", micro_f1((logits > 0).astype(np.int64), targets)
+        return "accuracy", accuracy(logits.argmax(-1), targets)
+
+
+def _numbers(table: Table) -> Array:
+    try:
+        values = np.asarray([float(value) for value in table.targets or []], np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{table.source}: a regression target must be a number ({error})") from None
+    if not np.isfinite(values).all():
+        raise DataError(f"{table.source}: a regression target is not finite")
+    return values
+
+
+def _label_sets(table: Table, labels: tuple[str, ...]) -> Array:
+    """Rows of 0 and 1, shape (n, labels), from lists of names or "a,b" strings."""
+    found = np.zeros((len(table), len(labels)), np.int64)
+    for row, value in enumerate(table.targets or []):
+        parts = value.split(",") if isinstance(value, str) else list(value)
+        single = Table(
+            table.source,
+            [""] * len(parts),
+            None,
+            [p.strip() if isinstance(p, str) else p for p in parts],
+        )
+        found[row, label_indices(single, labels, len(labels))] = 1
+    return found

@@ -1,0 +1,93 @@
+"""Results appear whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from edge.errors import StorageError, UserError
+from edge.storage import sha256, size_bytes, staged_folder, write_text
+
+
+def never(folder: Path) -> bool:
+    return False
+
+
+def test_a_folder_appears_when_the_block_succeeds(tmp_path: Path) -> None:
+    target = tmp_path / "deep" / "result"
+    with staged_folder(target, replaces=never) as stage:
+        (stage / "a").write_text("1")
+        assert not target.exists()
+    assert (target / "a").read_text() == "1"
+    assert [path.name for path in target.parent.iterdir()] == ["result"]
+
+
+@pytest.mark.parametrize("problem", [KeyboardInterrupt, RuntimeError])
+def test_an_interrupted_block_leaves_what_was_there(
+    tmp_path: Path, problem: type[BaseException]
+) -> None:
+    target = tmp_path / "result"
+    target.mkdir()
+    (target / "old").write_text("kept")
+    with pytest.raises(problem), staged_folder(target, replaces=lambda _: True) as stage:
+        (stage / "new").write_text("lost")
+        raise problem
+    assert [path.name for path in tmp_path.iterdir()] == ["result"]
+    assert (target / "old").read_text() == "kept"
+
+
+def test_a_replaced_folder_keeps_nothing_of_the_old_one(tmp_path: Path) -> None:
+    target = tmp_path / "result"
+    target.mkdir()
+    (target / "old").write_text("1")
+    with staged_folder(target, replaces=lambda _: True) as stage:
+        (stage / "new").write_text("2")
+    assert [path.name for path in target.iterdir()] == ["new"]
+    assert [path.name for path in tmp_path.iterdir()] == ["result"]
+
+
+def test_a_foreign_folder_is_not_touched(tmp_path: Path) -> None:
+    target = tmp_path / "mine"
+    target.mkdir()
+    (target / "thesis.txt").write_text("precious")
+    with pytest.raises(UserError, match="exists and was not written by this command"):
+        with staged_folder(target, replaces=never):
+            raise AssertionError("the block must not run")
+    assert (target / "thesis.txt").read_text() == "precious"
+
+
+def test_an_empty_folder_may_be_filled(tmp_path: Path) -> None:
+    with staged_folder(tmp_path / "x", replaces=never) as stage:
+        (stage / "a").write_text("1")
+    (tmp_path / "empty").mkdir()
+    with staged_folder(tmp_path / "empty", replaces=never) as stage:
+        (stage / "a").write_text("1")
+    assert (tmp_path / "empty" / "a").is_file()
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+    target = tmp_path / "result"
+    with pytest.raises(StorageError, match="no space left while writing .*result: free some"):
+        with staged_folder(target, replaces=never) as stage:
+            (stage / "half").write_text("x")
+            raise OSError(errno.ENOSPC, "No space left on device")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_text_is_written_whole(tmp_path: Path) -> None:
+    write_text(tmp_path / "a" / "b.txt", "é")
+    assert (tmp_path / "a" / "b.txt").read_text(encoding="utf-8") == "é"
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["b.txt"]
+
+
+def test_a_folder_hash_depends_on_names_and_contents(tmp_path: Path) -> None:
+    for name in ("one", "two", "three"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "one" / "a").write_text("1")
+    (tmp_path / "two" / "b").write_text("1")
+    (tmp_path / "three" / "a").write_text("1")
+    assert sha256(tmp_path / "one") == sha256(tmp_path / "three")
+    assert sha256(tmp_path / "one") != sha256(tmp_path / "two")
+    assert size_bytes(tmp_path) == 3
