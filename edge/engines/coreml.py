@@ -1,0 +1,87 @@
+"""Core ML: Apple's own engine on a Mac, and elsewhere an interpreter of the saved MIL program."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edge.console import hush
+from edge.engines.base import Array, Availability, Engine, Session, installed
+from edge.errors import EngineError
+
+
+class CoreML(Engine):
+    """Runs .mlpackage files with Core ML, on macOS only."""
+
+    name = "coreml"
+    format = "coreml"
+
+    def availability(self) -> Availability:
+        if platform.system() != "Darwin":
+            return Availability(None, "Core ML runs on Apple systems only", "use a Mac")
+        return installed("coremltools", "coremltools")
+
+    def open(self, path: Path, *, threads: int = 1) -> Session:
+        with hush():
+            import coremltools
+
+            try:
+                # CPU only: what is compared must not depend on which units this Mac has.
+                model = coremltools.models.MLModel(
+                    str(path), compute_units=coremltools.ComputeUnit.CPU_ONLY
+                )
+            except Exception as error:
+                reason = " ".join(str(error).split())[:300]
+                raise EngineError(f"Core ML cannot load {path}: {reason}") from None
+        return _Predictor(model, path)
+
+
+class _Predictor(Session):
+    def __init__(self, model: Any, path: Path) -> None:
+        self._model = model
+        self._path = path
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        try:
+            outputs: dict[str, Array] = self._model.predict(dict(inputs))
+        except Exception as error:
+            reason = " ".join(str(error).split())[:300]
+            raise EngineError(f"Core ML failed on {self._path}: {reason}") from None
+        return outputs
+
+    def close(self) -> None:
+        self._model = None
+
+
+class MilInterpreter(Engine):
+    """Computes the saved MIL program in numpy, rounding to 16 bits where it says so.
+
+    It proves the program's numbers, not that Apple's compiler accepts it, nor its speed.
+    """
+
+    name = "mil-interpreter"
+    format = "coreml"
+    kind = "interpreted"
+
+    def availability(self) -> Availability:
+        return installed("coremltools", "coremltools")
+
+    def open(self, path: Path, *, threads: int = 1) -> Session:
+        from edge.engines.mil import MilProgram
+
+        with hush():
+            return _Interpreted(MilProgram.load(path))
+
+
+class _Interpreted(Session):
+    def __init__(self, program: Any) -> None:
+        self._program = program
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        outputs: dict[str, Array] = self._program.run(inputs)
+        return outputs
+
+    def close(self) -> None:
+        self._program = None

@@ -1,0 +1,63 @@
+"""LiteRT, the current runtime of .tflite files, CPU with XNNPACK."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edge.console import hush
+from edge.engines.base import Array, Availability, Engine, Session, installed
+from edge.errors import EngineError
+
+
+class LiteRT(Engine):
+    """Runs .tflite files with ai-edge-litert."""
+
+    name = "litert"
+    format = "tflite"
+
+    def availability(self) -> Availability:
+        return installed("ai_edge_litert", "ai-edge-litert")
+
+    def open(self, path: Path, *, threads: int = 1) -> Session:
+        with hush():
+            from ai_edge_litert.interpreter import Interpreter
+
+            try:
+                # From memory: the mapped file would outlive a bundle that is being replaced.
+                interpreter = Interpreter(model_content=path.read_bytes(), num_threads=threads)
+                return _Session(interpreter, path)
+            except (ValueError, RuntimeError, OSError, KeyError) as error:
+                reason = " ".join(str(error).split())[:300]
+                raise EngineError(f"LiteRT cannot load {path}: {reason}") from None
+
+
+class _Session(Session):
+    """One runner a signature; a signature is a fixed length, all share the weights."""
+
+    def __init__(self, interpreter: Any, path: Path) -> None:
+        self._path = path
+        self._interpreter = interpreter
+        self._runners: dict[int, Any] = {}
+        for name in interpreter.get_signature_list():
+            runner = interpreter.get_signature_runner(name)
+            length = int(runner.get_input_details()["input_ids"]["shape"][1])
+            self._runners[length] = runner
+        if not self._runners:
+            raise ValueError("the file has no signatures")
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        length = next(iter(inputs.values())).shape[1]
+        if length not in self._runners:
+            raise EngineError(f"{self._path} accepts lengths {sorted(self._runners)}, not {length}")
+        try:
+            outputs: dict[str, Array] = self._runners[length](**inputs)
+        except (ValueError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise EngineError(f"LiteRT failed on {self._path}: {reason}") from None
+        return outputs
+
+    def close(self) -> None:
+        self._runners.clear()
+        self._interpreter = None

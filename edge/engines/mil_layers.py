@@ -1,0 +1,292 @@
+"""MIL operators with arithmetic across elements: products, convolutions, norms, sums, recurrence.
+
+Each function takes MIL's own parameter names and defaults. Floats are float32 arrays whatever the
+program says, so sums are accumulated in 32 bits; the caller rounds results to the declared type.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from edge.engines.base import Array
+from edge.engines.mil_elementwise import sigmoid, softmax
+
+_RECURRENT_ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "linear": lambda x: x,
+    "relu": lambda x: np.maximum(x, 0.0),
+    "sigmoid": sigmoid,
+    "tanh": np.tanh,
+}
+
+
+def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
+    """Multiply x (..., in) by the transpose of weight (out, in) and add bias (out)."""
+    # One matrix product instead of one per leading dimension.
+    product = x.reshape(-1, x.shape[-1]) @ weight.T
+    if bias is not None:
+        product += bias
+    return product.reshape(*x.shape[:-1], weight.shape[0])
+
+
+def matmul(
+    x: Array, y: Array, transpose_x: Array | bool = False, transpose_y: Array | bool = False
+) -> Array:
+    """Matrix product over the last two dimensions, the others broadcast."""
+    left = x.swapaxes(-1, -2) if bool(transpose_x) else x
+    right = y.swapaxes(-1, -2) if bool(transpose_y) else y
+    return np.matmul(left, right)
+
+
+def einsum(values: tuple[Array, ...], equation: str) -> Array:
+    """Einstein summation."""
+    return np.einsum(equation, *values, optimize=True)
+
+
+def scaled_dot_product_attention(
+    query: Array, key: Array, value: Array, attn_mask: Array | None = None
+) -> Array:
+    """softmax(Q K^T / sqrt(E) + mask) V, Vaswani et al. 2017, equation 1.
+
+    Shapes: query (..., L, E), key (..., S, E), value (..., S, V), mask broadcast to (..., L, S),
+    either added or, if boolean, True where a position takes part.
+    """
+    scores = np.matmul(query, key.swapaxes(-1, -2)) / np.float32(math.sqrt(query.shape[-1]))
+    if attn_mask is not None:
+        if attn_mask.dtype == np.bool_:
+            scores = np.where(attn_mask, scores, np.float32(-np.inf))
+        else:
+            scores = scores + attn_mask
+    return np.matmul(softmax(scores), value)
+
+
+def conv(
+    x: Array,
+    weight: Array,
+    bias: Array | None = None,
+    strides: Array | None = None,
+    pad_type: str = "valid",
+    pad: Array | None = None,
+    dilations: Array | None = None,
+    groups: Array | int = 1,
+) -> Array:
+    """Convolution of x (n, C, *D) with weight (C_out, C / groups, *K) over 1 to 3 dimensions."""
+    spatial = x.ndim - 2
+    steps = [1] * spatial if strides is None else [int(step) for step in strides]
+    spread = [1] * spatial if dilations is None else [int(gap) for gap in dilations]
+    # A dilated kernel covers this many elements of each dimension.
+    extent = [(k - 1) * gap + 1 for k, gap in zip(weight.shape[2:], spread, strict=True)]
+    padded = np.pad(x, [(0, 0), (0, 0), *_padding(pad_type, pad, x.shape[2:], extent, steps)])
+    axes = tuple(range(2, x.ndim))
+    windows: Array = np.lib.stride_tricks.sliding_window_view(padded, extent, axes)
+    # windows: (n, C, *out, *K) once strides and dilations have thinned it out.
+    windows = windows[
+        (slice(None), slice(None), *(slice(None, None, s) for s in [*steps, *spread]))
+    ]
+    out_shape = windows.shape[2 : 2 + spatial]
+    count, groups = x.shape[0], int(groups)
+    # columns: (n, groups, positions, C / groups * prod(K))
+    columns = windows.reshape(count, groups, -1, math.prod(out_shape), math.prod(weight.shape[2:]))
+    columns = columns.transpose(0, 1, 3, 2, 4).reshape(count, groups, math.prod(out_shape), -1)
+    kernels = weight.reshape(groups, weight.shape[0] // groups, -1).swapaxes(1, 2)
+    product = np.matmul(columns, kernels).swapaxes(2, 3)
+    result = product.reshape(count, weight.shape[0], *out_shape)
+    return result if bias is None else result + bias.reshape(-1, *(1,) * spatial)
+
+
+def _padding(
+    pad_type: str, pad: Array | None, sizes: tuple[int, ...], extent: list[int], steps: list[int]
+) -> list[tuple[int, int]]:
+    if pad_type == "custom":
+        if pad is None:
+            raise ValueError("pad_type is custom and pad is missing")
+        return [(int(before), int(after)) for before, after in pad.reshape(-1, 2)]
+    if pad_type == "valid":
+        return [(0, 0)] * len(sizes)
+    if pad_type not in {"same", "same_lower"}:
+        raise ValueError(f"unknown pad_type '{pad_type}'")
+    pairs = []
+    for size, kernel, step in zip(sizes, extent, steps, strict=True):
+        total = max((math.ceil(size / step) - 1) * step + kernel - size, 0)
+        small, large = total // 2, total - total // 2
+        pairs.append((small, large) if pad_type == "same" else (large, small))
+    return pairs
+
+
+def layer_norm(
+    x: Array,
+    axes: Array | None = None,
+    gamma: Array | None = None,
+    beta: Array | None = None,
+    epsilon: Array | float = 1e-5,
+) -> Array:
+    """(x - mean) / sqrt(variance + epsilon) * gamma + beta, Ba et al. 2016, equation 4."""
+    over = tuple(range(x.ndim)) if axes is None else tuple(int(a) % x.ndim for a in axes)
+    kept = [size if axis in over else 1 for axis, size in enumerate(x.shape)]
+    centred = x - x.mean(axis=over, keepdims=True)
+    variance = np.square(centred).mean(axis=over, keepdims=True)
+    centred /= np.sqrt(variance + np.float32(epsilon))
+    if gamma is not None:
+        centred *= gamma.reshape(kept)
+    if beta is not None:
+        centred += beta.reshape(kept)
+    return centred
+
+
+def batch_norm(
+    x: Array,
+    mean: Array,
+    variance: Array,
+    gamma: Array | None = None,
+    beta: Array | None = None,
+    epsilon: Array | float = 1e-5,
+) -> Array:
+    """Normalise each channel of x (n, C, ...) with a stored mean and variance."""
+    channels = (-1,) + (1,) * (x.ndim - 2)
+    scale = 1.0 / np.sqrt(variance + np.float32(epsilon))
+    scale = scale if gamma is None else scale * gamma
+    result = (x - mean.reshape(channels)) * scale.reshape(channels)
+    return result if beta is None else result + beta.reshape(channels)
+
+
+def l2_norm(x: Array, epsilon: Array | float = 1e-6) -> Array:
+    """Divide x by sqrt(sum of squares + epsilon), the sum over the last three dimensions."""
+    total = np.square(x).sum(axis=(-3, -2, -1), keepdims=True)
+    return x / np.sqrt(total + np.float32(epsilon))
+
+
+def _reduction(function: Callable[..., Array]) -> Callable[..., Array]:
+    def operator(x: Array, axes: Array | None = None, keep_dims: Array | bool = False) -> Array:
+        over = None if axes is None else tuple(int(axis) for axis in np.atleast_1d(axes))
+        return function(x, axis=over, keepdims=bool(keep_dims))
+
+    return operator
+
+
+def _index_reduction(function: Callable[..., Array]) -> Callable[..., Array]:
+    def operator(
+        x: Array,
+        axis: Array | int = -1,
+        keep_dims: Array | bool = False,
+        output_dtype: str = "int32",
+    ) -> Array:
+        return function(x, axis=int(axis), keepdims=bool(keep_dims))
+
+    return operator
+
+
+def _sum_square(x: Array, **how: Any) -> Array:
+    return np.sum(np.square(x), **how)
+
+
+def _l2(x: Array, **how: Any) -> Array:
+    return np.sqrt(_sum_square(x, **how))
+
+
+def _l1(x: Array, **how: Any) -> Array:
+    return np.sum(np.abs(x), **how)
+
+
+def _log_sum(x: Array, **how: Any) -> Array:
+    return np.log(np.sum(x, **how))
+
+
+def _log_sum_exp(x: Array, **how: Any) -> Array:
+    top = np.max(x, axis=how["axis"], keepdims=True)
+    total = np.log(np.sum(np.exp(x - top), axis=how["axis"], keepdims=True)) + top
+    return total if how["keepdims"] else total.squeeze(how["axis"])
+
+
+def lstm(
+    x: Array,
+    initial_h: Array,
+    initial_c: Array,
+    weight_ih: Array,
+    weight_hh: Array,
+    bias: Array | None = None,
+    weight_ih_back: Array | None = None,
+    weight_hh_back: Array | None = None,
+    bias_back: Array | None = None,
+    direction: str = "forward",
+    output_sequence: Array | bool = False,
+    recurrent_activation: str = "sigmoid",
+    cell_activation: str = "tanh",
+    activation: str = "tanh",
+    clip: Array | None = None,
+) -> tuple[Array, Array, Array]:
+    """Long short-term memory over x (s, b, in), gates in the order input, forget, output, cell.
+
+    Returns the states of every step or of the last, (s or 1, b, directions * H), the last hidden
+    state and the last cell state. Peepholes are not implemented. Hochreiter and Schmidhuber 1997.
+    """
+    names = (recurrent_activation, cell_activation, activation)
+    functions = tuple(_RECURRENT_ACTIVATIONS[name] for name in names)
+    limit = None if clip is None else float(clip)
+    passes = [(weight_ih, weight_hh, bias, direction == "reverse")]
+    if direction == "bidirectional":
+        if weight_ih_back is None or weight_hh_back is None:
+            raise ValueError("a bidirectional lstm needs the weights of both directions")
+        passes.append((weight_ih_back, weight_hh_back, bias_back, True))
+    states, hidden, cells = [], [], []
+    starts = zip(
+        np.split(initial_h, len(passes), -1), np.split(initial_c, len(passes), -1), strict=True
+    )
+    for (w_ih, w_hh, offset, backwards), (h, c) in zip(passes, starts, strict=True):
+        projected = x @ w_ih.T if offset is None else x @ w_ih.T + offset
+        steps, h, c = _recur(projected, h, c, w_hh, functions, limit, backwards=backwards)
+        states.append(steps if bool(output_sequence) else h[None])
+        hidden.append(h)
+        cells.append(c)
+    return np.concatenate(states, -1), np.concatenate(hidden, -1), np.concatenate(cells, -1)
+
+
+def _recur(
+    projected: Array,
+    h: Array,
+    c: Array,
+    weight_hh: Array,
+    functions: tuple[Callable[[Array], Array], ...],
+    clip: float | None,
+    *,
+    backwards: bool,
+) -> tuple[Array, Array, Array]:
+    """One direction over projected inputs (s, b, 4H): all states (s, b, H), last h, last c."""
+    gate, cell, output = functions
+    states = np.empty((*projected.shape[:2], h.shape[-1]), projected.dtype)
+    steps = range(projected.shape[0])
+    for step in reversed(steps) if backwards else steps:
+        into, forget, out, candidate = np.split(projected[step] + h @ weight_hh.T, 4, -1)
+        if clip is not None:
+            candidate = np.clip(candidate, -clip, clip)
+        c = gate(forget) * c + gate(into) * cell(candidate)
+        h = gate(out) * output(c)
+        states[step] = h
+    return states, h, c
+
+
+LAYERS: dict[str, Callable[..., Array | tuple[Array, ...]]] = {
+    "batch_norm": batch_norm,
+    "conv": conv,
+    "einsum": einsum,
+    "l2_norm": l2_norm,
+    "layer_norm": layer_norm,
+    "linear": linear,
+    "lstm": lstm,
+    "matmul": matmul,
+    "reduce_argmax": _index_reduction(np.argmax),
+    "reduce_argmin": _index_reduction(np.argmin),
+    "reduce_l1_norm": _reduction(_l1),
+    "reduce_l2_norm": _reduction(_l2),
+    "reduce_log_sum": _reduction(_log_sum),
+    "reduce_log_sum_exp": _reduction(_log_sum_exp),
+    "reduce_max": _reduction(np.max),
+    "reduce_mean": _reduction(np.mean),
+    "reduce_min": _reduction(np.min),
+    "reduce_prod": _reduction(np.prod),
+    "reduce_sum": _reduction(np.sum),
+    "reduce_sum_square": _reduction(_sum_square),
+    "scaled_dot_product_attention": scaled_dot_product_attention,
+}

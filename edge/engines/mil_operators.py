@@ -1,0 +1,33 @@
+"""Every MIL operator the interpreter knows, by its MIL name.
+
+To add one, write a function with MIL's parameter names and defaults in the module of its kind, put
+it in that module's table, and add a case to tests/edge/test_mil_operators.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from edge.engines.base import Array
+from edge.engines.mil_elementwise import ELEMENTWISE
+from edge.engines.mil_layers import LAYERS
+from edge.engines.mil_tensors import TENSORS
+from edge.engines.mil_weights import WEIGHTS
+
+Operator = Callable[..., Array | tuple[Array, ...]]
+
+OPERATORS: dict[str, Operator] = {**ELEMENTWISE, **TENSORS, **LAYERS, **WEIGHTS}
+
+# Their results are elements of their inputs, already rounded; `pad` and the like may add a
+# constant of the same type.
+MOVES = frozenset(TENSORS) - {"cumsum", "range_1d"} | {
+    "abs",
+    "identity",
+    "maximum",
+    "minimum",
+    "clip",
+    "reduce_max",
+    "reduce_min",
+    "relu",
+    "select",
+}

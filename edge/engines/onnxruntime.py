@@ -1,0 +1,56 @@
+"""ONNX Runtime, CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edge.engines.base import Array, Availability, Engine, Session, installed
+from edge.errors import EngineError
+
+
+class OnnxRuntime(Engine):
+    """Runs .onnx files with ONNX Runtime's CPU provider."""
+
+    name = "onnxruntime"
+    format = "onnx"
+
+    def availability(self) -> Availability:
+        return installed("onnxruntime", "onnxruntime")
+
+    def open(self, path: Path, *, threads: int = 1) -> Session:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        try:
+            inner = onnxruntime.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # pybind raises a dozen unrelated classes
+            raise EngineError(f"ONNX Runtime cannot load {path}: {_line(error)}") from None
+        return _Session(inner, path)
+
+
+class _Session(Session):
+    def __init__(self, inner: Any, path: Path) -> None:
+        self._inner: Any = inner
+        self._path = path
+        self._outputs = [output.name for output in inner.get_outputs()]
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        try:
+            values = self._inner.run(self._outputs, dict(inputs))
+        except Exception as error:
+            raise EngineError(f"ONNX Runtime failed on {self._path}: {_line(error)}") from None
+        return dict(zip(self._outputs, values, strict=True))
+
+    def close(self) -> None:
+        self._inner = None
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

@@ -1,0 +1,56 @@
+"""Texts in, outputs out: one artifact with the tokenizer and lengths of its bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from edge.bundle import Artifact, Bundle
+from edge.engines import main_engine
+from edge.engines.base import Engine, Session
+from edge.tasks import Outputs, Task, get_task
+from edge.tokenization import Encoding, Tokenizer
+
+
+def bundle_task(bundle: Bundle) -> Task:
+    """The task a bundle was made for."""
+    manifest = bundle.manifest
+    return get_task(manifest.task, labels=manifest.labels, problem_type=manifest.problem_type)
+
+
+def bundle_tokenizer(bundle: Bundle) -> Tokenizer:
+    """The bundle's own tokenizer."""
+    info = bundle.manifest.tokenizer
+    return Tokenizer.from_file(bundle.file(info.file), info)
+
+
+class Runner:
+    """An artifact opened in an engine; runs one text at a time, as an app does."""
+
+    def __init__(
+        self, bundle: Bundle, artifact: Artifact, *, engine: Engine | None = None, threads: int = 1
+    ) -> None:
+        self.engine = engine or main_engine(artifact.format)
+        self.artifact = artifact
+        self.task = bundle_task(bundle)
+        self.tokenizer = bundle_tokenizer(bundle)
+        self._session: Session = self.engine.open(bundle.artifact_path(artifact), threads=threads)
+
+    def infer(
+        self, encodings: Iterable[Encoding], *, length: int | None = None
+    ) -> Iterator[Outputs]:
+        """Outputs of each encoding, padded to the next length the artifact accepts, or `length`."""
+        names = [spec.name for spec in self.artifact.inputs]
+        for encoding in encodings:
+            size = length or self.artifact.fit_length(len(encoding))
+            inputs = self.tokenizer.pad([encoding], size)
+            outputs = self._session.run({name: inputs[name] for name in names})
+            yield self.task.trim(outputs, 0, min(len(encoding), size))
+
+    def close(self) -> None:
+        self._session.close()
+
+    def __enter__(self) -> Runner:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()

@@ -1,0 +1,83 @@
+"""Golden vectors: what the unpatched checkpoint answers, one text at a time, without padding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from edge.bundle import GoldenCase
+from edge.bundle.golden import texts_for
+from edge.checkpoint import Checkpoint
+from edge.engines.base import Array
+from edge.engines.pytorch import ModelSession
+from edge.errors import CheckpointError
+
+# A vocabulary of logits a token is large; a few texts prove as much as many.
+_FILL_MASK_TEXTS = 8
+
+
+def golden_cases(
+    checkpoint: Checkpoint,
+    model: Any,
+    tokenizer: Any,
+    *,
+    inputs: Sequence[str],
+    length: int,
+    extra: Sequence[tuple[str, str | None]] = (),
+) -> list[GoldenCase]:
+    """The built-in texts and `extra` ones through the checkpoint's own tokenizer and model.
+
+    inputs: the model's inputs by name. length: texts are truncated to so many tokens.
+    Raises CheckpointError when the model's outputs are not finite or the same for every text.
+    """
+    session = ModelSession(model, checkpoint.task)
+    texts = [*extra, *texts_for(length, pairs=checkpoint.task.takes_pairs)]
+    if checkpoint.task.name == "fill-mask":
+        texts = _masked(texts, tokenizer)
+    cases = []
+    for text, pair in texts:
+        encoded = tokenizer(text, pair, truncation="longest_first", max_length=length)
+        arrays = {name: np.asarray([_ids(encoded, name)], np.int32) for name in inputs}
+        outputs = session.run(arrays)
+        tokens = arrays["input_ids"].shape[1]
+        typed = "token_type_ids" in inputs
+        cases.append(
+            GoldenCase(
+                text=text,
+                text_pair=pair,
+                input_ids=arrays["input_ids"][0].tolist(),
+                token_type_ids=arrays["token_type_ids"][0].tolist() if typed else None,
+                outputs=checkpoint.task.trim(outputs, 0, tokens),
+            )
+        )
+    _check(checkpoint, cases)
+    return cases
+
+
+def _ids(encoded: Any, name: str) -> list[int]:
+    ids: list[int] = encoded.get(name) or [0] * len(encoded["input_ids"])
+    return ids
+
+
+def _masked(texts: list[tuple[str, str | None]], tokenizer: Any) -> list[tuple[str, str | None]]:
+    """A few of the texts with their second word masked."""
+    found: list[tuple[str, str | None]] = []
+    for text, _ in texts[:_FILL_MASK_TEXTS]:
+        words = text.split() or [""]
+        found.append((" ".join([words[0], tokenizer.mask_token, *words[2:]]), None))
+    return found
+
+
+def _check(checkpoint: Checkpoint, cases: list[GoldenCase]) -> None:
+    for name in checkpoint.task.outputs:
+        values: list[Array] = [case.outputs[name] for case in cases]
+        if not all(np.isfinite(value).all() for value in values):
+            raise CheckpointError(f"{checkpoint.source}: output '{name}' is not finite")
+        first = values[0].ravel()[:1]
+        if all(np.allclose(value, first, rtol=0, atol=1e-12) for value in values):
+            raise CheckpointError(
+                f"{checkpoint.source}: output '{name}' is the same for every text: the checkpoint "
+                "is not trained or is damaged"
+            )

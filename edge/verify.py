@@ -1,0 +1,211 @@
+"""Run every artifact in every engine it claims and compare it with the checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from edge.bundle import Artifact, Bundle, GoldenCase, Manifest, Verification
+from edge.console import hush, step
+from edge.engines import get_engine
+from edge.engines.base import Array, Engine
+from edge.engines.runner import Runner, bundle_tokenizer
+from edge.errors import EngineError, VerificationError
+from edge.formats import FORMATS
+from edge.precision import Gate, Precision
+from edge.tasks import Outputs, Task
+from edge.tokenization import Encoding
+
+# Where an app's engine does not run, what may stand in for it.
+_STAND_INS = {"coreml": ("coreml", "mil-interpreter")}
+# Besides its own length, every so many-th case also runs at the artifact's longest.
+_PADDED_EVERY = 3
+
+
+def verify(
+    bundle: Bundle, *, formats: Sequence[str] = (), precisions: Sequence[str] = ()
+) -> list[Artifact]:
+    """Run each artifact in each runtime it declares against the bundle's golden vectors.
+
+    Returns the artifacts with fresh verifications; none is raised for a failed one. Raises
+    VerificationError when the bundle's tokenizer does not give the checkpoint's ids.
+    """
+    cases = bundle.golden_cases()
+    _check_tokenizer(bundle, cases)
+    found = []
+    for artifact in bundle.select(formats, precisions):
+        runtimes = artifact.runtimes or FORMATS[artifact.format].runtimes
+        found.append(_verified(bundle, artifact, runtimes, cases))
+    return found
+
+
+def verify_new(bundle: Bundle) -> Manifest:
+    """Verify a bundle that was just written and declare the runtimes each artifact passed in.
+
+    Raises VerificationError for the first artifact that fails in its format's main runtime.
+    """
+    cases = bundle.golden_cases()
+    _check_tokenizer(bundle, cases)
+    artifacts = []
+    for artifact in bundle.manifest.artifacts:
+        runtimes = FORMATS[artifact.format].runtimes
+        checked = _verified(bundle, artifact, runtimes, cases)
+        require_passed(checked)
+        passed = zip(runtimes, checked.verifications, strict=True)
+        declared = tuple(name for name, result in passed if result.status == "passed")
+        artifacts.append(checked.model_copy(update={"runtimes": declared}))
+    return bundle.manifest.model_copy(update={"artifacts": tuple(artifacts)})
+
+
+def require_passed(artifact: Artifact) -> None:
+    """Raise VerificationError unless the artifact passed in its format's main runtime."""
+    result = artifact.verification
+    assert result is not None
+    if result.status != "passed":
+        raise VerificationError(
+            f"{artifact.name} {result.status} in {result.engine}: {result.reason}"
+        )
+
+
+def _verified(
+    bundle: Bundle, artifact: Artifact, runtimes: Sequence[str], cases: list[GoldenCase]
+) -> Artifact:
+    """The artifact with one verification a runtime, the first of them the main one."""
+    results = []
+    for runtime in runtimes:
+        engine = _engine_for(runtime)
+        if isinstance(engine, Verification):
+            results.append(engine)
+            continue
+        with step(f"verify {artifact.name} in {engine.name}"):
+            results.append(_compare(bundle, artifact, engine, cases))
+    return artifact.model_copy(update={"verification": results[0], "verifications": tuple(results)})
+
+
+def _engine_for(runtime: str) -> Engine | Verification:
+    """The engine that stands for a runtime here, or the record that there is none."""
+    reasons = []
+    for name in _STAND_INS.get(runtime, (runtime,)):
+        engine = get_engine(name)
+        found = engine.availability()
+        if found.available:
+            return engine
+        reasons.append(f"{found.reason} ({found.remedy})")
+    return Verification(status="unavailable", engine=runtime, reason="; ".join(reasons))
+
+
+def _compare(
+    bundle: Bundle, artifact: Artifact, engine: Engine, cases: list[GoldenCase]
+) -> Verification:
+    version = engine.availability().version
+    tally = Tally()
+    try:
+        with hush(), Runner(bundle, artifact, engine=engine) as runner:
+            for case, encoding, length in _runs(artifact, cases):
+                outputs = next(runner.infer([encoding], length=length))
+                tally.add(runner.task, encoding, outputs, case.outputs, length)
+    except EngineError as error:
+        return Verification(
+            status="failed", engine=engine.name, engine_version=version, reason=str(error)
+        )
+    return tally.judge(engine.name, version, Precision(artifact.precision).gate)
+
+
+def _runs(
+    artifact: Artifact, cases: list[GoldenCase]
+) -> Iterator[tuple[GoldenCase, Encoding, int]]:
+    """Each case at its own length, and some padded to the longest."""
+    longest = artifact.sequence_lengths[-1]
+    for index, case in enumerate(cases):
+        encoding = Encoding(case.input_ids, case.token_type_ids)
+        own = artifact.fit_length(len(encoding))
+        yield case, encoding, own
+        if index % _PADDED_EVERY == 0 and own != longest:
+            yield case, encoding, longest
+
+
+@dataclass
+class Tally:
+    """Differences collected over samples."""
+
+    differences: list[float] = field(default_factory=list)
+    scales: list[float] = field(default_factory=list)
+    products: list[tuple[float, float, float]] = field(default_factory=list)
+    agreements: list[float] = field(default_factory=list)
+    lengths: set[int] = field(default_factory=set)
+    finite: bool = True
+
+    def add(
+        self, task: Task, encoding: Encoding, found: Outputs, expected: Outputs, length: int
+    ) -> None:
+        """Count one sample; a shape that differs from the checkpoint's is an EngineError."""
+        self.lengths.add(length)
+        for name, reference in expected.items():
+            value = found.get(name)
+            if value is None or value.shape != reference.shape:
+                shape = None if value is None else value.shape
+                raise EngineError(f"output '{name}' has shape {shape}, expected {reference.shape}")
+            self._add_output(value.astype(np.float64), reference.astype(np.float64))
+        ours, theirs = task.answer(found, encoding), task.answer(expected, encoding)
+        if ours is not None and theirs is not None:
+            self.agreements.append(float(np.mean(ours == theirs)))
+
+    def _add_output(self, value: Array, reference: Array) -> None:
+        # max(0, nan) is 0, so values that are not finite are looked for, not found by chance.
+        self.finite &= bool(np.isfinite(value).all())
+        self.differences.append(float(np.abs(value - reference).max(initial=0.0)))
+        self.scales.append(float(np.abs(reference).max(initial=0.0)))
+        a, b = value.ravel(), reference.ravel()
+        self.products.append((float(a @ b), float(a @ a), float(b @ b)))
+
+    def judge(self, engine: str, version: str | None, gate: Gate) -> Verification:
+        """The verdict of `gate` on everything added."""
+        if not self.finite:
+            return Verification(
+                status="failed",
+                engine=engine,
+                engine_version=version,
+                samples=len(self.differences),
+                reason="outputs are not finite",
+            )
+        error = max(self.differences) / max(max(self.scales), 1e-12)
+        ab, aa, bb = np.sum(self.products, axis=0)
+        cosine = float(ab / np.sqrt(aa * bb)) if aa and bb else 0.0
+        agreement = float(np.mean(self.agreements)) if self.agreements else None
+        reason = _objection(gate, error, cosine, agreement)
+        return Verification(
+            status="failed" if reason else "passed",
+            engine=engine,
+            engine_version=version,
+            max_relative_error=error,
+            cosine=cosine,
+            label_agreement=agreement,
+            samples=len(self.differences),
+            sequence_lengths=tuple(sorted(self.lengths)),
+            reason=reason,
+        )
+
+
+def _objection(gate: Gate, error: float, cosine: float, agreement: float | None) -> str | None:
+    """What is wrong, or None."""
+    if error >= gate.max_relative_error:
+        return f"relative error {error:.2g}, allowed {gate.max_relative_error:.2g}"
+    if cosine < gate.min_cosine:
+        return f"cosine {cosine:.5f}, at least {gate.min_cosine} needed"
+    if agreement is not None and agreement < gate.min_label_agreement:
+        return f"label agreement {agreement:.3f}, at least {gate.min_label_agreement} needed"
+    return None
+
+
+def _check_tokenizer(bundle: Bundle, cases: list[GoldenCase]) -> None:
+    """The bundle's tokenizer must give the checkpoint's ids, or apps would be wrong."""
+    tokenizer = bundle_tokenizer(bundle)
+    for case in cases:
+        pairs = None if case.text_pair is None else [case.text_pair]
+        found = tokenizer.encode([case.text], pairs, max_length=bundle.manifest.max_length)[0]
+        if found.input_ids != case.input_ids or found.token_type_ids != case.token_type_ids:
+            raise VerificationError(
+                f"the bundle's tokenizer differs from the checkpoint's on {case.text[:60]!r}"
+            )
