@@ -1,0 +1,79 @@
+"""One export-friendly view of every encoder, the same small graph for all converters."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from edge.tasks import Task
+
+# Vanishes after softmax and still fits 16-bit floats; -1e9 overflows them, -10 leaks attention.
+MASKED = -1e4
+
+
+class ExportView(nn.Module):
+    """A checkpoint's model with 2-D int32 inputs and the task's named outputs."""
+
+    def __init__(self, model: nn.Module, task: Task) -> None:
+        super().__init__()
+        self.model = model
+        self._task = task
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        token_type_ids: torch.Tensor | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """All inputs (batch, sequence); outputs as `Task.heads` names them."""
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
+        if token_type_ids is not None:
+            inputs["token_type_ids"] = token_type_ids
+        return self._task.heads(self.model(**inputs), attention_mask)
+
+
+def sample_inputs(
+    names: tuple[str, ...], length: int, *, batch: int = 1
+) -> dict[str, torch.Tensor]:
+    """Inputs to trace with, int32 (batch, length); half of each row is padding."""
+    inputs = {name: torch.ones(batch, length, dtype=torch.int32) for name in names}
+    inputs["attention_mask"][:, length // 2 :] = 0
+    if "token_type_ids" in inputs:
+        inputs["token_type_ids"].zero_()
+    return inputs
+
+
+@contextlib.contextmanager
+def exportable_masks() -> Iterator[None]:
+    """While tracing, Transformers builds its attention masks as plain additive floats.
+
+    Its own masks use operators that Core ML lacks and old TFLite runtimes cannot load.
+    """
+    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS as registry
+
+    mapping = registry._global_mapping
+    saved = {name: mapping[name] for name in ("eager", "sdpa")}
+    try:
+        for name in saved:
+            mapping[name] = _additive_mask
+        with torch.no_grad():
+            yield
+    finally:
+        mapping.update(saved)
+
+
+def _additive_mask(
+    *, attention_mask: torch.Tensor, local_size: int | None = None, **_: Any
+) -> torch.Tensor:
+    """(batch, sequence) of 0 and 1 -> (batch, 1, 1 or sequence, sequence) of 0 and MASKED."""
+    mask = (1.0 - attention_mask[:, None, None, :].to(torch.float32)) * MASKED
+    if local_size is None:
+        return mask
+    positions = torch.arange(attention_mask.shape[-1], dtype=torch.int32)
+    distance = (positions[None, :] - positions[:, None]).abs()
+    far = (distance > local_size).to(torch.float32) * MASKED
+    return torch.clamp(mask + far[None, None], min=MASKED)
