@@ -23,6 +23,7 @@ class ConvertConfig(Config):
     seq_length: lengths in tokens. TFLite gets one signature each; ONNX and Core ML accept every
     length up to the largest. Lengths beyond the model's positions are refused, except that the
     default is shortened to fit.
+    golden_texts: how many of the built-in texts become golden vectors; all by default.
     samples: a data file whose first `sample_count` texts join the golden vectors.
     """
 
@@ -32,6 +33,7 @@ class ConvertConfig(Config):
     format: tuple[str, ...] = tuple(FORMATS)
     precision: tuple[Precision, ...] = tuple(Precision)
     seq_length: tuple[int, ...] | None = None
+    golden_texts: int | None = Field(default=None, ge=1)
     verify: bool = True
     samples: str | None = None
     sample_count: int = Field(default=32, ge=1, le=1024)

@@ -26,6 +26,7 @@ from edge.bundle import (
     is_bundle,
     write_manifest,
 )
+from edge.bundle.golden import texts_for
 from edge.checkpoint import (
     Checkpoint,
     count_parameters,
@@ -74,8 +75,10 @@ def convert(config: ConvertConfig) -> Manifest:
         info = _write_tokenizer(stage, checkpoint, tokenizer)
         with step(f"golden vectors of {config.source}"), hush():
             model = load_model(checkpoint)
+            built_in = texts_for(lengths[-1], pairs=checkpoint.task.takes_pairs)
+            texts = [*samples, *built_in[: config.golden_texts]]
             cases = golden_cases(
-                checkpoint, model, tokenizer, inputs=info.inputs, length=lengths[-1], extra=samples
+                checkpoint, model, tokenizer, texts, inputs=info.inputs, length=lengths[-1]
             )
         write_text(stage / GOLDEN_FILE, golden.dump(cases, max_length=lengths[-1]))
         plan = Plan(checkpoint.task, info.inputs, lengths, config.precision)

@@ -53,9 +53,22 @@ def _export(view: ExportView, plan: Plan) -> Any:
         assert program is not None
         fused = optimize_for_ort(program.model)
         model = fused[0] if isinstance(fused, tuple) else fused
-        return onnx_ir.to_proto(model)
+        return _without_traces(onnx_ir.to_proto(model))
     except Exception as error:  # the exporter wraps whatever went wrong in classes of its own
         raise ConversionError(f"ONNX export failed: {_line(error)}") from error
+
+
+def _without_traces(model: Any) -> Any:
+    """The exporter's notes dropped, but for the module names that tell which layer a node is of.
+
+    The notes hold stack traces with the paths of the machine that converted.
+    """
+    for node in model.graph.node:
+        kept = [note for note in node.metadata_props if note.key.endswith("name_scopes")]
+        del node.metadata_props[:]
+        node.metadata_props.extend(kept)
+    del model.graph.metadata_props[:]
+    return model
 
 
 def _write_fp32(model: Any, path: Path) -> None:

@@ -24,6 +24,29 @@ def say(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
+def human_bytes(count: int) -> str:
+    """Bytes in powers of 1000, three figures."""
+    if count < 1000:
+        return f"{count} B"
+    size = count / 1000
+    for unit in ("kB", "MB"):
+        if size < 999.5:
+            return f"{three_figures(size)} {unit}"
+        size /= 1000
+    return f"{three_figures(size)} GB"
+
+
+def three_figures(value: float) -> str:
+    """A positive figure with three significant digits, never in scientific notation."""
+    if value >= 99.95:
+        return f"{value:,.0f}"
+    if value >= 9.995:
+        return f"{value:.1f}"
+    if value >= 0.9995:
+        return f"{value:.2f}"
+    return f"{value:.3g}" if value >= 1e-4 else f"{value:.1e}"
+
+
 @contextlib.contextmanager
 def step(title: str) -> Iterator[None]:
     """Announce a piece of work that takes a while; a live clock on a terminal, lines elsewhere."""

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 
 from edge.bundle import GoldenCase
-from edge.bundle.golden import texts_for
 from edge.checkpoint import Checkpoint
 from edge.engines.base import Array
 from edge.engines.pytorch import ModelSession
 from edge.errors import CheckpointError
 
+# A text, or a pair of texts.
+Text = tuple[str, str | None]
 # A vocabulary of logits a token is large; a few texts prove as much as many.
 _FILL_MASK_TEXTS = 8
 
@@ -22,18 +23,17 @@ def golden_cases(
     checkpoint: Checkpoint,
     model: Any,
     tokenizer: Any,
+    texts: Sequence[Text],
     *,
     inputs: Sequence[str],
     length: int,
-    extra: Sequence[tuple[str, str | None]] = (),
 ) -> list[GoldenCase]:
-    """The built-in texts and `extra` ones through the checkpoint's own tokenizer and model.
+    """Texts, or pairs of them, through the checkpoint's own tokenizer and model.
 
     inputs: the model's inputs by name. length: texts are truncated to so many tokens.
     Raises CheckpointError when the model's outputs are not finite or the same for every text.
     """
     session = ModelSession(model, checkpoint.task)
-    texts = [*extra, *texts_for(length, pairs=checkpoint.task.takes_pairs)]
     if checkpoint.task.name == "fill-mask":
         texts = _masked(texts, tokenizer)
     cases = []
@@ -61,9 +61,9 @@ def _ids(encoded: Any, name: str) -> list[int]:
     return ids
 
 
-def _masked(texts: list[tuple[str, str | None]], tokenizer: Any) -> list[tuple[str, str | None]]:
+def _masked(texts: Sequence[Text], tokenizer: Any) -> list[Text]:
     """A few of the texts with their second word masked."""
-    found: list[tuple[str, str | None]] = []
+    found: list[Text] = []
     for text, _ in texts[:_FILL_MASK_TEXTS]:
         words = text.split() or [""]
         found.append((" ".join([words[0], tokenizer.mask_token, *words[2:]]), None))

@@ -135,6 +135,7 @@ class Tally:
     products: list[tuple[float, float, float]] = field(default_factory=list)
     agreements: list[float] = field(default_factory=list)
     lengths: set[int] = field(default_factory=set)
+    samples: int = 0
     finite: bool = True
 
     def add(
@@ -142,6 +143,7 @@ class Tally:
     ) -> None:
         """Count one sample; a shape that differs from the checkpoint's is an EngineError."""
         self.lengths.add(length)
+        self.samples += 1
         for name, reference in expected.items():
             value = found.get(name)
             if value is None or value.shape != reference.shape:
@@ -154,7 +156,9 @@ class Tally:
 
     def _add_output(self, value: Array, reference: Array) -> None:
         # max(0, nan) is 0, so values that are not finite are looked for, not found by chance.
-        self.finite &= bool(np.isfinite(value).all())
+        if not np.isfinite(value).all():
+            self.finite = False
+            return
         self.differences.append(float(np.abs(value - reference).max(initial=0.0)))
         self.scales.append(float(np.abs(reference).max(initial=0.0)))
         a, b = value.ravel(), reference.ravel()
@@ -167,7 +171,7 @@ class Tally:
                 status="failed",
                 engine=engine,
                 engine_version=version,
-                samples=len(self.differences),
+                samples=self.samples,
                 reason="outputs are not finite",
             )
         error = max(self.differences) / max(max(self.scales), 1e-12)
@@ -182,7 +186,7 @@ class Tally:
             max_relative_error=error,
             cosine=cosine,
             label_agreement=agreement,
-            samples=len(self.differences),
+            samples=self.samples,
             sequence_lengths=tuple(sorted(self.lengths)),
             reason=reason,
         )

@@ -61,7 +61,7 @@ def _existing(folder: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_checkpoint() -> Callable[..., Path]:
-    """`tiny_checkpoint(folder, architecture, task=..., labels=..., seed=...)` of tests/models.py."""
+    """`tiny_checkpoint(folder, architecture, task=..., labels=...)` of tests/models.py."""
     return _models().tiny_checkpoint
 
 
@@ -96,7 +96,7 @@ def bert_bundle(bert_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory)
 
 
 def _models() -> ModuleType:
-    """tests/models.py, which cannot be imported as `tests.models`: some libraries install `tests`."""
+    """tests/models.py, by its path: some libraries install a package called `tests`."""
     name = "tiny_models"
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / "models.py")

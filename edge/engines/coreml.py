@@ -71,8 +71,7 @@ class MilInterpreter(Engine):
     def open(self, path: Path, *, threads: int = 1) -> Session:
         from edge.engines.mil import MilProgram
 
-        with hush():
-            return _Interpreted(MilProgram.load(path))
+        return _Interpreted(MilProgram.load(path, threads=threads))
 
 
 class _Interpreted(Session):

@@ -13,9 +13,12 @@ import numpy as np
 
 from edge.engines.base import Array
 
-# Abramowitz and Stegun, Handbook of Mathematical Functions, 7.1.26: error below 1.5e-7.
-_ERF_P = 0.3275911
-_ERF_COEFFICIENTS = (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592)
+# erf(x) = x P(x^2) / Q(x^2) on [-3.9, 3.9], where erf is 1 within float32: coefficients, highest
+# degree first, from a least-squares fit to erf reweighted until its largest errors were equal.
+_ERF_LIMIT = 3.9
+_ERF_P = (2.050420562e-06, 2.874512657e-04, 3.836643416e-03, 5.296621099e-02, 1.919356734e-01)
+_ERF_Q = (3.823076986e-05, 1.181676285e-03, 1.510874461e-02, 1.147559956e-01, 5.034303665e-01)
+_ERF_AT_ZERO = 1.128378987
 
 
 def _unary(function: Callable[[Array], Array]) -> Callable[..., Array]:
@@ -33,16 +36,21 @@ def _binary(function: Callable[[Array, Array], Array]) -> Callable[..., Array]:
 
 
 def erf(x: Array) -> Array:
-    """The error function within 5e-7; not scipy's, which is exact and many times slower."""
-    size = np.abs(x)
-    t = 1.0 / (1.0 + _ERF_P * size)
-    series = np.full_like(t, _ERF_COEFFICIENTS[0])
-    for coefficient in _ERF_COEFFICIENTS[1:]:
-        series *= t
-        series += np.float32(coefficient)
-    series *= t
-    series *= np.exp(-size * size)
-    return np.copysign(1.0 - series, x)
+    """The error function, relative error below 5e-7: scipy's is exact and many times slower."""
+    inside = np.clip(x, -_ERF_LIMIT, _ERF_LIMIT)
+    square = inside * inside
+    inside *= _polynomial(square, (*_ERF_P, _ERF_AT_ZERO))
+    inside /= _polynomial(square, (*_ERF_Q, 1.0))
+    return np.clip(inside, -1.0, 1.0)
+
+
+def _polynomial(x: Array, coefficients: tuple[float, ...]) -> Array:
+    """Horner's rule, highest degree first, without a new array for each degree."""
+    total = np.full_like(x, coefficients[0])
+    for coefficient in coefficients[1:]:
+        total *= x
+        total += np.float32(coefficient)
+    return total
 
 
 def gelu(x: Array, mode: str = "EXACT") -> Array:
@@ -54,7 +62,10 @@ def gelu(x: Array, mode: str = "EXACT") -> Array:
         return x * sigmoid(1.702 * x)
     if mode != "EXACT":
         raise ValueError(f"unknown mode '{mode}'")
-    return 0.5 * x * (1.0 + erf(x * math.sqrt(0.5)))
+    result = erf(x * math.sqrt(0.5))
+    result += 1.0
+    result *= 0.5 * x
+    return result
 
 
 def sigmoid(x: Array) -> Array:

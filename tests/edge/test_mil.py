@@ -1,4 +1,4 @@
-"""Saved Core ML packages, executed: against PyTorch, against coremltools' own decompression."""
+"""Saved Core ML packages, executed: against PyTorch, damaged, and given wrong inputs."""
 
 from __future__ import annotations
 
@@ -27,9 +27,7 @@ MODEL = Path("Data/com.apple.CoreML/model.mlmodel")
 @pytest.fixture(scope="session")
 def ct() -> Any:
     with hush():
-        import coremltools
-
-    return coremltools
+        return pytest.importorskip("coremltools", reason="coremltools has no wheel here")
 
 
 @pytest.fixture(scope="session")
@@ -216,110 +214,16 @@ def test_outputs_come_in_their_declared_types(packages: dict[str, Path]) -> None
     assert full.run(inputs)["logits"].dtype == np.float32
 
 
-def _compress(ct: Any, kind: str) -> Callable[[Any], Any]:
-    import coremltools.optimize.coreml as cto
-
-    def uses(function: Any, operator: Any) -> Callable[[Any], Any]:
-        return lambda model: function(model, cto.OptimizationConfig(global_config=operator))
-
-    linear, palette = cto.OpLinearQuantizerConfig, cto.OpPalettizerConfig
-    return {
-        "int8": uses(cto.linear_quantize_weights, linear(weight_threshold=64)),
-        "int8_asymmetric": uses(
-            cto.linear_quantize_weights, linear(mode="linear", weight_threshold=64)
-        ),
-        "palette_4": uses(
-            cto.palettize_weights, palette(mode="uniform", nbits=4, weight_threshold=64)
-        ),
-        "palette_6": uses(
-            cto.palettize_weights, palette(mode="uniform", nbits=6, weight_threshold=64)
-        ),
-        "sparse": uses(cto.prune_weights, cto.OpMagnitudePrunerConfig(0.6, weight_threshold=64)),
-        "int4_blocks": uses(
-            cto.linear_quantize_weights,
-            linear(dtype="int4", granularity="per_block", block_size=8, weight_threshold=64),
-        ),
-        "palette_3_groups": uses(
-            cto.palettize_weights,
-            palette(
-                mode="uniform",
-                nbits=3,
-                granularity="per_grouped_channel",
-                group_size=4,
-                weight_threshold=64,
-            ),
-        ),
-    }[kind]
-
-
-@pytest.fixture(scope="session")
-def small_programs(ct: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A two-layer program for iOS 17 and iOS 18, to compress."""
-    from coremltools.converters.mil import Builder as mb
-
-    random = np.random.default_rng(5)
-    first, second = (random.standard_normal((16, 16)).astype(np.float32) for _ in range(2))
-
-    def body(x: Any) -> Any:
-        return mb.linear(x=mb.tanh(x=mb.linear(x=x, weight=first)), weight=second, name="y")
-
-    folder = tmp_path_factory.mktemp("small")
-    return {
-        target: _build(
-            ct,
-            folder / f"{target}.mlpackage",
-            body,
-            {"x": (3, 16)},
-            target=getattr(ct.target, target),
-        )
-        for target in ("iOS17", "iOS18")
-    }
-
-
-@pytest.mark.parametrize(
-    ("kind", "target", "operator"),
-    [
-        ("int8", "iOS17", "constexpr_affine_dequantize"),
-        ("int8_asymmetric", "iOS17", "constexpr_affine_dequantize"),
-        ("palette_4", "iOS17", "constexpr_lut_to_dense"),
-        ("palette_6", "iOS17", "constexpr_lut_to_dense"),
-        ("sparse", "iOS17", "constexpr_sparse_to_dense"),
-        ("int8", "iOS18", "constexpr_blockwise_shift_scale"),
-        ("int4_blocks", "iOS18", "constexpr_blockwise_shift_scale"),
-        ("palette_3_groups", "iOS18", "constexpr_lut_to_dense"),
-        ("palette_6", "iOS18", "constexpr_lut_to_dense"),
-        ("sparse", "iOS18", "constexpr_sparse_to_dense"),
-    ],
-)
-def test_compressed_weights_are_what_coremltools_decompresses(
-    ct: Any,
-    small_programs: dict[str, Path],
-    tmp_path: Path,
-    kind: str,
-    target: str,
-    operator: str,
-) -> None:
-    import coremltools.optimize.coreml as cto
-
-    with hush():
-        original = ct.models.MLModel(str(small_programs[target]), skip_model_load=True)
-        compressed = _compress(ct, kind)(original)
-        dense = cto.decompress_weights(compressed)
-    small = MilProgram.load(_save(compressed, tmp_path / "small.mlpackage"))
-    full = MilProgram.load(_save(dense, tmp_path / "full.mlpackage"))
-    assert small.operators[operator] == 2
-    assert not any(name.startswith("constexpr") for name in full.operators)
-    x = np.random.default_rng(1).standard_normal((3, 16)).astype(np.float32)
-    outputs = small.run({"x": x})["y"]
-    np.testing.assert_allclose(outputs, full.run({"x": x})["y"], rtol=1e-5, atol=1e-5)
-    assert _relative_error(outputs, MilProgram.load(small_programs[target]).run({"x": x})["y"]) > 0
-
-
 def test_compressed_encoder_stays_close_to_torch(
     ct: Any, models: dict[str, Any], encoder: Any, tmp_path: Path
 ) -> None:
+    import coremltools.optimize.coreml as cto
+
+    config = cto.OpLinearQuantizerConfig(weight_threshold=64)
     with hush():
-        model = _compress(ct, "int8")(models["FLOAT16"])
+        model = cto.linear_quantize_weights(
+            models["FLOAT16"], cto.OptimizationConfig(global_config=config)
+        )
     program = MilProgram.load(_save(model, tmp_path / "int8.mlpackage"))
     assert program.operators["constexpr_affine_dequantize"] >= 8
     inputs = _inputs(30, 20)

@@ -13,7 +13,6 @@ import pytest
 from edge.console import hush
 from edge.engines.mil_elementwise import erf
 from edge.engines.mil_operators import MOVES, OPERATORS
-from edge.engines.mil_package import unpack_bits
 from edge.engines.mil_steps import round_to_fp16
 
 RANDOM = np.random.default_rng(7)
@@ -148,9 +147,7 @@ def _quiet_numpy() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def ct() -> Any:
     with hush():
-        import coremltools
-
-    return coremltools
+        return pytest.importorskip("coremltools", reason="coremltools has no wheel here")
 
 
 def _folded(ct: Any, name: str, inputs: dict[str, Any]) -> tuple[Any, ...]:
@@ -212,21 +209,11 @@ def test_fp16_rounding_is_that_of_numpy() -> None:
 
 
 def test_erf_is_accurate() -> None:
-    x = np.linspace(-6, 6, 20001, dtype=np.float32)
+    x = np.concatenate([np.linspace(-6, 6, 20001), np.geomspace(1e-30, 1, 99)]).astype(np.float32)
     exact = np.array([math.erf(value) for value in x])
-    assert np.abs(erf(x) - exact).max() < 6e-7
-    assert np.isnan(erf(np.array([np.nan], np.float32))).all()
-    np.testing.assert_array_equal(erf(np.array([-np.inf, np.inf], np.float32)), [-1, 1])
-
-
-@pytest.mark.parametrize("bits", [1, 2, 3, 4, 6])
-@pytest.mark.parametrize("count", [1, 5, 24, 101])
-def test_bits_unpack_as_coremltools_packs_them(ct: Any, bits: int, count: int) -> None:
-    from coremltools.optimize._utils import pack_elements_into_bits
-
-    values = RANDOM.integers(0, 1 << bits, count).astype(np.uint8)
-    packed = pack_elements_into_bits(values, bits)
-    np.testing.assert_array_equal(unpack_bits(packed, bits, count), values)
+    np.testing.assert_allclose(erf(x), exact, rtol=5e-7, atol=0)
+    ends = np.array([-np.inf, np.inf, np.nan, 0.0], np.float32)
+    np.testing.assert_allclose(erf(ends), [-1, 1, np.nan, 0], rtol=5e-7)
 
 
 def _agrees(actual: Any, expected: Any) -> None:
@@ -367,14 +354,3 @@ def test_negative_indices_left_the_definition_in_ios_17() -> None:
     np.testing.assert_array_equal(OPERATORS["gather"](x, index), x[-1:])
     with pytest.raises(IndexError, match="index -1 is out of bounds for a dimension of size 4"):
         OPERATORS["gather"](x, index, validate_indices=np.bool_(False))
-
-
-@pytest.mark.parametrize(("axis", "shape"), [(0, (4, 3)), (1, (2, 6)), (-1, (2, 6))])
-def test_vector_palettes_agree_with_coremltools(ct: Any, axis: int, shape: tuple[int, ...]) -> None:
-    from coremltools.optimize._utils import lut_to_dense
-
-    indices = RANDOM.integers(0, 4, (2, 3)).astype(np.uint8)
-    lut = _floats(2, 1, 4, 2)
-    actual = OPERATORS["constexpr_lut_to_dense"](indices, lut, vector_axis=_int(axis))
-    assert actual.shape == shape
-    np.testing.assert_array_equal(actual, lut_to_dense(indices, lut.copy(), axis))

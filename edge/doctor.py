@@ -1,0 +1,300 @@
+"""What works on this machine: converters, engines, devices, and the command for what is missing.
+
+Looking must be quick and must not fail because something else is broken, so large packages are
+looked up and not imported, and whatever a small one raises becomes a line of the report.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import platform
+import re
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+from edge import processor
+from edge.config import Config
+from edge.console import hush
+from edge.engines import ENGINES, get_engine
+from edge.formats import FORMATS
+
+DISTRIBUTION = "edge-encoders"
+_SETUP = "make setup"
+# Distribution -> module, where they differ.
+_MODULES = {
+    "ai-edge-litert": "ai_edge_litert",
+    "ai-edge-quantizer": "ai_edge_quantizer",
+    "litert-torch": "litert_torch",
+    "litert-converter": "litert_converter",
+    "huggingface-hub": "huggingface_hub",
+    "pyyaml": "yaml",
+    "typing-extensions": "typing_extensions",
+}
+# What each format is converted with.
+CONVERTERS = {
+    "onnx": ("onnx", "onnxscript", "onnxruntime"),
+    "tflite": ("litert-torch", "litert-converter", "ai-edge-quantizer", "ai-edge-litert"),
+    "coreml": ("coremltools",),
+}
+_MAIN_PATH = ("torch", "transformers", "accelerate", "datasets", "safetensors", "tokenizers")
+# The package an engine is made of, unless it lives in an environment of its own.
+_ENGINE_PACKAGES = {
+    "onnxruntime": "onnxruntime",
+    "litert": "ai-edge-litert",
+    "coreml": "coremltools",
+    "mil-interpreter": "coremltools",
+    "pytorch": "torch",
+}
+# Small enough to be imported for a look; the rest takes seconds each.
+_IMPORTED = {
+    "onnx": "onnx",
+    "onnxruntime": "onnxruntime",
+    "ai-edge-litert": "ai_edge_litert.interpreter",
+    "safetensors": "safetensors",
+    "tokenizers": "tokenizers",
+}
+
+
+class PackageCheck(Config):
+    """One Python package. status "differs": it is here, in a version that was not tested."""
+
+    package: str
+    status: Literal["ok", "differs", "broken", "missing"]
+    version: str | None = None
+    tested: str | None = None
+    reason: str | None = None
+    remedy: str | None = None
+
+    @property
+    def usable(self) -> bool:
+        return self.status in {"ok", "differs"}
+
+
+class ToolCheck(Config):
+    """A converter (by format), an engine or a device."""
+
+    kind: Literal["converter", "engine", "device"]
+    name: str
+    format: str | None
+    works: bool
+    version: str | None = None
+    reason: str | None = None
+    remedy: str | None = None
+
+
+class Machine(Config):
+    """Python and the processor. int8_features: instructions for products of 8-bit integers."""
+
+    python: str
+    executable: str
+    system: str
+    architecture: str
+    processor: str
+    cores: int
+    int8_features: tuple[str, ...]
+    torch_build: str | None
+
+
+class Diagnosis(Config):
+    """Everything `edge doctor` found. ok: distil, convert and verify work for every format."""
+
+    ok: bool
+    machine: Machine
+    packages: tuple[PackageCheck, ...]
+    tools: tuple[ToolCheck, ...]
+    warnings: tuple[str, ...]
+
+
+def diagnose() -> Diagnosis:
+    """Look at this machine; raises nothing for what is missing or broken."""
+    requirements = _requirements()
+    names = dict.fromkeys([*_MAIN_PATH, *(n for group in CONVERTERS.values() for n in group)])
+    names.update(dict.fromkeys(requirements))
+    packages = {name: _package(name, requirements.get(name)) for name in names}
+    tools = (
+        *(_converter(name, packages) for name in FORMATS),
+        *(_engine(name, packages) for name in ENGINES),
+        *_devices(),
+    )
+    machine = _machine()
+    return Diagnosis(
+        ok=all(packages[name].usable for name in _MAIN_PATH) and _formats_work(tools),
+        machine=machine,
+        packages=tuple(packages.values()),
+        tools=tools,
+        warnings=tuple(_warnings(machine, packages, requirements)),
+    )
+
+
+def can_convert(format_name: str) -> ToolCheck:
+    """Whether a format's converter is here."""
+    requirements = _requirements()
+    names = CONVERTERS[format_name]
+    packages = {name: _package(name, requirements.get(name)) for name in names}
+    return _converter(format_name, packages)
+
+
+def _formats_work(tools: tuple[ToolCheck, ...]) -> bool:
+    working = {(tool.kind, tool.format) for tool in tools if tool.works}
+    return all((kind, name) in working for name in FORMATS for kind in ("converter", "engine"))
+
+
+def _requirements() -> dict[str, Any]:
+    """The tested range of each package this platform needs; empty when this is not installed."""
+    try:
+        from packaging.requirements import Requirement
+
+        lines = importlib.metadata.requires(DISTRIBUTION) or []
+        parsed = [Requirement(line) for line in lines]
+        wanted = [r for r in parsed if r.marker is None or r.marker.evaluate({"extra": ""})]
+        return {r.name.lower(): r.specifier for r in wanted}
+    except Exception:  # not installed, or metadata that cannot be read: nothing to compare with
+        return {}
+
+
+def _package(name: str, tested: Any) -> PackageCheck:
+    wanted = f"pip install '{name}{tested or ''}'"
+    shown = str(tested) if tested else None
+    try:
+        module = _MODULES.get(name, name.replace("-", "_"))
+        if importlib.util.find_spec(module) is None:
+            return PackageCheck(
+                package=name, status="missing", tested=shown, remedy=f"{_SETUP}, or {wanted}"
+            )
+        version = importlib.metadata.version(name)
+        if name in _IMPORTED:
+            with hush():
+                importlib.import_module(_IMPORTED[name])
+    except Exception as error:
+        return PackageCheck(
+            package=name,
+            status="broken",
+            tested=shown,
+            reason=_first_line(error),
+            remedy=f"pip install --force-reinstall '{name}{tested or ''}'",
+        )
+    if tested is not None and not tested.contains(version, prereleases=True):
+        return PackageCheck(
+            package=name, status="differs", version=version, tested=shown, remedy=wanted
+        )
+    return PackageCheck(package=name, status="ok", version=version, tested=shown)
+
+
+def _converter(format_name: str, packages: dict[str, PackageCheck]) -> ToolCheck:
+    checks = [packages[name] for name in CONVERTERS[format_name]]
+    faults = [check for check in checks if not check.usable]
+    reasons = [f"{check.package} {_fault(check)}" for check in faults]
+    remedy = "; ".join(check.remedy for check in faults if check.remedy) or None
+    if faults and format_name != "onnx" and _is_linux_arm():
+        remedy = "convert on x86-64 or on a Mac: there is no package for Linux on ARM"
+    return ToolCheck(
+        kind="converter",
+        name=format_name,
+        format=format_name,
+        works=not faults,
+        version=", ".join(f"{c.package} {c.version}" for c in checks if c.version) or None,
+        reason="; ".join(reasons) or None,
+        remedy=remedy,
+    )
+
+
+def _fault(check: PackageCheck) -> str:
+    return "is not installed" if check.status == "missing" else f"is broken: {check.reason}"
+
+
+def _engine(name: str, packages: dict[str, PackageCheck]) -> ToolCheck:
+    format_name, remedy = None, _SETUP
+    version = reason = None
+    try:
+        engine = get_engine(name)
+        format_name = engine.format
+        found = engine.availability()
+        version, reason, remedy = found.version, found.reason, found.remedy or _SETUP
+        check = packages.get(_ENGINE_PACKAGES.get(name, ""))
+        if reason is None and check is not None and not check.usable:
+            reason, remedy = f"{check.package} {_fault(check)}", check.remedy or _SETUP
+    except Exception as error:  # whatever a broken package raises is what the user has to know
+        reason = _first_line(error)
+    return ToolCheck(
+        kind="engine",
+        name=name,
+        format=format_name,
+        works=reason is None,
+        version=version,
+        reason=reason,
+        remedy=None if reason is None else remedy,
+    )
+
+
+def _devices() -> tuple[ToolCheck, ...]:
+    mac = sys.platform == "darwin"
+    return (
+        ToolCheck(kind="device", name="local", format=None, works=True, version=None),
+        ToolCheck(
+            kind="device",
+            name="coreml",
+            format="coreml",
+            works=mac,
+            version=platform.mac_ver()[0] or None,
+            reason=None if mac else "Core ML runs on Apple systems only; here it is interpreted",
+            remedy=None if mac else "run edge verify and edge benchmark on a Mac",
+        ),
+    )
+
+
+def _machine() -> Machine:
+    return Machine(
+        python=platform.python_version(),
+        executable=sys.executable,
+        system=f"{platform.system()} {platform.release()}",
+        architecture=platform.machine(),
+        processor=processor.name() or platform.machine(),
+        cores=processor.usable_cores(),
+        int8_features=processor.int8_features(),
+        torch_build=_torch_build(),
+    )
+
+
+def _torch_build() -> str | None:
+    """CPU or CUDA, read from torch's own version file without importing torch."""
+    try:
+        found = importlib.util.find_spec("torch")
+        if found is None or found.origin is None:
+            return None
+        text = (Path(found.origin).parent / "version.py").read_text(encoding="utf-8")
+    except (OSError, ValueError, ImportError):
+        return None
+    version = re.search(r"^__version__ = '(.+)'", text, re.MULTILINE)
+    cuda = re.search(r"^cuda\b.*= '(.+)'", text, re.MULTILINE)
+    build = f"CUDA {cuda.group(1)}" if cuda else "no CUDA"
+    return f"{version.group(1)} ({build})" if version else None
+
+
+def _warnings(
+    machine: Machine, packages: dict[str, PackageCheck], requirements: dict[str, Any]
+) -> list[str]:
+    found = [
+        f"{check.package} {check.version} was not tested ({check.tested} was): {check.remedy}"
+        for check in packages.values()
+        if check.status == "differs"
+    ]
+    if not machine.int8_features:
+        found.append(
+            "this processor has no instructions for int8 products: int8 is slower here than on "
+            "newer ones, and its results can differ from theirs"
+        )
+    if not requirements:
+        found.append(f"{DISTRIBUTION} is not installed, so versions were not compared: {_SETUP}")
+    return found
+
+
+def _is_linux_arm() -> bool:
+    return sys.platform == "linux" and platform.machine() in {"aarch64", "arm64"}
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:200]}"

@@ -1,0 +1,154 @@
+"""Reading .onnx files."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from edge.inspection.contents import Contents, bits_of, damaged, is_weight
+from edge.inspection.layers import Operation, Places, readable
+from edge.inspection.records import Signature, StoredTensor
+from edge.signature import TensorSpec
+
+_TITLE = "ONNX"
+_NAMES = {"float": "float32", "double": "float64"}
+# What ONNX Runtime's quantiser calls what it adds.
+_SCALES = ("_scale", "_zero_point")
+
+
+def read(path: Path) -> Contents:
+    """Take an .onnx file apart; raises BundleError when it is not one or is damaged."""
+    import onnx
+
+    decode_error: Any = importlib.import_module("google.protobuf.message").DecodeError
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(path.read_bytes())
+    except (OSError, decode_error) as error:
+        raise damaged(path, _TITLE, error) from None
+    # Almost any bytes are a valid message of unknown fields.
+    if not model.ir_version or not model.graph.node:
+        raise damaged(path, _TITLE, "it holds no graph")
+    try:
+        return _contents(path, model)
+    except (TypeError, ValueError) as error:
+        # A name that is not UTF-8 arrives as bytes.
+        raise damaged(path, _TITLE, f"a name or number in it makes no sense: {error}") from None
+
+
+def _contents(path: Path, model: Any) -> Contents:
+    nodes = list(_nodes(model.graph))
+    places = Places(Operation(node.input, node.output, _scope(node)) for node in nodes)
+    opsets = ", ".join(f"{o.domain or 'opset'} {o.version}" for o in model.opset_import)
+    return Contents(
+        version=f"{opsets}, IR {model.ir_version}",
+        producer=" ".join((model.producer_name, model.producer_version)).strip() or None,
+        signatures=(_signature(path, model.graph),),
+        operators=Counter(node.op_type for node in nodes),
+        tensors=tuple(_stored(path, tensor, places) for tensor in _tensors(model.graph, nodes)),
+    )
+
+
+def _nodes(graph: Any) -> Iterator[Any]:
+    """The operators of a graph and of the graphs inside them."""
+    pending = [graph]
+    while pending:
+        for node in pending.pop().node:
+            yield node
+            for attribute in node.attribute:
+                pending.extend([attribute.g] if attribute.HasField("g") else [])
+                pending.extend(attribute.graphs)
+
+
+def _tensors(graph: Any, nodes: list[Any]) -> Iterator[Any]:
+    import onnx
+
+    found = list(graph.initializer)
+    for node in nodes:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                found.extend(attribute.g.initializer)
+            if node.op_type == "Constant" and attribute.HasField("t"):
+                tensor = onnx.TensorProto()
+                tensor.CopyFrom(attribute.t)
+                tensor.name = node.output[0] if node.output else node.name
+                found.append(tensor)
+    return (tensor for tensor in found if tensor.data_type != onnx.TensorProto.STRING)
+
+
+def _scope(node: Any) -> str:
+    """The module an operator came from, where the exporter wrote it down."""
+    for entry in node.metadata_props:
+        if entry.key == "pkg.torch.onnx.name_scopes":
+            # A list in Python's notation: the modules from the outermost, then the operator.
+            return next(iter(re.findall(r"'([\w.]+)'", entry.value)[-2:]), "")
+    return str(node.name)
+
+
+def _dtype(path: Path, number: int) -> str:
+    import onnx
+
+    try:
+        name = onnx.TensorProto.DataType.Name(number).lower()
+    except ValueError:
+        raise damaged(path, _TITLE, f"it uses data type number {number}") from None
+    return _NAMES.get(name, name)
+
+
+def _stored(path: Path, tensor: Any, places: Places) -> StoredTensor:
+    dtype = _dtype(path, tensor.data_type)
+    shape = tuple(tensor.dims)
+    elements = math.prod(shape)
+    size_bytes = -(-elements * bits_of(dtype) // 8)
+    if min(shape, default=0) < 0 or not _is_whole(tensor, dtype, size_bytes, elements):
+        raise damaged(path, _TITLE, f"the values of '{tensor.name}' do not fill its shape {shape}")
+    role: Literal["weight", "scale", "index"] = "index"
+    if tensor.name.endswith(_SCALES):
+        role = "scale"
+    elif is_weight(dtype, elements):
+        role = "weight"
+    name, layer = places.locate(tensor.name, readable(tensor.name))
+    return StoredTensor(
+        name=name,
+        dtype=dtype,
+        shape=shape,
+        elements=elements,
+        size_bytes=size_bytes,
+        role=role,
+        layer=layer,
+    )
+
+
+def _is_whole(tensor: Any, dtype: str, size_bytes: int, elements: int) -> bool:
+    """Whether the file holds as many values as a tensor's shape promises."""
+    if tensor.data_location == tensor.EXTERNAL:
+        return True
+    if tensor.HasField("raw_data"):
+        return len(tensor.raw_data) == size_bytes
+    fields = (tensor.float_data, tensor.int32_data, tensor.int64_data, tensor.double_data)
+    count = sum(len(values) for values in (*fields, tensor.uint64_data))
+    # Several values narrower than a byte share an entry, a complex one takes two.
+    return count == elements or bits_of(dtype) < 8 or "complex" in dtype
+
+
+def _signature(path: Path, graph: Any) -> Signature:
+    stored = {tensor.name for tensor in graph.initializer}
+    return Signature(
+        name="main",
+        inputs=tuple(_spec(path, value) for value in graph.input if value.name not in stored),
+        outputs=tuple(_spec(path, value) for value in graph.output),
+    )
+
+
+def _spec(path: Path, value: Any) -> TensorSpec:
+    kind = value.type.tensor_type
+    shape = tuple(
+        int(size.dim_value) if size.HasField("dim_value") else size.dim_param or "?"
+        for size in kind.shape.dim
+    )
+    return TensorSpec(name=value.name, dtype=_dtype(path, kind.elem_type), shape=shape)

@@ -1,0 +1,219 @@
+"""Reading .tflite files: a flatbuffer whose subgraphs share their constants."""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from edge.errors import BundleError
+from edge.inspection.contents import Contents, bits_of, damaged, is_weight
+from edge.inspection.layers import Operation, Places, readable
+from edge.inspection.records import Signature, StoredTensor
+from edge.signature import TensorSpec
+
+_TITLE = "TFLite"
+_IDENTIFIER = b"TFL3"
+# What flatbuffers' accessors raise for offsets and lengths that point nowhere.
+_MALFORMED = (struct.error, IndexError, ValueError, TypeError, OverflowError, AttributeError)
+
+
+def read(path: Path) -> Contents:
+    """Take a .tflite file apart; raises BundleError when it is not one or is damaged."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise damaged(path, _TITLE, error.strerror) from None
+    if data[4:8] != _IDENTIFIER:
+        raise damaged(path, _TITLE, "its first bytes are not those of the format")
+    try:
+        return _Reader(path, data).contents()
+    except BundleError:
+        raise
+    except _MALFORMED as error:
+        raise damaged(path, _TITLE, f"its tables are broken: {error}") from None
+
+
+@dataclass(frozen=True)
+class _Use:
+    """A constant as one subgraph sees it."""
+
+    key: str
+    name: str
+    tensor: Any
+
+
+class _Reader:
+    def __init__(self, path: Path, data: bytes) -> None:
+        from ai_edge_litert import schema_py_generated as schema
+
+        self._path = path
+        self._data = data
+        self._model = schema.Model.GetRootAs(data, 0)
+        self._types = _by_number(schema.TensorType)
+        self._operators = _by_number(schema.BuiltinOperator)
+        count = self._count(self._model.SubgraphsLength())
+        if not count:
+            raise damaged(path, _TITLE, "it holds no graph")
+        self._graphs = [self._model.Subgraphs(i) for i in range(count)]
+
+    def contents(self) -> Contents:
+        operations = [found for i in range(len(self._graphs)) for found in self._operations(i)]
+        description = self._model.Description()
+        return Contents(
+            version=f"schema {self._model.Version()}",
+            producer=_text(description) if description else None,
+            signatures=tuple(self._signatures()),
+            operators=Counter(kind for kind, _ in operations),
+            tensors=tuple(self._stored(Places(operation for _, operation in operations))),
+        )
+
+    def _count(self, length: int) -> int:
+        """A vector's length, refused when its entries could not fit in the file."""
+        if length * 4 > len(self._data):
+            raise damaged(self._path, _TITLE, f"a list in it claims {length} entries")
+        return length
+
+    def _tensor(self, graph: int, index: int) -> Any:
+        if not 0 <= index < self._graphs[graph].TensorsLength():
+            raise damaged(self._path, _TITLE, f"an operator uses tensor {index}, there is none")
+        return self._graphs[graph].Tensors(index)
+
+    def _operations(self, graph: int) -> Iterator[tuple[str, Operation]]:
+        """The operators of a subgraph with their kinds; tensors are called subgraph:number."""
+        for number in range(self._count(self._graphs[graph].OperatorsLength())):
+            operator = self._graphs[graph].Operators(number)
+            inputs = [int(i) for i in _vector(operator.InputsAsNumpy()) if i >= 0]
+            outputs = [int(i) for i in _vector(operator.OutputsAsNumpy()) if i >= 0]
+            hint = readable(_text(self._tensor(graph, outputs[0]).Name())) if outputs else ""
+            yield (
+                self._kind(operator),
+                Operation(
+                    [f"{graph}:{i}" for i in inputs], [f"{graph}:{i}" for i in outputs], hint
+                ),
+            )
+
+    def _kind(self, operator: Any) -> str:
+        index = operator.OpcodeIndex()
+        if index >= self._model.OperatorCodesLength():
+            raise damaged(self._path, _TITLE, f"it has no operator code {index}")
+        code = self._model.OperatorCodes(index)
+        if custom := code.CustomCode():
+            return _text(custom)
+        # Codes below 127 are in the older field too.
+        number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
+        return self._operators.get(number, f"operator {number}")
+
+    def _dtype(self, tensor: Any) -> str:
+        number = tensor.Type()
+        if number not in self._types:
+            raise damaged(self._path, _TITLE, f"it uses data type number {number}")
+        return self._types[number].lower()
+
+    def _signatures(self) -> Iterator[Signature]:
+        for number in range(self._count(self._model.SignatureDefsLength())):
+            signature = self._model.SignatureDefs(number)
+            graph = signature.SubgraphIndex()
+            if graph >= len(self._graphs):
+                raise damaged(self._path, _TITLE, f"a signature names subgraph {graph}")
+            inputs = range(self._count(signature.InputsLength()))
+            outputs = range(self._count(signature.OutputsLength()))
+            yield Signature(
+                name=_text(signature.SignatureKey()),
+                inputs=tuple(self._spec(graph, signature.Inputs(i)) for i in inputs),
+                outputs=tuple(self._spec(graph, signature.Outputs(i)) for i in outputs),
+            )
+
+    def _spec(self, graph: int, entry: Any) -> TensorSpec:
+        tensor = self._tensor(graph, entry.TensorIndex())
+        shape = tuple(int(size) for size in _vector(tensor.ShapeAsNumpy()))
+        return TensorSpec(name=_text(entry.Name()), dtype=self._dtype(tensor), shape=shape)
+
+    def _stored(self, places: Places) -> Iterator[StoredTensor]:
+        """Each buffer once, then the scales that its tensors carry."""
+        for number, uses in sorted(self._uses().items()):
+            first = uses[0]
+            dtype = self._dtype(first.tensor)
+            if dtype in {"string", "resource", "variant"}:
+                continue
+            shape = tuple(int(size) for size in _vector(first.tensor.ShapeAsNumpy()))
+            elements, size_bytes = math.prod(shape), self._size_bytes(number)
+            if size_bytes != -(-elements * bits_of(dtype) // 8):
+                reason = f"the values of '{first.name}' do not fill its shape {shape}"
+                raise damaged(self._path, _TITLE, reason)
+            name, layer = places.locate(first.key, first.name)
+            role: Literal["weight", "index"] = "weight" if is_weight(dtype, elements) else "index"
+            tensor = StoredTensor(
+                name=name,
+                dtype=dtype,
+                shape=shape,
+                elements=elements,
+                size_bytes=size_bytes,
+                role=role,
+                layer=layer,
+            )
+            yield tensor
+            yield from _scales(tensor, [use.tensor for use in uses])
+
+    def _uses(self) -> dict[int, list[_Use]]:
+        """The constants of all subgraphs by the number of their buffer."""
+        found: dict[int, list[_Use]] = {}
+        buffers = self._count(self._model.BuffersLength())
+        for graph, content in enumerate(self._graphs):
+            for index in range(self._count(content.TensorsLength())):
+                tensor = content.Tensors(index)
+                number = tensor.Buffer()
+                if number >= buffers:
+                    raise damaged(self._path, _TITLE, f"a tensor names buffer {number}")
+                if self._size_bytes(number):
+                    name = readable(_text(tensor.Name()))
+                    found.setdefault(number, []).append(_Use(f"{graph}:{index}", name, tensor))
+        return found
+
+    def _size_bytes(self, number: int) -> int:
+        buffer = self._model.Buffers(number)
+        # Files of more than 2 GB, and those of the quantiser, keep data behind the flatbuffer.
+        inside, offset, outside = buffer.DataLength(), buffer.Offset(), buffer.Size()
+        if max(inside, offset + outside) > len(self._data):
+            raise damaged(self._path, _TITLE, f"buffer {number} ends after the file")
+        return int(inside or outside)
+
+
+def _scales(weight: StoredTensor, tensors: list[Any]) -> Iterator[StoredTensor]:
+    """What quantisation adds to a constant: every subgraph carries its own copy."""
+    arrays: dict[int, Any] = {}
+    for tensor in tensors:
+        quantization = tensor.Quantization()
+        if quantization is None:
+            continue
+        for array in (quantization.ScaleAsNumpy(), quantization.ZeroPointAsNumpy()):
+            if len(_vector(array)):
+                arrays[array.__array_interface__["data"][0]] = array
+    for dtype in sorted({str(array.dtype) for array in arrays.values()}):
+        same = [array for array in arrays.values() if str(array.dtype) == dtype]
+        yield StoredTensor(
+            name=f"{weight.name}: {'scales' if 'float' in dtype else 'zero points'}",
+            dtype=dtype,
+            shape=(len(same), len(same[0])),
+            elements=sum(array.size for array in same),
+            size_bytes=sum(array.nbytes for array in same),
+            role="scale",
+            layer=weight.layer,
+        )
+
+
+def _vector(value: Any) -> Any:
+    """An `AsNumpy` answer, which is 0 for a vector that is not there."""
+    return () if isinstance(value, int) else value
+
+
+def _text(value: bytes | None) -> str:
+    return (value or b"").decode("utf-8", errors="replace")
+
+
+def _by_number(names: Any) -> dict[int, str]:
+    return {value: name for name, value in vars(names).items() if isinstance(value, int)}

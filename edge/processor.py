@@ -1,0 +1,82 @@
+"""The processor of this machine: its name, its cores, and the instructions engines choose by."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+CPUINFO = Path("/proc/cpuinfo")
+# Linux's names of the instructions for products of 8-bit integers.
+INT8_FEATURES = ("avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm")
+# The features that decide which kernels an engine takes.
+FEATURES = (
+    *("sse4_2", "avx", "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512_vnni"),
+    *("avx512_bf16", "avx512_fp16", "amx_tile", "amx_int8", "amx_bf16"),
+    *("asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2", "sme"),
+)
+_MAC_FEATURES = {
+    "hw.optional.AdvSIMD": "asimd",
+    "hw.optional.arm.FEAT_FP16": "asimdhp",
+    "hw.optional.arm.FEAT_DotProd": "asimddp",
+    "hw.optional.arm.FEAT_I8MM": "i8mm",
+    "hw.optional.arm.FEAT_BF16": "bf16",
+    "hw.optional.arm.FEAT_SME": "sme",
+    "hw.optional.avx2_0": "avx2",
+    "hw.optional.avx512f": "avx512f",
+    "hw.optional.avx512vnni": "avx512_vnni",
+}
+
+
+def name() -> str | None:
+    """What the processor is called; None where nothing says."""
+    if sys.platform == "darwin":
+        return _sysctl("machdep.cpu.brand_string")
+    board = Path("/sys/firmware/devicetree/base/model")
+    for key in ("model name", "hardware", "model"):
+        found = cpuinfo(key)
+        if found:
+            return found
+    return board.read_text(errors="replace").rstrip("\0") if board.is_file() else None
+
+
+def usable_cores() -> int:
+    """Logical cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def features() -> tuple[str, ...]:
+    """Those of FEATURES that it has."""
+    if sys.platform == "darwin":
+        return tuple(name for key, name in _MAC_FEATURES.items() if _sysctl(key) == "1")
+    found = (cpuinfo("flags") or cpuinfo("features") or "").split()
+    return tuple(feature for feature in FEATURES if feature in found)
+
+
+def int8_features() -> tuple[str, ...]:
+    """The instructions it has for products of 8-bit integers."""
+    found = features()
+    return tuple(feature for feature in INT8_FEATURES if feature in found)
+
+
+def cpuinfo(key: str) -> str | None:
+    """The first value of a key of /proc/cpuinfo, case ignored; None where there is none."""
+    try:
+        text = CPUINFO.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    pairs = (line.partition(":") for line in text.splitlines())
+    return next((value.strip() for k, _, value in pairs if k.strip().lower() == key), None)
+
+
+def _sysctl(key: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["sysctl", "-n", key], capture_output=True, text=True, timeout=5, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None

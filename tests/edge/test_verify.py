@@ -1,0 +1,128 @@
+"""Verification finds wrong artifacts; each way of being wrong is tried."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge.bundle import Bundle
+from edge.errors import EngineError, VerificationError
+from edge.precision import Gate, Precision
+from edge.storage import sha256
+from edge.tasks import get_task
+from edge.tokenization import Encoding
+from edge.verify import Tally, require_passed, verify
+
+GATE = Gate(max_relative_error=1e-2, min_cosine=0.99, min_label_agreement=0.9)
+TASK = get_task("text-classification", labels=("a", "b"))
+ENCODING = Encoding([2, 3])
+
+
+def tally(pairs: list[tuple[list[float], list[float]]]) -> Tally:
+    found = Tally()
+    for ours, theirs in pairs:
+        outputs = {"logits": np.array(ours, np.float32)}
+        expected = {"logits": np.array(theirs, np.float32)}
+        found.add(TASK, ENCODING, outputs, expected, 16)
+    return found
+
+
+def test_figures_are_those_worked_out_by_hand() -> None:
+    result = tally([([1.0, 2.0], [1.0, 2.5]), ([4.0, 1.0], [4.0, 1.0])]).judge("e", "1", GATE)
+    # Largest difference 0.5 over the largest reference 4.
+    assert result.max_relative_error == pytest.approx(0.125)
+    ours, theirs = np.array([1, 2, 4, 1.0]), np.array([1, 2.5, 4, 1])
+    expected = ours @ theirs / np.linalg.norm(ours) / np.linalg.norm(theirs)
+    assert result.cosine == pytest.approx(expected)
+    assert result.label_agreement == 1.0
+    assert (result.samples, result.sequence_lengths) == (2, (16,))
+    assert (result.status, result.reason) == ("failed", "relative error 0.12, allowed 0.01")
+
+
+@pytest.mark.parametrize(
+    ("pairs", "reason"),
+    [
+        ([([float("nan"), 1.0], [0.0, 1.0])], "outputs are not finite"),
+        ([([float("inf"), 1.0], [0.0, 1.0])], "outputs are not finite"),
+        ([([0.0, 0.0], [1.0, 2.0])], "relative error 1, allowed 0.01"),
+        ([([100.0, 1.0], [100.0, 1.0]), ([0.0, 0.1], [0.1, 0.0])], "label agreement 0.500"),
+        ([([1.0, 2.0], [1.0, 2.0])], None),
+    ],
+)
+def test_each_way_of_being_wrong_is_named(
+    pairs: list[tuple[list[float], list[float]]], reason: str | None
+) -> None:
+    result = tally(pairs).judge("e", None, GATE)
+    assert result.status == ("passed" if reason is None else "failed")
+    assert (reason or "") in (result.reason or "")
+
+
+def test_a_different_shape_is_not_broadcast() -> None:
+    with pytest.raises(EngineError, match=r"output 'logits' has shape \(1,\), expected \(2,\)"):
+        tally([([1.0], [1.0, 2.0])])
+    with pytest.raises(EngineError, match="output 'logits' has shape None"):
+        Tally().add(TASK, ENCODING, {}, {"logits": np.zeros(2)}, 16)
+
+
+def test_every_artifact_passes_again_from_the_bundle_alone(bert_bundle: Path) -> None:
+    for artifact in verify(Bundle.open(bert_bundle)):
+        require_passed(artifact)
+        assert len(artifact.verifications) == len(artifact.runtimes)
+        error = artifact.verification.max_relative_error  # type: ignore[union-attr]
+        assert error is not None
+        assert error < Precision(artifact.precision).gate.max_relative_error
+
+
+def test_core_ml_names_what_ran_it(bert_bundle: Path) -> None:
+    import platform
+
+    found = verify(Bundle.open(bert_bundle), formats=["coreml"], precisions=["fp16"])
+    expected = "coreml" if platform.system() == "Darwin" else "mil-interpreter"
+    assert found[0].verification is not None
+    assert found[0].verification.engine == expected
+
+
+def test_another_model_s_file_is_caught(
+    bert_bundle: Path, tmp_path: Path, tiny_checkpoint: object
+) -> None:
+    """The file is valid and its checksum fits; only running it can tell."""
+    from converters import ConvertConfig, convert
+
+    other = tiny_checkpoint(tmp_path / "other", "bert", seed=1)  # type: ignore[operator]
+    convert(
+        ConvertConfig.build(
+            {
+                "source": str(other),
+                "output": tmp_path / "wrong",
+                "format": ["onnx"],
+                "precision": ["fp32"],
+                "seq_length": [16],
+            }
+        )
+    )
+    copy = Path(shutil.copytree(bert_bundle, tmp_path / "copy"))
+    shutil.copy(tmp_path / "wrong" / "model-fp32.onnx", copy / "model-fp32.onnx")
+    manifest = json.loads((copy / "edge.json").read_text())
+    for artifact in manifest["artifacts"]:
+        artifact["sha256"] = sha256(copy / artifact["file"])
+    (copy / "edge.json").write_text(json.dumps(manifest))
+    found = verify(Bundle.open(copy), formats=["onnx"], precisions=["fp32"])[0]
+    with pytest.raises(VerificationError, match="onnx-fp32 failed in onnxruntime: relative error"):
+        require_passed(found)
+
+
+def test_a_tokenizer_that_differs_is_caught(bert_bundle: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(bert_bundle, tmp_path / "copy"))
+    file = copy / "tokenizer.json"
+    values = json.loads(file.read_text())
+    values["normalizer"]["lowercase"] = False
+    file.write_text(json.dumps(values))
+    manifest = json.loads((copy / "edge.json").read_text())
+    manifest["tokenizer"]["sha256"] = sha256(file)
+    (copy / "edge.json").write_text(json.dumps(manifest))
+    with pytest.raises(VerificationError, match="the bundle's tokenizer differs from the checkpoi"):
+        verify(Bundle.open(copy))

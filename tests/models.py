@@ -1,0 +1,101 @@
+"""Tiny random checkpoints that answer differently to different texts; any test may build one."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+_WORDS = (
+    "the",
+    "film",
+    "was",
+    "a",
+    "good",
+    "bad",
+    "of",
+    "and",
+    "plot",
+    "who",
+    "is",
+    "not",
+    "great",
+)
+VOCABULARY = (
+    *_SPECIAL,
+    *_WORDS,
+    *string.ascii_lowercase[1:],
+    *(f"##{letter}" for letter in string.ascii_lowercase),
+    *string.digits,
+    *string.punctuation,
+)
+MAX_POSITIONS = 64
+_SIZES: dict[str, dict[str, Any]] = {
+    "bert": {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+    },
+    "distilbert": {"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 64},
+}
+
+
+def tiny_checkpoint(
+    folder: Path,
+    architecture: str = "bert",
+    *,
+    task: str = "text-classification",
+    labels: Sequence[str] = ("negative", "neutral", "positive"),
+    seed: int = 0,
+    **changes: Any,
+) -> Path:
+    """Save a random model of 2 layers and width 32, with its tokenizer, to `folder`.
+
+    architecture: "bert" or "distilbert". task: Transformers' own name; the labels
+    are those of a classification. changes: of the model's
+    configuration. The same arguments give the same weights.
+    """
+    import torch
+    import transformers
+
+    from edge.tasks import TASKS, get_task
+
+    assert task in TASKS
+    named = {
+        "id2label": dict(enumerate(labels)),
+        "label2id": {name: index for index, name in enumerate(labels)},
+    }
+    config = transformers.AutoConfig.for_model(
+        architecture,
+        vocab_size=len(VOCABULARY),
+        max_position_embeddings=MAX_POSITIONS,
+        pad_token_id=0,
+        # Ten times the usual spread: the answers to two texts differ by more than int8 loses.
+        initializer_range=0.2,
+        **(named if task.endswith("-classification") else {}),
+        **{**_SIZES[architecture], **changes},
+    )
+    auto = getattr(transformers, get_task(task).auto_class)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = auto.from_config(config)
+        # A fresh model's biases are all zeros and its norms ones, which converters store once.
+        for parameter in model.parameters():
+            if parameter.ndim == 1:
+                torch.nn.init.normal_(parameter, mean=float(parameter.detach().mean()), std=0.1)
+    model.save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def tiny_tokenizer() -> Any:
+    """Words, letters and punctuation as word pieces, as in lower-case BERT."""
+    import transformers
+
+    vocabulary = {token: index for index, token in enumerate(VOCABULARY)}
+    return transformers.BertTokenizerFast(
+        vocab=vocabulary, do_lower_case=True, model_max_length=MAX_POSITIONS
+    )
