@@ -1,0 +1,124 @@
+"""Order statistics and bootstrap intervals over blocks of timed runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+Interval = tuple[float, float]
+# Round -> durations in nanoseconds. Runs of one block resemble each other more than runs of
+# different blocks do, so rounds are what is resampled, never single runs.
+Blocks = Mapping[int, Array]
+
+RESAMPLES = 2000
+# With fewer rounds an interval would promise more than they can tell.
+MIN_ROUNDS = 5
+P99_MIN_RUNS = 100
+_WEIGHTS_AT_ONCE = 1 << 22
+
+
+def pooled(blocks: Blocks) -> Array:
+    """All durations in the order of their rounds, shape (n,)."""
+    return np.concatenate([blocks[number] for number in sorted(blocks)])
+
+
+def median_deviation(values: Array) -> float:
+    """Median absolute deviation from the median, not scaled."""
+    return float(np.median(np.abs(values - np.median(values))))
+
+
+def drift(values: Array) -> float | None:
+    """Median of the last quarter / median of the first quarter - 1; None under 8 values."""
+    quarter = len(values) // 4
+    if quarter < 2:
+        return None
+    return float(np.median(values[-quarter:]) / np.median(values[:quarter])) - 1
+
+
+def early_stopping(
+    values: Array, *, percentile: float = 0.9, confidence: float = 0.99
+) -> float | None:
+    """MLPerf's early-stopping estimate of a percentile; None when there are too few values.
+
+    The n values are Bernoulli trials "slower than the percentile" with chance 1 - percentile. With
+    t the largest count for which P(Binomial(n, 1 - percentile) <= t) <= 1 - confidence, the
+    estimate is the t-th largest value (MLPerf Inference rules, appendix "Early Stopping").
+    """
+    from scipy.special import bdtr
+
+    n = len(values)
+    counts = np.arange(1, max(2, n))
+    enough = bdtr(counts, n, 1 - percentile) <= 1 - confidence
+    if n < 2 or not enough[0]:
+        return None
+    discarded = int(counts[enough][-1])
+    return float(np.sort(values)[n - discarded])
+
+
+def median_interval(blocks: Blocks, *, seed: int, resamples: int = RESAMPLES) -> Interval | None:
+    """95 % percentile-bootstrap interval of the median over rounds; None with too few rounds."""
+    if len(blocks) < MIN_ROUNDS:
+        return None
+    weights = _draws(len(blocks), seed=seed, resamples=resamples)
+    return _interval(_weighted_medians(blocks, sorted(blocks), weights))
+
+
+def ratio(
+    reference: Blocks, candidate: Blocks, *, seed: int, resamples: int = RESAMPLES
+) -> tuple[float, Interval | None] | None:
+    """Median of `reference` / median of `candidate`, and its 95 % interval.
+
+    Only rounds that hold both count: there both saw the same state of the machine. The same rounds
+    are drawn for both, so that what slowed both down cancels. None without a common round; the
+    interval is None with too few.
+    """
+    common = sorted(set(reference) & set(candidate))
+    if not common:
+        return None
+    once = np.ones((1, len(common)), np.int64)
+    value = _weighted_medians(reference, common, once) / _weighted_medians(candidate, common, once)
+    if len(common) < MIN_ROUNDS:
+        return float(value[0]), None
+    weights = _draws(len(common), seed=seed, resamples=resamples)
+    above = _weighted_medians(reference, common, weights)
+    below = _weighted_medians(candidate, common, weights)
+    return float(value[0]), _interval(above / below)
+
+
+def _draws(rounds: int, *, seed: int, resamples: int) -> Array:
+    """How often each round is drawn in each resample, shape (resamples, rounds)."""
+    chances = np.full(rounds, 1 / rounds)
+    return np.random.default_rng(seed).multinomial(rounds, chances, size=resamples)
+
+
+def _weighted_medians(blocks: Blocks, rounds: list[int], weights: Array) -> Array:
+    """Median of all runs, each round counted `weights[:, i]` times; shape (resamples,)."""
+    values = np.concatenate([blocks[number] for number in rounds])
+    owners = np.repeat(np.arange(len(rounds)), [len(blocks[number]) for number in rounds])
+    order = np.argsort(values, kind="stable")
+    values, owners = values[order].astype(np.float64), owners[order]
+    step = max(1, _WEIGHTS_AT_ONCE // len(values))
+    medians = [
+        _medians_of_sorted(values, weights[start : start + step][:, owners])
+        for start in range(0, len(weights), step)
+    ]
+    return np.concatenate(medians)
+
+
+def _medians_of_sorted(values: Array, counts: Array) -> Array:
+    """Medians of sorted values, each repeated `counts[:, i]` times."""
+    reached = np.cumsum(counts, axis=1)
+    total = reached[:, -1:]
+    lower = (reached <= (total - 1) // 2).sum(axis=1)
+    upper = (reached <= total // 2).sum(axis=1)
+    result: Array = (values[lower] + values[upper]) / 2
+    return result
+
+
+def _interval(values: Array) -> Interval:
+    low, high = np.percentile(values, [2.5, 97.5])
+    return float(low), float(high)

@@ -1,0 +1,152 @@
+"""What the figures say, in plain words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from benchmark.schema import Ratio, Row
+from benchmark.wording import baseline_title, engine_title, format_title
+from edge.console import human_bytes, three_figures
+
+if TYPE_CHECKING:
+    from benchmark.report import Report
+
+# Artifacts this close to the most accurate one count as equally good; the fastest of them is named.
+ACCURACY_TOLERANCE = 0.01
+_COUNTS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight")
+
+
+def best(rows: Sequence[Row]) -> Row | None:
+    """The fastest artifact among those that are as accurate as any; None when none was timed.
+
+    Without accuracies, the fastest. Rows that are invalid do not take part.
+    """
+    timed = [r for r in rows if r.role == "artifact" and r.latency_ms is not None]
+    timed = [r for r in timed if r.validity.status != "invalid"]
+    known = [r.accuracy.value for r in timed if r.accuracy is not None]
+    if known:
+        floor = max(known) - ACCURACY_TOLERANCE
+        timed = [r for r in timed if r.accuracy is not None and r.accuracy.value >= floor]
+    return min(timed, key=_p50, default=None)
+
+
+def headline(report: Report) -> str:
+    """One sentence about the best artifact: speed, size, accuracy."""
+    row = best(report.rows)
+    if row is None or row.latency_ms is None:
+        return "No artifact could be timed on this machine."
+    noun = "student" if report.distillation else "artifact"
+    name = f"The {row.model.precision} {format_title(row.model.format)} {noun}"
+    facts = [f"{name} {_speed(row)}", human_bytes(row.model.bytes)]
+    if row.accuracy is not None:
+        facts.append(_accuracy(row, report))
+    return ", ".join(facts) + "."
+
+
+def details(report: Report) -> list[str]:
+    """What belongs to the headline: times, sizes beside the baseline, why this artifact."""
+    row = best(report.rows)
+    if row is None or row.latency_ms is None:
+        return []
+    found = [
+        f"It takes {three_figures(row.latency_ms.p50)} ms (median) for "
+        f"{row.inputs.seq_len} tokens on {threads_words(row.runtime.threads)} with "
+        f"{engine_title(row.runtime.name)}{_against(report, row)}."
+    ]
+    found += _size(report, row)
+    others = [r for r in report.rows if r.role == "artifact" and r.latency_ms is not None]
+    if len(others) > 1:
+        reason = f"Of the {len(others)} artifacts that were timed, it is the fastest"
+        if row.accuracy is not None:
+            reason += f" whose {row.accuracy.metric} is within {ACCURACY_TOLERANCE} of the best"
+        found.append(f"{reason}.")
+    return found
+
+
+def baseline_note(report: Report) -> str | None:
+    """What random weights are right for, and what not."""
+    if report.baseline is None or not report.random_weights:
+        return None
+    return (
+        f"{baseline_title(report.baseline)} here has its true architecture and random weights. "
+        "That is right for latency and size, which do not depend on the values of the weights. "
+        "It has learnt nothing, so no accuracy is given for it."
+    )
+
+
+def ratio_words(ratio: Ratio) -> str:
+    """A ratio as a verb phrase: "is 2.1x faster than BERT-base in PyTorch"."""
+    against = f"{baseline_title(ratio.baseline)} in {engine_title(ratio.engine)}"
+    if ratio.indistinguishable:
+        return f"cannot be told apart in speed from {against}"
+    if ratio.value < 1:
+        return f"is {three_figures(1 / ratio.value)}x slower than {against}"
+    return f"is {three_figures(ratio.value)}x faster than {against}"
+
+
+def interval_words(ratio: Ratio) -> str | None:
+    """The interval of what `ratio_words` says; None when there is none to give."""
+    if ratio.ci95 is None or ratio.indistinguishable:
+        return None
+    low, high = ratio.ci95 if ratio.value >= 1 else (1 / ratio.ci95[1], 1 / ratio.ci95[0])
+    return f"{three_figures(low)}-{three_figures(high)}"
+
+
+def _speed(row: Row) -> str:
+    ratio = row.ratio_to_baseline or row.ratio_same_engine
+    if ratio is None:
+        assert row.latency_ms is not None
+        return f"takes {three_figures(row.latency_ms.p50)} ms in {engine_title(row.runtime.name)}"
+    interval = interval_words(ratio)
+    return ratio_words(ratio) + (f" (95% interval {interval})" if interval else "")
+
+
+def _accuracy(row: Row, report: Report) -> str:
+    assert row.accuracy is not None
+    text = f"{row.accuracy.metric} {row.accuracy.value:.3f}"
+    if report.distillation is not None and report.distillation.metric == row.accuracy.metric:
+        return f"{text} (teacher {report.distillation.teacher_value:.3f})"
+    if row.accuracy.ref is not None:
+        return f"{text} (checkpoint {row.accuracy.ref:.3f})"
+    return text
+
+
+def _against(report: Report, row: Row) -> str:
+    ratio = row.ratio_to_baseline or row.ratio_same_engine
+    reference = next((r for r in baselines(report.rows) if _is(r, ratio)), None)
+    if reference is None or reference.latency_ms is None:
+        return ""
+    where = f"{baseline_title(reference.model.id)} in {engine_title(reference.runtime.name)}"
+    return f"; {where} takes {three_figures(reference.latency_ms.p50)} ms"
+
+
+def _is(row: Row, ratio: Ratio | None) -> bool:
+    return ratio is not None and (row.model.id, row.runtime.name) == (ratio.baseline, ratio.engine)
+
+
+def _size(report: Report, row: Row) -> list[str]:
+    reference = next(iter(baselines(report.rows)), None)
+    if reference is None or reference.model.bytes <= row.model.bytes:
+        return []
+    times = three_figures(reference.model.bytes / row.model.bytes)
+    return [
+        f"It is {times}x smaller than {baseline_title(reference.model.id)} "
+        f"({human_bytes(reference.model.bytes)})."
+    ]
+
+
+def baselines(rows: Sequence[Row]) -> list[Row]:
+    """The baseline's rows, PyTorch first."""
+    return [row for row in rows if row.role == "baseline"]
+
+
+def threads_words(count: int) -> str:
+    """ "one thread"."""
+    word = _COUNTS[count] if count < len(_COUNTS) else str(count)
+    return f"{word} thread{'s' if count != 1 else ''}"
+
+
+def _p50(row: Row) -> float:
+    assert row.latency_ms is not None
+    return row.latency_ms.p50

@@ -1,0 +1,247 @@
+"""`benchmark()` on real engines and tiny models: rows, ratios, and what is said about the rest."""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+import shutil
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import psutil
+import pytest
+
+import benchmark
+from benchmark import Baseline, BenchmarkConfig, BenchmarkResult, Protocol, Row
+from benchmark.rows import deflated_bytes
+from benchmark.schema import json_schema
+from edge.errors import BundleError, ConfigError, MeasurementError
+
+SCHEMA = Path(benchmark.__file__).parent / "row.schema.json"
+ON_LINUX = pytest.mark.skipif(platform.system() == "Darwin", reason="Core ML runs here")
+
+
+def _named(result: BenchmarkResult) -> dict[tuple[str, str], Row]:
+    return {(row.model.id, row.runtime.name): row for row in result.rows}
+
+
+def _children() -> list[psutil.Process]:
+    return psutil.Process().children(recursive=True)
+
+
+@ON_LINUX
+def test_every_artifact_and_the_baseline_in_every_engine_has_a_row(
+    measured: BenchmarkResult,
+) -> None:
+    assert list(_named(measured)) == [
+        ("student/onnx-fp32", "onnxruntime"),
+        ("student/onnx-int8", "onnxruntime"),
+        ("student/coreml-fp16", "coreml"),
+        ("bert-base", "pytorch"),
+        ("bert-base", "onnxruntime"),
+    ]
+    assert [row.role for row in measured.rows] == ["artifact"] * 3 + ["baseline"] * 2
+    assert (measured.baseline, measured.random_weights) == ("bert-base", True)
+
+
+def test_rows_validate_against_the_shipped_schema(measured: BenchmarkResult) -> None:
+    schema = json.loads(SCHEMA.read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    validator = jsonschema.Draft202012Validator(schema)
+    for row in measured.rows:
+        value = json.loads(row.model_dump_json())
+        validator.validate(value)
+        assert Row.model_validate_json(row.model_dump_json()) == row
+        value["latency"] = 1
+        with pytest.raises(jsonschema.ValidationError, match="latency"):
+            validator.validate(value)
+
+
+def test_the_shipped_schema_is_current() -> None:
+    assert json.loads(SCHEMA.read_text()) == json.loads(json.dumps(json_schema()))
+
+
+def test_figures_of_a_row_agree_with_its_raw_samples(
+    measured: BenchmarkResult, protocol: Protocol
+) -> None:
+    for row in measured.rows:
+        if row.latency_ms is None:
+            continue
+        latency = row.latency_ms
+        assert latency.p50 == pytest.approx(np.median(latency.raw_ns) / 1e6)
+        assert latency.n == len(latency.raw_ns) >= protocol.min_runs
+        assert sum(runs for _, runs in latency.blocks) == latency.n
+        assert latency.ci95 is not None and latency.ci95[0] <= latency.p50 <= latency.ci95[1]
+        assert row.memory is not None and row.memory.peak_rss_mb > row.memory.delta_mb
+
+
+def test_ratios_are_against_pytorch_and_against_the_same_engine(measured: BenchmarkResult) -> None:
+    rows = _named(measured)
+    artifact = rows["student/onnx-int8", "onnxruntime"]
+    for ratio, engine in (
+        (artifact.ratio_to_baseline, "pytorch"),
+        (artifact.ratio_same_engine, "onnxruntime"),
+    ):
+        reference = rows["bert-base", engine].latency_ms
+        assert ratio is not None and reference is not None and artifact.latency_ms is not None
+        assert (ratio.baseline, ratio.engine) == ("bert-base", engine)
+        # All cells were timed in all rounds, so the ratio is that of the rows' own medians.
+        assert ratio.value == pytest.approx(reference.p50 / artifact.latency_ms.p50)
+        assert ratio.ci95 is not None and ratio.ci95[0] <= ratio.value <= ratio.ci95[1]
+        assert ratio.indistinguishable is (ratio.ci95[0] <= 1 <= ratio.ci95[1])
+    own = rows["bert-base", "pytorch"].ratio_to_baseline
+    assert own is not None and (own.value, own.ci95, own.indistinguishable) == (1, (1, 1), True)
+
+
+@ON_LINUX
+def test_what_cannot_be_timed_has_a_row_with_its_size_and_a_sentence(
+    measured: BenchmarkResult,
+) -> None:
+    row = _named(measured)["student/coreml-fp16", "coreml"]
+    assert (row.latency_ms, row.memory, row.ratio_to_baseline) == (None, None, None)
+    assert row.model.bytes == 200 and row.model.bytes_zip is not None
+    assert row.validity.status == "not_measured"
+    assert row.validity.reasons == ("Core ML runs on Apple systems only (use a Mac)",)
+    expected = "Core ML (fp16) was not timed: Core ML runs on Apple systems only (use a Mac)."
+    assert expected in measured.not_measured
+
+
+def test_all_rows_state_inputs_of_the_same_length(measured: BenchmarkResult) -> None:
+    assert {row.inputs.seq_len for row in measured.rows} == {32}
+    assert {row.inputs.real_len_p50 for row in measured.rows} == {12.0}
+    assert {row.inputs.samples for row in measured.rows} == {5}
+    # The baselines have smaller vocabularies: the same texts, other ids.
+    assert len({row.inputs.sha256 for row in measured.rows}) == 3
+
+
+def test_no_process_is_left(measured: BenchmarkResult) -> None:
+    assert [p for p in _children() if "benchmark.worker" in " ".join(p.cmdline())] == []
+
+
+def test_the_result_survives_json(measured: BenchmarkResult) -> None:
+    assert BenchmarkResult.model_validate_json(measured.model_dump_json()) == measured
+
+
+def test_sizes_after_deflate(tmp_path: Path) -> None:
+    data = b"edge" * 500_000
+    (tmp_path / "a").write_bytes(data)
+    (tmp_path / "b").write_bytes(b"")
+    # zlib's own frame is 6 bytes around the raw stream.
+    assert deflated_bytes(tmp_path / "a") == len(zlib.compress(data, 6)) - 6
+    assert deflated_bytes(tmp_path) == deflated_bytes(tmp_path / "a") + 2
+
+
+@ON_LINUX
+def test_only_core_ml_is_no_failure(bundle: Path, baseline: Baseline, protocol: Protocol) -> None:
+    found = benchmark.benchmark(
+        BenchmarkConfig(
+            bundles=(bundle,), formats=("coreml",), baseline=baseline, protocol=protocol
+        )
+    )
+    assert [row.validity.status for row in found.rows] == ["not_measured"]
+    assert found.not_measured == (
+        "Core ML (fp16) was not timed: Core ML runs on Apple systems only (use a Mac).",
+    )
+
+
+def test_without_a_baseline_there_is_no_ratio(
+    make_bundle: Callable[..., Path], protocol: Protocol
+) -> None:
+    first, second = make_bundle("first"), make_bundle("second", ("int8",))
+    config = BenchmarkConfig(bundles=(first, second), protocol=protocol)
+    found = benchmark.benchmark(config)
+    assert [row.model.id for row in found.rows] == ["first/onnx-fp32", "second/onnx-int8"]
+    assert all(row.ratio_to_baseline is None for row in found.rows)
+    assert "No baseline was timed, so there is no ratio." in found.not_measured
+
+
+def test_too_little_time_is_said_in_the_row(
+    make_bundle: Callable[..., Path], protocol: Protocol
+) -> None:
+    hurried = protocol.model_copy(update={"min_runs": 10**6, "max_s": 0.08})
+    found = benchmark.benchmark(BenchmarkConfig(bundles=(make_bundle(),), protocol=hurried))
+    validity = found.rows[0].validity
+    assert validity.status == "limited"
+    pattern = r"\d+ runs in 0\.\d s within the limit of 0.08 s, where the preset asks for 1000000"
+    assert re.match(pattern, validity.reasons[0])
+
+
+def test_an_artifact_that_failed_verification_is_invalid(
+    make_bundle: Callable[..., Path], protocol: Protocol
+) -> None:
+    path = make_bundle()
+    manifest = path / "edge.json"
+    manifest.write_text(manifest.read_text().replace('"passed"', '"failed"'))
+    found = benchmark.benchmark(BenchmarkConfig(bundles=(path,), protocol=protocol))
+    assert found.rows[0].validity.status == "invalid"
+    assert "the artifact failed verification" in found.rows[0].validity.reasons[0]
+
+
+def test_a_model_that_does_not_load_ends_the_comparison_in_one_line(
+    make_bundle: Callable[..., Path], protocol: Protocol, tmp_path: Path
+) -> None:
+    broken = make_bundle("broken")
+    _replace_model(broken, b"no model")
+    config = BenchmarkConfig(bundles=(make_bundle("whole"), broken), protocol=protocol)
+    with pytest.raises(MeasurementError, match=r"^broken/onnx-fp32: ONNX Runtime cannot load"):
+        benchmark.benchmark(config)
+    assert _children() == []
+
+
+def test_ctrl_c_in_the_middle_leaves_no_process(
+    make_bundle: Callable[..., Path], protocol: Protocol, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from benchmark import sampler
+
+    seen: list[int] = []
+
+    def interrupted(*args: Any) -> None:
+        seen.append(len(_children()))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sampler, "_take_turn", interrupted)
+    config = BenchmarkConfig(bundles=(make_bundle("a"), make_bundle("b")), protocol=protocol)
+    with pytest.raises(KeyboardInterrupt):
+        benchmark.benchmark(config)
+    assert seen == [2]
+    assert _children() == []
+
+
+def test_an_altered_bundle_is_refused(make_bundle: Callable[..., Path]) -> None:
+    path = make_bundle()
+    (path / "model-fp32.onnx").write_bytes(b"other")
+    with pytest.raises(BundleError, match="was altered after the bundle was written"):
+        benchmark.benchmark(BenchmarkConfig(bundles=(path,)))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"formats": ("onx",)}, r"formats?: unknown format 'onx': did you mean 'onnx'\?|unknown"),
+        ({"precisions": ("fp23",)}, r"unknown precision 'fp23': did you mean 'fp32'\?"),
+        ({"preset": "quik"}, r"preset: unknown preset 'quik': did you mean 'quick'\?"),
+        ({"sequence": 3}, r"unknown key 'sequence', did you mean 'seq_length'\?"),
+        ({"bundles": ()}, "bundles"),
+        ({"threads": 0}, "threads: Input should be greater than or equal to 1"),
+        ({"baseline": {"name": "x"}}, "baseline: a baseline needs a checkpoint, a bundle, or both"),
+    ],
+)
+def test_a_wrong_request_is_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        BenchmarkConfig.build({"bundles": (Path("x"),)} | values, where="edge benchmark")
+
+
+def _replace_model(bundle: Path, content: bytes) -> None:
+    """Other content under a manifest that agrees with it."""
+    from edge.storage import sha256
+
+    file, manifest = bundle / "model-fp32.onnx", bundle / "edge.json"
+    before = sha256(file)
+    shutil.copy(file, bundle / "kept.onnx")
+    file.write_bytes(content)
+    manifest.write_text(manifest.read_text().replace(before, sha256(file)))
