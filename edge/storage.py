@@ -6,6 +6,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -27,7 +28,9 @@ def staged_folder(target: Path, *, replaces: Callable[[Path], bool]) -> Iterator
     check_target(target, replaces=replaces)
     with storage_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        stage = Path(tempfile.mkdtemp(prefix=f".{target.name}.partial-", dir=target.parent))
+        _remove_abandoned(target)
+        prefix = f".{target.name}.partial-{os.getpid()}-"
+        stage = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
         # mkdtemp makes private folders; a result is as readable as any other folder of the user.
         stage.chmod(0o777 & ~_umask())
     try:
@@ -50,6 +53,20 @@ def check_target(target: Path, *, replaces: Callable[[Path], bool]) -> None:
         )
 
 
+def require_space(target: Path, needed_bytes: int) -> None:
+    """Raise StorageError when the disk of `target` has less than `needed_bytes` left.
+
+    Native converters end the whole process on a full disk, so it is found out before they start.
+    """
+    folder = next(parent for parent in target.absolute().parents if parent.exists())
+    free = shutil.disk_usage(folder).free
+    if free < needed_bytes:
+        raise StorageError(
+            f"no space left for {target}: about {needed_bytes / 1e6:.0f} MB are needed and "
+            f"{free / 1e6:.0f} MB are free: free some space and run again"
+        )
+
+
 @contextlib.contextmanager
 def storage_errors(target: Path) -> Iterator[None]:
     """Turn a full or read-only disk into a StorageError that names `target`."""
@@ -57,11 +74,14 @@ def storage_errors(target: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            raise StorageError(
-                f"no space left while writing {target}: free some space and run again"
-            ) from error
+            raise _no_space(target) from error
         if error.errno in {errno.EACCES, errno.EROFS, errno.EPERM}:
             raise StorageError(f"{target} cannot be written: {error.strerror}") from error
+        raise
+    except Exception as error:
+        # Libraries wrap the system's error in classes and words of their own.
+        if re.search(r"No space left on device|os error 28\b|inline_container", str(error)):
+            raise _no_space(target) from error
         raise
 
 
@@ -98,6 +118,28 @@ def sha256(path: Path) -> str:
         while chunk := stream.read(_CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def _no_space(target: Path) -> StorageError:
+    return StorageError(f"no space left while writing {target}: free some space and run again")
+
+
+def _remove_abandoned(target: Path) -> None:
+    """Remove temporary folders of this target whose process was killed outright."""
+    for stage in target.parent.glob(f".{target.name}.partial-*"):
+        pid = stage.name.rpartition(".partial-")[2].partition("-")[0]
+        if pid.isdigit() and not _alive(int(pid)):
+            shutil.rmtree(stage, ignore_errors=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _files(folder: Path) -> list[Path]:

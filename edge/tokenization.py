@@ -49,6 +49,13 @@ class Tokenizer:
         inner.no_padding()
 
     @classmethod
+    def from_text(cls, text: str, info: TokenizerInfo) -> Tokenizer:
+        """A tokenizer from the text of its `tokenizer.json`, as `describe` gives it."""
+        import tokenizers
+
+        return cls(tokenizers.Tokenizer.from_str(text), info)
+
+    @classmethod
     def from_file(cls, path: Path, info: TokenizerInfo) -> Tokenizer:
         """Read `tokenizer.json`; raises BundleError when it cannot be parsed."""
         import tokenizers

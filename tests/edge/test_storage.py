@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 
 import pytest
 
 from edge.errors import StorageError, UserError
-from edge.storage import sha256, size_bytes, staged_folder, write_text
+from edge.storage import require_space, sha256, size_bytes, staged_folder, write_text
 
 
 def never(folder: Path) -> bool:
@@ -91,3 +92,32 @@ def test_a_folder_hash_depends_on_names_and_contents(tmp_path: Path) -> None:
     assert sha256(tmp_path / "one") == sha256(tmp_path / "three")
     assert sha256(tmp_path / "one") != sha256(tmp_path / "two")
     assert size_bytes(tmp_path) == 3
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    dead = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True
+    )
+    abandoned = tmp_path / f".result.partial-{int(dead.stdout)}-abc"
+    living = tmp_path / f".result.partial-{os.getppid()}-abc"
+    for folder in (abandoned, living):
+        folder.mkdir()
+    with staged_folder(tmp_path / "result", replaces=never):
+        assert not abandoned.exists()
+        assert living.exists()
+
+
+def test_errors_that_wrap_a_full_disk_are_recognised(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="no space left while writing"):
+        with staged_folder(tmp_path / "result", replaces=never):
+            raise RuntimeError("I/O error: No space left on device (os error 28)")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_too_little_space_is_found_out_before_work_starts(tmp_path: Path) -> None:
+    require_space(tmp_path / "new" / "result", 1)
+    with pytest.raises(StorageError, match=r"about \d+ MB are needed and \d+ MB are free"):
+        require_space(tmp_path / "new" / "result", 10**18)

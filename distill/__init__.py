@@ -1,0 +1,14 @@
+"""Distillation: one trainer, recipes as data."""
+
+from distill.config import DistillConfig, Recipe, load_recipe, recipe_names
+from distill.run import DistillResult, distil, is_distilled
+
+__all__ = [
+    "DistillConfig",
+    "DistillResult",
+    "Recipe",
+    "distil",
+    "is_distilled",
+    "load_recipe",
+    "recipe_names",
+]

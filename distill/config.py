@@ -1,0 +1,168 @@
+"""A recipe as data: terms (what is matched, how, how much), stages, and the run that uses them."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from typing_extensions import Self
+
+from edge.config import Config, load_yaml
+from edge.data import Columns
+from edge.errors import unknown_name
+
+RECIPES = Path(__file__).parent / "recipes"
+DEFAULT_RECIPE = "kd-hidden"
+
+# A rule of `distill.mapping`, or pairs of (student layer, teacher layer); -1 is the last layer.
+LayerPairs = Annotated[tuple[tuple[int, int], ...], Field(min_length=1)]
+LayerMap = Literal["uniform", "skip", "last"] | LayerPairs
+
+
+class LogitsTerm(Config):
+    """Follow the teacher's answers, softened by `temperature`."""
+
+    match: Literal["logits"]
+    loss: Literal["kl", "mse"] = "kl"
+    weight: NonNegativeFloat = 1.0
+    temperature: PositiveFloat = 1.0
+
+    @model_validator(mode="after")
+    def _temperature_is_used(self) -> Self:
+        if self.loss == "mse" and self.temperature != 1.0:
+            raise ValueError("loss: mse compares raw logits, so temperature must stay 1")
+        return self
+
+
+class LabelsTerm(Config):
+    """Fit the labels of the training data; the loss follows from the task's problem type."""
+
+    match: Literal["labels"]
+    weight: NonNegativeFloat = 1.0
+
+
+class HiddenStatesTerm(Config):
+    """Follow the teacher's hidden states, through a learned projection where widths differ."""
+
+    match: Literal["hidden_states"]
+    loss: Literal["mse", "normalized_mse", "cosine"] = "mse"
+    weight: NonNegativeFloat = 1.0
+    layers: LayerMap = "uniform"
+    tokens: Literal["all", "first"] = "all"
+
+
+class EmbeddingsTerm(Config):
+    """Follow what the teacher feeds its first layer."""
+
+    match: Literal["embeddings"]
+    loss: Literal["mse", "normalized_mse", "cosine"] = "mse"
+    weight: NonNegativeFloat = 1.0
+    tokens: Literal["all", "first"] = "all"
+
+
+Term = Annotated[
+    LogitsTerm | LabelsTerm | HiddenStatesTerm | EmbeddingsTerm, Field(discriminator="match")
+]
+
+
+class Stage(Config):
+    """One training run: its terms and its optimiser (AdamW)."""
+
+    name: str = Field(default="train", pattern=r"^[a-z0-9][a-z0-9-]*$")
+    terms: tuple[Term, ...] = Field(min_length=1)
+    epochs: PositiveFloat = 3.0
+    max_steps: PositiveInt | None = None
+    learning_rate: PositiveFloat = 5e-5
+    batch_size: PositiveInt = 32
+    gradient_accumulation: PositiveInt = 1
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    warmup_ratio: float = Field(default=0.1, ge=0, lt=1)
+    weight_decay: NonNegativeFloat = 0.01
+    max_grad_norm: PositiveFloat = 1.0
+    adam_betas: tuple[float, float] = (0.9, 0.999)
+    adam_epsilon: PositiveFloat = 1e-8
+
+    @model_validator(mode="after")
+    def _something_is_learned(self) -> Self:
+        if not any(term.weight for term in self.terms):
+            raise ValueError(f"stage '{self.name}' has no term with a weight above 0")
+        if not all(math.isfinite(term.weight) for term in self.terms):
+            raise ValueError(f"stage '{self.name}' has a weight that is not finite")
+        return self
+
+    @property
+    def needs_teacher(self) -> bool:
+        return any(term.match != "labels" and term.weight for term in self.terms)
+
+
+class Recipe(Config):
+    """A named way to train a student; `student` is the default of --student."""
+
+    name: str
+    summary: str
+    paper: str | None = None
+    student: str = "layers=1/2"
+    stages: tuple[Stage, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _stages_are_named_apart(self) -> Self:
+        names = [stage.name for stage in self.stages]
+        if len(set(names)) < len(names):
+            raise ValueError(f"stages need different names, found {', '.join(names)}")
+        return self
+
+    @property
+    def needs_teacher(self) -> bool:
+        return any(stage.needs_teacher for stage in self.stages)
+
+
+class DistillConfig(Config):
+    """What `distil` does. `epochs` to `learning_rate` replace those of every stage.
+
+    teacher: checkpoint folder or hub id; None when the recipe learns from labels alone.
+    student: SPEC, see `distill.spec`; the recipe's own by default.
+    recipe: the name of a shipped recipe, or a YAML file.
+    max_length: tokens; by default 128, or less where the model allows less.
+    save_seconds: how often an interrupted run can be continued from.
+    """
+
+    teacher: str | None = None
+    student: str | None = None
+    train: str
+    eval: str | None = None
+    recipe: str = DEFAULT_RECIPE
+    output: Path
+    columns: Columns = Columns()
+    max_length: PositiveInt | None = None
+    epochs: PositiveFloat | None = None
+    max_steps: PositiveInt | None = None
+    batch_size: PositiveInt | None = None
+    learning_rate: PositiveFloat | None = None
+    seed: int = Field(default=0, ge=0)
+    bf16: bool = False
+    threads: PositiveInt | None = None
+    allow_pickle: bool = False
+    trust_remote_code: bool = False
+    save_seconds: NonNegativeFloat = 60.0
+
+    def stage_overrides(self) -> dict[str, Any]:
+        """The stage settings this run replaces."""
+        names = ("epochs", "max_steps", "batch_size", "learning_rate")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
+
+def recipe_names() -> list[str]:
+    """The recipes that ship with the package."""
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+def load_recipe(source: str) -> Recipe:
+    """A shipped recipe by name, or a YAML file; raises ConfigError when it is neither."""
+    path = Path(source)
+    if path.suffix not in {".yaml", ".yml"}:
+        path = RECIPES / f"{source}.yaml"
+        if source not in recipe_names():
+            raise unknown_name("recipe", source, recipe_names())
+    return Recipe.build(load_yaml(path), where=f"recipe {source}")

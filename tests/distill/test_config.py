@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import typing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distill import DistillConfig, load_recipe, recipe_names
+from distill.config import (
+    DEFAULT_RECIPE,
+    EmbeddingsTerm,
+    HiddenStatesTerm,
+    LayerMap,
+    Recipe,
+    Stage,
+    Term,
+)
+from edge.errors import ConfigError
+
+
+def stage(*terms: dict[str, Any], **values: Any) -> dict[str, Any]:
+    return {"name": "r", "summary": "s", "stages": [{"terms": list(terms), **values}]}
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_shipped_recipes_load_and_cite(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe.name == name
+    assert recipe.summary.endswith(".")
+    assert recipe.paper and "https://" in recipe.paper
+
+
+def test_the_default_recipe_ships() -> None:
+    assert DEFAULT_RECIPE in recipe_names()
+    assert {term.match for term in load_recipe(DEFAULT_RECIPE).stages[0].terms} == {
+        "logits",
+        "labels",
+        "hidden_states",
+    }
+
+
+def test_only_recipes_with_signals_need_a_teacher() -> None:
+    assert {name: load_recipe(name).needs_teacher for name in recipe_names()} == {
+        "finetune": False,
+        "kd": True,
+        "kd-hidden": True,
+    }
+
+
+def test_every_name_in_the_language_has_its_mechanism() -> None:
+    from distill import losses, mapping, objectives
+
+    def choices(annotation: Any) -> set[str]:
+        return set(typing.get_args(annotation))
+
+    union = typing.get_args(typing.get_args(Term)[0])
+    matches = {next(iter(choices(term.model_fields["match"].annotation))) for term in union}
+    assert matches == set(objectives.OBJECTIVES)
+    for term in (HiddenStatesTerm, EmbeddingsTerm):
+        assert choices(term.model_fields["loss"].annotation) == set(losses.STATE_LOSSES)
+    assert choices(typing.get_args(LayerMap)[0]) == set(mapping._RULES)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (stage({"match": "logits", "temprature": 2}), "did you mean 'temperature'"),
+        (stage({"match": "labels"}, learning_rat=1), "did you mean 'learning_rate'"),
+        (stage({"match": "logits", "temperature": 0}), "temperature: .*greater than 0"),
+        (stage({"match": "logits", "temperature": -1}), "temperature: .*greater than 0"),
+        (stage({"match": "logits", "loss": "mse", "temperature": 2}), "temperature must stay 1"),
+        (stage({"match": "labels", "weight": 0}), "no term with a weight above 0"),
+        (stage({"match": "labels", "weight": -1}), "weight: .*greater than or equal to 0"),
+        (stage({"match": "labels", "weight": float("inf")}), "not finite"),
+        (stage({"match": "logit"}), "'logits'"),
+        (stage({"match": "hidden_states", "loss": "kl"}), "'mse', 'normalized_mse' or 'cosine'"),
+        (stage({"match": "hidden_states", "layers": []}), "layers"),
+        (stage(), "terms"),
+    ],
+)
+def test_impossible_recipes(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Recipe.build(values, where="recipe")
+
+
+def test_stages_need_names_of_their_own() -> None:
+    values = stage({"match": "labels"})
+    values["stages"] *= 2
+    with pytest.raises(ConfigError, match="stages need different names, found train, train"):
+        Recipe.build(values)
+
+
+def test_unknown_recipe_suggests_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="unknown recipe 'kd-hiden': did you mean 'kd-hidden'"):
+        load_recipe("kd-hiden")
+
+
+def test_a_recipe_file_of_ones_own(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("name: mine\nsummary: s\nstages:\n- terms:\n  - match: labels\n")
+    assert load_recipe(str(path)).stages == (
+        Stage.model_validate({"terms": [{"match": "labels"}]}),
+    )
+    path.write_text("name: mine\nstages: []\n")
+    with pytest.raises(ConfigError, match=r"recipe .*mine\.yaml: "):
+        load_recipe(str(path))
+
+
+def test_unknown_setting_of_a_run() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'student'"):
+        DistillConfig.build({"train": "a", "output": "b", "studnet": "layers=3"})
+
+
+def test_public_names_are_sorted() -> None:
+    import distill
+
+    assert distill.__all__ == sorted(distill.__all__)
+    assert all(hasattr(distill, name) for name in distill.__all__)

@@ -1,0 +1,153 @@
+"""Every loss against a slow version written with loops and `math` alone."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from distill import losses
+
+RANDOM = np.random.default_rng(3)
+
+
+def tensors(*shape: int) -> tuple[Any, Any, torch.Tensor, torch.Tensor]:
+    s, t = RANDOM.normal(size=shape) * 3, RANDOM.normal(size=shape) * 3
+    return s, t, torch.tensor(s, dtype=torch.float32), torch.tensor(t, dtype=torch.float32)
+
+
+def softmax(row: Any, temperature: float) -> list[float]:
+    powers = [math.exp(value / temperature) for value in row]
+    return [power / sum(powers) for power in powers]
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
+def test_softmax_kl(temperature: float) -> None:
+    s, t, student, teacher = tensors(5, 4)
+    expected = []
+    for student_row, teacher_row in zip(s, t, strict=True):
+        p, q = softmax(teacher_row, temperature), softmax(student_row, temperature)
+        kl = sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
+        expected.append(temperature**2 * kl)
+    found = losses.softmax_kl(student, teacher, temperature)
+    assert found.tolist() == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 3.0])
+def test_sigmoid_kl(temperature: float) -> None:
+    s, t, student, teacher = tensors(5, 4)
+    expected = []
+    for student_row, teacher_row in zip(s, t, strict=True):
+        total = 0.0
+        for a, b in zip(student_row, teacher_row, strict=True):
+            q, p = (1 / (1 + math.exp(-x / temperature)) for x in (a, b))
+            total += p * math.log(p / q) + (1 - p) * math.log((1 - p) / (1 - q))
+        expected.append(temperature**2 * total)
+    found = losses.sigmoid_kl(student, teacher, temperature)
+    assert found.tolist() == pytest.approx(expected, rel=1e-4)
+
+
+def test_gradients_keep_their_size_at_high_temperature() -> None:
+    """T^2 at work: at high T the gradient tends to (s - t) / C, and does not vanish."""
+    _, _, student, teacher = tensors(6, 4)
+    student = (student - student.mean(-1, keepdim=True)).requires_grad_()
+    teacher = teacher - teacher.mean(-1, keepdim=True)
+    losses.softmax_kl(student, teacher, 1000.0).sum().backward()
+    assert student.grad is not None
+    expected = (student - teacher).detach() / 4
+    torch.testing.assert_close(student.grad, expected, rtol=0.02, atol=0.02)
+
+
+def test_logits_mse() -> None:
+    s, t, student, teacher = tensors(5, 4)
+    expected = [
+        sum((a - b) ** 2 for a, b in zip(x, y, strict=True)) / 4 for x, y in zip(s, t, strict=True)
+    ]
+    assert losses.logits_mse(student, teacher).tolist() == pytest.approx(expected, rel=1e-4)
+
+
+def test_cross_entropy_leaves_out_ignored_labels() -> None:
+    s, _, student, _ = tensors(3, 4)
+    found = losses.cross_entropy(student, torch.tensor([2, -100, 0]))
+    expected = [-math.log(softmax(s[0], 1)[2]), 0.0, -math.log(softmax(s[2], 1)[0])]
+    assert found.tolist() == pytest.approx(expected, rel=1e-4)
+
+
+def test_binary_cross_entropy() -> None:
+    s, _, student, _ = tensors(3, 2)
+    labels = [[1, 0], [0, 0], [1, 1]]
+    expected = [
+        sum(math.log1p(math.exp(-x if y else x)) for x, y in zip(row, answers, strict=True)) / 2
+        for row, answers in zip(s, labels, strict=True)
+    ]
+    found = losses.binary_cross_entropy(student, torch.tensor(labels))
+    assert found.tolist() == pytest.approx(expected, rel=1e-4)
+
+
+def test_squared_error() -> None:
+    found = losses.squared_error(torch.tensor([[1.0], [4.0]]), torch.tensor([3.0, 3.5]))
+    assert found.tolist() == [4.0, 0.25]
+
+
+def oracle_state(name: str, s: Any, t: Any) -> float:
+    dot = sum(a * b for a, b in zip(s, t, strict=True))
+    size_s, size_t = (math.sqrt(sum(a * a for a in x)) for x in (s, t))
+    if name == "mse":
+        return sum((a - b) ** 2 for a, b in zip(s, t, strict=True)) / len(s)
+    if name == "cosine":
+        return 1 - dot / size_s / size_t
+    return sum((a / size_s - b / size_t) ** 2 for a, b in zip(s, t, strict=True))
+
+
+@pytest.mark.parametrize("name", ["mse", "normalized_mse", "cosine"])
+def test_state_losses(name: str) -> None:
+    s, t, student, teacher = tensors(2, 3, 5)
+    expected = [[oracle_state(name, s[b, i], t[b, i]) for i in range(3)] for b in range(2)]
+    found = losses.STATE_LOSSES[name](student, teacher)
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [losses.softmax_kl, losses.sigmoid_kl, losses.logits_mse, *losses.STATE_LOSSES.values()],
+)
+def test_no_gradient_reaches_the_teacher(loss: losses.Loss) -> None:
+    _, _, student, teacher = tensors(3, 4)
+    student.requires_grad_()
+    teacher.requires_grad_()
+    loss(student, teacher).sum().backward()
+    assert student.grad is not None and student.grad.abs().sum() > 0
+    assert teacher.grad is None
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [losses.softmax_kl, losses.sigmoid_kl, losses.logits_mse, *losses.STATE_LOSSES.values()],
+)
+def test_a_perfect_student_has_no_loss(loss: losses.Loss) -> None:
+    _, _, student, _ = tensors(3, 4)
+    assert loss(student, student.clone()).abs().max() < 1e-5
+
+
+def test_masked_mean_counts_what_the_mask_selects() -> None:
+    values = torch.tensor([[1.0, 2.0, math.inf], [4.0, math.nan, -math.inf]])
+    mask = torch.tensor([[1, 1, 0], [1, 0, 0]])
+    assert losses.masked_mean(values, mask).item() == pytest.approx(7 / 3)
+    assert losses.masked_mean(values, mask, torch.tensor(14.0)).item() == pytest.approx(0.5)
+    assert losses.masked_mean(values[:1, :2]).item() == 1.5
+
+
+def test_masked_values_send_no_gradient() -> None:
+    values = torch.tensor([1.0, 2.0], requires_grad=True)
+    losses.masked_mean(values, torch.tensor([1, 0])).backward()
+    assert values.grad is not None
+    assert values.grad.tolist() == [1.0, 0.0]
+
+
+def test_half_precision_is_computed_in_float32() -> None:
+    _, _, student, teacher = tensors(4, 3)
+    for loss in [losses.softmax_kl, *losses.STATE_LOSSES.values()]:
+        assert loss(student.bfloat16(), teacher.bfloat16()).dtype == torch.float32

@@ -1,0 +1,380 @@
+from __future__ import annotations
+
+import copy
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from distill.config import Stage
+from edge.errors import ConfigError, TrainingError
+
+LOGITS = {"match": "logits", "temperature": 2.0}
+LABELS = {"match": "labels"}
+HIDDEN = {"match": "hidden_states"}
+
+
+class World:
+    """A teacher, a student of two layers without dropout, and encoded rows."""
+
+    def __init__(self, folder: Path, data: dict[str, Path], spec: str = "layers=2") -> None:
+        from distill.batches import Samples
+        from distill.spec import parse_spec
+        from distill.students import Teacher, build_student
+        from edge.checkpoint import load_model, load_tokenizer, open_checkpoint
+        from edge.data import read_table
+        from edge.tokenization import Tokenizer, describe
+
+        checkpoint = open_checkpoint(folder)
+        teacher = Teacher(checkpoint, load_model(checkpoint), load_tokenizer(checkpoint))
+        table = read_table(data["train"])
+        self.teacher = teacher.model
+        self.student = build_student(parse_spec(spec), teacher, table, seed=0).model
+        self.task = checkpoint.task
+        text, info = describe(teacher.tokenizer, folder=folder)
+        self.tokenizer = Tokenizer.from_text(text, info)
+        self.samples = Samples(table, self.task.targets(table), self.tokenizer, max_length=16)
+
+    def learner(self, *terms: dict[str, Any], **values: Any) -> tuple[Any, Stage]:
+        import torch
+
+        from distill.objectives import Learner, Setting, Shape
+
+        torch.manual_seed(0)
+        stage = Stage.model_validate({"terms": terms, "warmup_ratio": 0.0, **values})
+        shapes = [Shape.of(model.config) for model in (self.student, self.teacher)]
+        setting = Setting(*shapes, self.task.problem_type)
+        return Learner(copy.deepcopy(self.student), stage, setting), stage
+
+    def trainer(self, folder: Path, *terms: dict[str, Any], **values: Any) -> Any:
+        from distill.capture import LiveTeacher
+        from distill.trainer import DistillTrainer
+
+        options = {key: values.pop(key) for key in ("save_seconds", "evaluated") if key in values}
+        learner, stage = self.learner(*terms, **values)
+        return DistillTrainer(
+            learner,
+            stage=stage,
+            samples=self.samples,
+            task=self.task,
+            source=LiveTeacher(self.teacher, learner.needs),
+            folder=folder,
+            **options,
+        )
+
+
+@pytest.fixture(scope="module")
+def world(make_checkpoint: Callable[..., Path], data: dict[str, Path]) -> World:
+    folder = make_checkpoint("bert", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    return World(folder, data)
+
+
+@pytest.fixture(scope="module")
+def narrow(make_checkpoint: Callable[..., Path], data: dict[str, Path]) -> World:
+    return World(make_checkpoint("bert"), data, spec="layers=2,hidden=8")
+
+
+def values_of(world: World, rows: list[int], *terms: dict[str, Any], extra: int = 0) -> Any:
+    """Term values of one batch, padded by `extra` more columns."""
+    import torch
+
+    from distill.capture import LiveTeacher
+
+    batch = world.samples.collate([world.samples[row] for row in rows])
+    labels = batch.pop("labels")
+    batch = {name: torch.nn.functional.pad(value, (0, extra)) for name, value in batch.items()}
+    learner, _ = world.learner(*terms)
+    taught = LiveTeacher(world.teacher, learner.needs)(batch)
+    totals = {
+        "samples": torch.tensor(float(len(rows))),
+        "tokens": batch["attention_mask"].sum().float(),
+    }
+    with torch.no_grad():
+        return learner.eval()(batch, labels, taught, totals)
+
+
+def test_padding_changes_no_term(world: World) -> None:
+    import torch
+
+    terms = LOGITS, LABELS, HIDDEN, {**HIDDEN, "tokens": "first"}, {"match": "embeddings"}
+    rows = [0, 1, 2, 3]
+    plain, padded = (values_of(world, rows, *terms, extra=extra) for extra in (0, 7))
+    torch.testing.assert_close(plain, padded, rtol=1e-4, atol=1e-6)
+    assert (plain[:4] > 1e-3).all()
+    # The student's embeddings are the teacher's own.
+    assert plain[4] < 1e-9
+
+
+def test_hidden_term_against_loops(world: World) -> None:
+    """The mean over pairs of layers and over real tokens, one token at a time."""
+    import torch
+
+    rows = [0, 1, 2]
+    found = values_of(world, rows, {**HIDDEN, "layers": [[1, 2], [2, 4]]})
+    distances: list[float] = []
+    for row in rows:
+        ids = torch.tensor([world.samples[row][0].input_ids])
+        with torch.no_grad():
+            ours, theirs = (
+                model.eval()(input_ids=ids, output_hidden_states=True).hidden_states
+                for model in (world.student, world.teacher)
+            )
+        for position in range(ids.shape[1]):
+            for s, t in ((1, 2), (2, 4)):
+                distance = (ours[s][0, position] - theirs[t][0, position]).square().mean()
+                distances.append(float(distance))
+    assert float(found[0]) == pytest.approx(np.mean(distances), rel=1e-4)
+
+
+@pytest.mark.parametrize("parts", [4, 8])
+def test_accumulating_a_batch_in_parts_gives_the_same_step(
+    world: World, tmp_path: Path, parts: int
+) -> None:
+    """An epsilon far above any gradient makes Adam's step proportional to the gradient."""
+    import torch
+
+    def step(accumulation: int) -> tuple[dict[str, Any], dict[str, float]]:
+        trainer = world.trainer(
+            tmp_path, LOGITS, LABELS, HIDDEN, max_steps=2, batch_size=16 // accumulation,
+            gradient_accumulation=accumulation, learning_rate=10.0, adam_epsilon=1e3,
+        )  # fmt: skip
+        trainer.train()
+        return trainer.model.state_dict(), trainer.state.log_history[0]
+
+    (whole, whole_log), (split, split_log) = step(1), step(parts)
+    for name, value in whole.items():
+        torch.testing.assert_close(split[name], value, rtol=0, atol=2e-5)
+    for name in ("loss", "logits", "labels", "hidden_states", "grad_norm"):
+        assert split_log[name] == pytest.approx(whole_log[name], rel=1e-3)
+    moved = (whole["student.classifier.weight"] - world.student.classifier.weight).abs().max()
+    assert moved > 1e-4
+
+
+def test_the_loss_is_the_weighted_sum_of_the_terms(world: World, tmp_path: Path) -> None:
+    terms = {**LOGITS, "weight": 0.3}, {**LABELS, "weight": 0.7}, {**HIDDEN, "weight": 5.0}
+    trainer = world.trainer(tmp_path, *terms, max_steps=4, batch_size=8)
+    trainer.train()
+    rows = [row for row in trainer.state.log_history if "loss" in row]
+    assert len(rows) == 4
+    for row in rows:
+        expected = 0.3 * row["logits"] + 0.7 * row["labels"] + 5 * row["hidden_states"]
+        assert row["loss"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_projections_are_trained_clipped_and_saved(narrow: World, tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    trainer = narrow.trainer(
+        tmp_path, HIDDEN, max_steps=2, learning_rate=0.01, max_grad_norm=1e-4, save_seconds=0
+    )
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    clipped: list[float] = []
+    clip = trainer.accelerator.clip_grad_norm_
+
+    def clip_and_look(parameters: Any, *args: Any) -> Any:
+        parameters = list(parameters)
+        norm = clip(parameters, *args)
+        clipped.append(
+            float(torch.stack([p.grad.norm() for p in parameters if p.grad is not None]).norm())
+        )
+        assert any(p is projection for p in parameters)
+        return norm
+
+    projection = trainer.model.objectives[0].projections[0].weight
+    trainer.accelerator.clip_grad_norm_ = clip_and_look
+    trainer.train()
+    assert projection.shape == (16, 8)
+    assert not torch.equal(projection, before["objectives.0.projections.0.weight"])
+    assert max(clipped) <= 1.01e-4
+    saved = load_file(tmp_path / "checkpoint-2" / "model.safetensors")
+    assert torch.equal(saved["objectives.0.projections.0.weight"], projection)
+    assert not any("projection" in name for name in trainer.model.student.state_dict())
+
+
+def test_the_teacher_is_not_trained(world: World, tmp_path: Path) -> None:
+    import torch
+
+    before = {name: value.clone() for name, value in world.teacher.state_dict().items()}
+    trainer = world.trainer(tmp_path, LOGITS, HIDDEN, max_steps=2, learning_rate=0.01)
+    trainer.train()
+    assert not world.teacher.training
+    for name, value in world.teacher.state_dict().items():
+        assert torch.equal(value, before[name])
+    ours = {id(p) for group in trainer.optimizer.param_groups for p in group["params"]}
+    assert not ours & {id(p) for p in world.teacher.parameters()}
+
+
+def test_a_run_that_is_resumed_ends_where_an_uninterrupted_one_does(
+    narrow: World, tmp_path: Path
+) -> None:
+    """With dropout, projections, and a stop in the middle of an epoch."""
+    import torch
+
+    settings: dict[str, Any] = {"epochs": 3, "batch_size": 8, "learning_rate": 1e-3}
+    through = narrow.trainer(tmp_path / "a", LOGITS, HIDDEN, **settings)
+    through.train()
+    stopped = narrow.trainer(tmp_path / "b", LOGITS, HIDDEN, save_seconds=0, **settings)
+    step, count = stopped.training_step, 0
+
+    def fail_in_the_middle(*args: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count == 9:
+            raise KeyboardInterrupt
+        return step(*args)
+
+    stopped.training_step = fail_in_the_middle
+    with pytest.raises(KeyboardInterrupt):
+        stopped.train()
+    resumed = narrow.trainer(tmp_path / "b", LOGITS, HIDDEN, **settings)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "b" / "checkpoint-8"))
+    assert resumed.state.global_step == through.state.global_step == 18
+    for name, value in through.model.state_dict().items():
+        assert torch.equal(resumed.model.state_dict()[name], value), name
+
+
+@pytest.mark.parametrize("batch", [0, 3])
+def test_a_loss_that_is_not_finite_stops_the_run(world: World, tmp_path: Path, batch: int) -> None:
+    trainer = world.trainer(tmp_path, LABELS, HIDDEN, max_steps=6, save_seconds=0)
+    source, count = trainer._source, 0
+
+    def broken(inputs: Any) -> Any:
+        nonlocal count
+        signals = source(inputs)
+        if count == batch:
+            states = [state * float("nan") for state in signals.hidden_states]
+            signals = signals._replace(hidden_states=tuple(states))
+        count += 1
+        return signals
+
+    trainer._source = broken
+    with pytest.raises(TrainingError, match=f"'hidden_states' became nan at step {batch + 1}:"):
+        trainer.train()
+    kept = sorted(path.name for path in tmp_path.glob("checkpoint-*"))
+    assert kept == ([f"checkpoint-{batch}"] if batch else [])
+
+
+def test_a_weight_that_is_not_finite_is_not_saved(world: World, tmp_path: Path) -> None:
+    import torch
+
+    trainer = world.trainer(tmp_path, LABELS, max_steps=2, save_seconds=0)
+    with torch.no_grad():
+        trainer.model.student.bert.pooler.dense.weight.register_hook(lambda g: g * float("nan"))
+    with pytest.raises(TrainingError, match=r"weight '.*' is not finite at step 1"):
+        trainer.train()
+    assert not list(tmp_path.glob("checkpoint-*"))
+
+
+def test_a_loss_that_is_not_finite_after_the_last_log_is_found(
+    world: World, tmp_path: Path
+) -> None:
+    trainer = world.trainer(tmp_path, LABELS, max_steps=5)
+    trainer.args.logging_steps = trainer.state.logging_steps = 4
+    step = trainer.training_step
+
+    def break_the_last(model: Any, *args: Any) -> Any:
+        if trainer.state.global_step == 4:
+            model.student.classifier.bias.data.fill_(float("inf"))
+        return step(model, *args)
+
+    trainer.training_step = break_the_last
+    trainer.train()
+    with pytest.raises(TrainingError, match="term 'labels' became (nan|inf) at step 5:"):
+        trainer.save_model(str(tmp_path / "end"))
+    assert not (tmp_path / "end").exists()
+
+
+def test_an_architecture_without_hidden_states_is_refused(world: World) -> None:
+    import torch
+
+    from distill.capture import capture
+
+    model = copy.deepcopy(world.student)
+    forward = model.forward
+
+    def silent(input_ids: Any, output_hidden_states: bool = False) -> Any:
+        return forward(input_ids=input_ids)
+
+    model.forward = silent
+    with pytest.raises(TrainingError, match="gives 0 hidden states where its 2 layers"):
+        capture(model, {"input_ids": torch.tensor([[2, 3]])}, frozenset({"hidden_states"}))
+
+
+def test_a_term_that_needs_a_teacher_without_one(world: World) -> None:
+    from distill.objectives import Learner, Setting, Shape
+
+    stage = Stage.model_validate({"terms": [LOGITS]})
+    setting = Setting(Shape.of(world.student.config), None, None)
+    with pytest.raises(ConfigError, match="learns from a teacher: name it with --teacher"):
+        Learner(world.student, stage, setting)
+
+
+def test_a_layer_that_is_not_there(world: World) -> None:
+    with pytest.raises(ConfigError, match="layer 3 does not exist: the student has layers 1 to 2"):
+        world.learner({**HIDDEN, "layers": [[3, 4]]})
+
+
+def test_terms_of_weight_0_cost_nothing(world: World) -> None:
+    learner, _ = world.learner(LOGITS, LABELS, LABELS, {**HIDDEN, "weight": 0})
+    assert learner.names == ["logits", "labels", "labels_2"]
+    assert learner.needs == frozenset()
+
+
+def test_batches_are_bucketed_shuffled_and_complete() -> None:
+    from distill.batches import BucketSampler
+
+    lengths = np.random.default_rng(0).integers(3, 60, size=1003)
+    sampler = BucketSampler(lengths, 16, seed=1)
+    first = list(sampler)
+    assert sorted(first) == list(range(1003))
+    assert list(sampler) == first
+    sampler.set_epoch(1)
+    assert list(sampler) != first
+    assert list(BucketSampler(lengths, 16, seed=2)) != first
+
+    def padded(order: list[int]) -> float:
+        batches = [lengths[order[i : i + 16]] for i in range(0, len(order), 16)]
+        return float(sum(len(batch) * batch.max() for batch in batches) / lengths.sum())
+
+    assert padded(first) < 1.1 < 1.5 < padded(list(range(1003)))
+    means = [lengths[first[i : i + 16]].mean() for i in range(0, 992, 16)]
+    assert abs(np.corrcoef(means, range(len(means)))[0, 1]) < 0.5
+
+
+def test_evaluation_keeps_the_order_of_rows(world: World) -> None:
+    import torch
+
+    from distill.evaluation import score
+
+    model = world.student.train()
+    name, value = score(model, world.task, world.samples)
+    assert name == "accuracy"
+    assert model.training
+    correct = []
+    model.eval()
+    for encoding, target in world.samples:
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([encoding.input_ids])).logits
+        correct.append(int(logits.argmax()) == int(target))
+    assert value == pytest.approx(np.mean(correct))
+
+
+def test_half_written_training_checkpoints_are_passed_over(tmp_path: Path) -> None:
+    from distill.resume import TrainingState
+
+    for step in (8, 9, 10):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}" / "model.safetensors").touch()
+    (tmp_path / "checkpoint-8" / "trainer_state.json").write_text("{}")
+    (tmp_path / "checkpoint-9" / "trainer_state.json").write_text("{}")
+    (tmp_path / "checkpoint-10" / "trainer_state.json").write_text('{"epoch": ')
+    state = TrainingState(tmp_path)
+    assert state.last_checkpoint(tmp_path) == tmp_path / "checkpoint-9"
+    assert not (tmp_path / "checkpoint-10").exists()
+    shutil.rmtree(tmp_path / "checkpoint-9")
+    shutil.rmtree(tmp_path / "checkpoint-8")
+    assert state.last_checkpoint(tmp_path) is None
