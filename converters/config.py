@@ -61,10 +61,8 @@ class ConvertConfig(Config):
     def lengths(self, maximum: int) -> tuple[int, ...]:
         """The lengths to convert for, given the model's own maximum in tokens."""
         if self.seq_length is None:
-            fitting = tuple(n for n in DEFAULT_LENGTHS if n <= maximum)
-            return (
-                fitting if fitting and fitting[-1] == DEFAULT_LENGTHS[-1] else (*fitting, maximum)
-            )
+            # A shorter model gets its own maximum in the place of the longer defaults.
+            return tuple(sorted({min(length, maximum) for length in DEFAULT_LENGTHS}))
         if self.seq_length[-1] > maximum:
             raise ConfigError(
                 f"sequence length {self.seq_length[-1]} is beyond the model's {maximum} positions: "

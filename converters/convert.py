@@ -40,7 +40,7 @@ from edge.data import read_table
 from edge.errors import CheckpointError
 from edge.formats import FORMATS
 from edge.reference import golden_cases
-from edge.storage import check_target, sha256, staged_folder, write_text
+from edge.storage import check_target, require_space, sha256, staged_folder, write_text
 from edge.tokenization import describe as describe_tokenizer
 from edge.tokenization import word_pieces
 from edge.verify import verify_new
@@ -84,6 +84,7 @@ def convert(config: ConvertConfig) -> Manifest:
         plan = Plan(checkpoint.task, info.inputs, lengths, config.precision)
         parameters = count_parameters(model)
         del model
+        require_space(config.output, _space_bytes(parameters, config))
         artifacts = _write_artifacts(config, checkpoint, plan, stage, _sizes(checkpoint, cases))
         manifest = _manifest(checkpoint, info, plan, stage, artifacts, len(cases), parameters)
         write_manifest(stage, manifest)
@@ -152,6 +153,12 @@ def _write_artifacts(
             files = converter.write(view, plan, stage)
         artifacts += describe(converter, files, plan, sizes)
     return artifacts
+
+
+def _space_bytes(parameters: int, config: ConvertConfig) -> int:
+    """What the artifacts and the largest temporary file take, with a tenth to spare."""
+    a_format = sum(parameters * precision.weight_bits // 8 for precision in config.precision)
+    return int(1.1 * (len(config.format) * a_format + 4 * parameters))
 
 
 def _manifest(

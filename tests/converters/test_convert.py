@@ -53,6 +53,23 @@ def test_every_task_passes_in_every_format(
     assert all(error is not None and error < 1e-4 for error in errors)
 
 
+@pytest.mark.parametrize(
+    ("asked", "maximum", "expected"),
+    [
+        (None, 512, (32, 64, 128)),
+        (None, 64, (32, 64)),
+        (None, 40, (32, 40)),
+        (None, 20, (20,)),
+        ((128, 16, 16), 128, (16, 128)),
+    ],
+)
+def test_lengths_fit_the_model(
+    asked: tuple[int, ...] | None, maximum: int, expected: tuple[int, ...]
+) -> None:
+    config = ConvertConfig(source="x", output=Path("y"), seq_length=asked)
+    assert config.lengths(maximum) == expected
+
+
 def test_narrower_files_are_smaller(bert_bundle: Path) -> None:
     sizes = {a.name: a.bytes for a in Bundle.open(bert_bundle).manifest.artifacts}
     for name in ("onnx", "coreml"):

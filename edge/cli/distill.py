@@ -1,0 +1,100 @@
+"""`edge distill`: a teacher and a data file become a smaller checkpoint."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edge.cli.options import (
+    AllowPickle,
+    AsJson,
+    LabelColumn,
+    Output,
+    PairColumn,
+    TextColumn,
+    TrustRemoteCode,
+    columns,
+    number,
+    print_json,
+)
+
+if TYPE_CHECKING:
+    from distill import DistillResult
+
+
+def distill(
+    train: Annotated[str, typer.Option(help="Data file, or datasets name, to learn from.")],
+    output: Output,
+    teacher: Annotated[
+        str | None, typer.Option(help="Checkpoint folder or hub id that teaches.")
+    ] = None,
+    student: Annotated[
+        str | None,
+        typer.Option(
+            help="layers=3 | layers=1/2 | layers=0,2,4 | layers=3,hidden=128 | [...,]init=random "
+            "| a checkpoint folder | a config.json. By default what the recipe says."
+        ),
+    ] = None,
+    eval: Annotated[
+        str | None, typer.Option(help="Data file to measure teacher and student on.")
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="kd-hidden, kd, finetune or a YAML file.")
+    ] = None,
+    text_column: TextColumn = None,
+    pair_column: PairColumn = None,
+    label_column: LabelColumn = None,
+    max_length: Annotated[int | None, typer.Option(help="Longest input, in tokens.")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Instead of the recipe's.")] = None,
+    max_steps: Annotated[int | None, typer.Option(help="Stop each stage after so many.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Instead of the recipe's.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Same seed, same student.")] = None,
+    bf16: Annotated[bool, typer.Option("--bf16", help="Compute in bfloat16.")] = False,
+    threads: Annotated[int | None, typer.Option(help="CPU threads to use.")] = None,
+    allow_pickle: AllowPickle = False,
+    trust_remote_code: TrustRemoteCode = False,
+    json: AsJson = False,
+) -> None:
+    """Train a small student to answer as a large teacher does."""
+    from distill import DistillConfig, distil
+
+    values = {
+        "teacher": teacher,
+        "student": student,
+        "train": train,
+        "eval": eval,
+        "recipe": recipe,
+        "output": output,
+        "columns": columns(text_column, pair_column, label_column),
+        "max_length": max_length,
+        "epochs": epochs,
+        "max_steps": max_steps,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "seed": seed,
+        "bf16": bf16,
+        "threads": threads,
+        "allow_pickle": allow_pickle,
+        "trust_remote_code": trust_remote_code,
+    }
+    # What was not asked for keeps the one default that the configuration has.
+    asked = {key: value for key, value in values.items() if value is not None}
+    result = distil(DistillConfig.build(asked, where="edge distill"))
+    if json:
+        print_json(result.to_dict())
+    else:
+        _print(result)
+
+
+def _print(result: DistillResult) -> None:
+    size = f"{result.parameters / 1e6:.1f}M parameters"
+    if result.teacher_parameters is not None:
+        size += f" (teacher {result.teacher_parameters / 1e6:.1f}M)"
+    typer.echo(f"{result.output}: {size}, recipe {result.recipe}, {result.duration_s:.0f} s")
+    if result.metric is not None:
+        value = number(result.value)
+        if result.teacher_value is not None:
+            value += f" (teacher {number(result.teacher_value)})"
+        typer.echo(f"{result.metric} {value} on {result.eval_samples} samples")

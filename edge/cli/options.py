@@ -1,0 +1,96 @@
+"""Options that several commands share, so that a name means the same everywhere."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from edge.data import Columns
+
+BundlePath = Annotated[Path, typer.Argument(help="Bundle folder that edge convert wrote.")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")]
+Formats = Annotated[
+    list[str] | None,
+    typer.Option("--format", help="onnx, tflite, coreml; repeat or separate by commas. All."),
+]
+Precisions = Annotated[
+    list[str] | None,
+    typer.Option("--precision", help="fp32, fp16, int8; repeat or separate by commas. All."),
+]
+SeqLengths = Annotated[
+    list[str] | None,
+    typer.Option("--seq-length", help="Length in tokens; repeat or separate by commas."),
+]
+TextColumn = Annotated[str | None, typer.Option(help="Column of the text, if not 'text'.")]
+PairColumn = Annotated[str | None, typer.Option(help="Column of the second text, if any.")]
+LabelColumn = Annotated[str | None, typer.Option(help="Column of the target, if not 'label'.")]
+Threads = Annotated[int, typer.Option(min=1, help="Threads the engine may use.")]
+AllowPickle = Annotated[
+    bool, typer.Option("--allow-pickle", help="Load pickled weights; they can run code.")
+]
+TrustRemoteCode = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Run Python code that comes with a checkpoint.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+
+def several(values: Sequence[str] | None) -> tuple[str, ...]:
+    """Values of an option given several times, or once with commas."""
+    return tuple(
+        part.strip() for value in values or () for part in value.split(",") if part.strip()
+    )
+
+
+def whole_numbers(values: Sequence[str] | None, option: str) -> tuple[int, ...]:
+    """Like `several`, as positive integers; raises ConfigError for anything else."""
+    from edge.errors import ConfigError
+
+    found = []
+    for value in several(values):
+        if not value.isdigit() or int(value) == 0:
+            raise ConfigError(f"{option} needs whole numbers above 0, not '{value}'")
+        found.append(int(value))
+    return tuple(found)
+
+
+def columns(text: str | None, pair: str | None, label: str | None) -> Columns:
+    """The columns named by flags."""
+    from edge.data import Columns
+
+    return Columns(text=text, text_pair=pair, label=label)
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on stdout."""
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table on stdout: drawn on a terminal, tab-separated lines elsewhere."""
+    import sys
+
+    if not sys.stdout.isatty():
+        for row in (header, *rows):
+            typer.echo("\t".join(row))
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
+    for name in header:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(cell) for cell in row))
+    Console().print(table)
+
+
+def number(value: float | None, form: str = ".4f") -> str:
+    """A figure, or a dash where there is none."""
+    return "-" if value is None else format(value, form)

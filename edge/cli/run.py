@@ -1,0 +1,137 @@
+"""`edge run`: the whole way with one command."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from edge.cli.options import (
+    AllowPickle,
+    AsJson,
+    Formats,
+    LabelColumn,
+    Output,
+    PairColumn,
+    Precisions,
+    SeqLengths,
+    TextColumn,
+    TrustRemoteCode,
+    columns,
+    number,
+    print_json,
+    print_table,
+    several,
+    whole_numbers,
+)
+
+if TYPE_CHECKING:
+    from edge.pipeline.run import RunResult
+
+
+def run(
+    recipe: Annotated[str, typer.Argument(help="Recipe file, or the name of a shipped one.")],
+    teacher: Annotated[str, typer.Option(help="Checkpoint folder or hub id.")],
+    train: Annotated[str, typer.Option(help="Data file with texts and labels to train on.")],
+    eval: Annotated[str, typer.Option(help="Data file to measure accuracy on.")],
+    output: Output,
+    student: Annotated[str | None, typer.Option(help="Student, e.g. layers=3.")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Training epochs.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the training.")] = None,
+    format: Formats = None,
+    precision: Precisions = None,
+    seq_length: SeqLengths = None,
+    baseline: Annotated[
+        str | None, typer.Option(help="bert-base, a checkpoint folder, or none.")
+    ] = None,
+    preset: Annotated[str | None, typer.Option(help="quick, standard or mlperf.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of the engines.")] = None,
+    text_column: TextColumn = None,
+    pair_column: PairColumn = None,
+    label_column: LabelColumn = None,
+    allow_pickle: AllowPickle = False,
+    trust_remote_code: TrustRemoteCode = False,
+    json: AsJson = False,
+) -> None:
+    """Distil, convert, verify, evaluate, benchmark, and report; flags override the recipe."""
+    from edge.pipeline.config import load_recipe
+    from edge.pipeline.run import RunInputs
+    from edge.pipeline.run import run as run_pipeline
+
+    lengths = whole_numbers(seq_length, "--seq-length")
+    overrides: dict[str, dict[str, Any]] = {
+        "distill": {"student": student, "epochs": epochs, "seed": seed},
+        "convert": {
+            "format": several(format),
+            "precision": several(precision),
+            "seq_length": lengths,
+        },
+        "benchmark": {
+            "baseline": baseline,
+            "preset": preset,
+            "threads": threads,
+            "seq_length": max(lengths) if lengths else None,
+        },
+    }
+    inputs = RunInputs(
+        teacher=teacher,
+        train=train,
+        eval=eval,
+        output=output,
+        columns=columns(text_column, pair_column, label_column),
+        allow_pickle=allow_pickle,
+        trust_remote_code=trust_remote_code,
+        overrides={name: _given(section) for name, section in overrides.items()},
+    )
+    print_run(run_pipeline(load_recipe(recipe), inputs), as_json=json)
+
+
+def print_run(result: RunResult, *, as_json: bool) -> None:
+    """A run's result on stdout."""
+    if as_json:
+        print_json(result.model_dump(mode="json"))
+        return
+    header = (
+        "format",
+        "precision",
+        "bytes",
+        "metric",
+        "value",
+        "agreement",
+        "p50 ms",
+        "times faster than baseline",
+    )
+    print_table(result.output, header, [_row(result, row) for row in result.rows if _ours(row)])
+    for sentence in result.not_measured:
+        typer.echo(f"not measured: {sentence}")
+    typer.echo(f"bundle: {result.bundle}")
+    typer.echo(f"report: {result.report}")
+
+
+def _ours(row: dict[str, Any]) -> bool:
+    return bool(row["role"] == "artifact")
+
+
+def _row(result: RunResult, row: dict[str, Any]) -> tuple[str, ...]:
+    model, latency, ratio = row["model"], row["latency_ms"], row["ratio_to_baseline"]
+    accuracy = row["accuracy"] or {}
+    checks = {
+        (artifact.format, artifact.precision): artifact.verification
+        for artifact in result.manifest.artifacts
+    }
+    check = checks.get((model["format"], model["precision"]))
+    return (
+        model["format"],
+        model["precision"],
+        str(model["bytes"]),
+        accuracy.get("metric", "-"),
+        number(accuracy.get("value")),
+        number(check.label_agreement if check else None, ".3f"),
+        number(latency["p50"] if latency else None, ".2f"),
+        number(ratio["value"] if ratio else None, ".1f"),
+    )
+
+
+def _given(section: dict[str, Any]) -> dict[str, Any]:
+    """Only what the user asked for; the recipe decides the rest."""
+    return {key: value for key, value in section.items() if value not in (None, ())}

@@ -1,0 +1,1 @@
+"""The whole way: distil, convert, verify, evaluate, benchmark, report."""

@@ -1,0 +1,133 @@
+"""BERT-base as the common yardstick: made once, kept in a cache, timed beside every model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edge import __version__
+from edge.bundle import Bundle, is_bundle
+from edge.console import hush, step
+from edge.errors import BundleError, unknown_name
+from edge.formats import FORMATS
+from edge.precision import Precision
+from edge.storage import staged_folder, write_text
+
+if TYPE_CHECKING:
+    from benchmark import Baseline, BenchmarkConfig
+
+BERT_BASE = "bert-base"
+NO_BASELINE = "none"
+_GOLDEN_TEXTS = 6
+_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+_VOCABULARY_SIZE = 30522
+
+
+def with_baseline(
+    config: BenchmarkConfig, name: str, *, allow_pickle: bool = False
+) -> BenchmarkConfig:
+    """The same benchmark with a baseline that fits its formats and its length.
+
+    name: "bert-base", a checkpoint folder, or "none". Raises ConfigError for any other.
+    """
+    from benchmark import common_length, timed_formats
+
+    formats, length = timed_formats(config), common_length(config)
+    baseline = None
+    if name != NO_BASELINE and formats:
+        baseline = prepare_baseline(
+            name, formats=formats, seq_length=length, allow_pickle=allow_pickle
+        )
+    return config.model_copy(update={"baseline": baseline, "seq_length": length})
+
+
+def prepare_baseline(
+    name: str, *, formats: Sequence[str], seq_length: int, allow_pickle: bool = False
+) -> Baseline:
+    """The baseline called `name`: "bert-base", or a checkpoint folder of the user's own.
+
+    "bert-base" has the true architecture (110M parameters) and random weights: right for latency
+    and size, meaningless for accuracy. Its files are made on first use and kept in the cache
+    folder (EDGE_CACHE, by default ~/.cache/edge-encoders). formats: which artifacts are needed.
+    seq_length: in tokens. Raises ConfigError for an unknown name.
+    """
+    from benchmark import Baseline
+
+    random_weights = name == BERT_BASE
+    if random_weights:
+        checkpoint = _bert_base(cache_folder())
+    elif Path(name).is_dir():
+        checkpoint = Path(name)
+    else:
+        raise unknown_name("baseline", name, [BERT_BASE, NO_BASELINE])
+    wanted = tuple(name for name in FORMATS if name in formats)
+    bundle = _bundle(checkpoint, wanted, seq_length, allow_pickle) if wanted else None
+    return Baseline(
+        name=name if random_weights else checkpoint.name,
+        checkpoint=checkpoint,
+        bundle=bundle,
+        random_weights=random_weights,
+    )
+
+
+def cache_folder() -> Path:
+    """Where files made once are kept between runs."""
+    return Path(os.environ.get("EDGE_CACHE") or Path.home() / ".cache" / "edge-encoders")
+
+
+def _bert_base(cache: Path) -> Path:
+    """The checkpoint folder, written on first use."""
+    target = cache / f"bert-base-{__version__}"
+    if (target / "config.json").is_file():
+        return target
+    with step("BERT-base with random weights"), hush():
+        import torch
+        import transformers
+
+        torch.manual_seed(0)
+        config = transformers.BertConfig(architectures=["BertForSequenceClassification"])
+        model = transformers.BertForSequenceClassification(config)
+        with staged_folder(target, replaces=lambda folder: True) as stage:
+            model.save_pretrained(stage)
+            write_text(stage / "vocab.txt", "\n".join(_vocabulary()) + "\n")
+            transformers.BertTokenizerFast(str(stage / "vocab.txt")).save_pretrained(stage)
+    return target
+
+
+def _vocabulary() -> list[str]:
+    """As many entries as BERT-base has: the printable characters, then unused ones."""
+    characters = [chr(code) for code in range(33, 127)]
+    known = [*_SPECIAL, *characters, *(f"##{character}" for character in characters)]
+    return known + [f"[unused{i}]" for i in range(_VOCABULARY_SIZE - len(known))]
+
+
+def _bundle(
+    checkpoint: Path, formats: tuple[str, ...], seq_length: int, allow_pickle: bool
+) -> Path:
+    """A bundle of fp32 artifacts at one length, beside the cached checkpoint or in the cache."""
+    from converters import ConvertConfig, convert
+    from edge.storage import sha256
+
+    key = sha256(checkpoint / "config.json")[:8] if checkpoint.name else "baseline"
+    target = cache_folder() / f"{checkpoint.name}-{key}-{'-'.join(formats)}-{seq_length}"
+    if is_bundle(target):
+        try:
+            Bundle.open(target)
+            return target
+        except BundleError:
+            pass  # an altered cache entry is made again
+    convert(
+        ConvertConfig(
+            source=str(checkpoint),
+            output=target,
+            format=formats,
+            precision=(Precision.FP32,),
+            seq_length=(seq_length,),
+            # A few texts tell whether the files compute the same; nobody asks for their answers.
+            golden_texts=_GOLDEN_TEXTS,
+            allow_pickle=allow_pickle,
+        )
+    )
+    return target

@@ -1,0 +1,114 @@
+"""The whole way through the command line at a reduced size, from texts to a report."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge.pipeline.demo_data import LABELS, messages, to_tsv
+
+SMALL_RECIPE = """
+name: small
+distill: {recipe: kd-hidden, student: layers=1, max_length: 32, epochs: 1}
+convert: {format: [onnx, tflite, coreml], precision: [fp32, int8], seq_length: [32]}
+benchmark: {baseline: BASELINE, seq_length: 32, preset: quick}
+"""
+
+
+def edge(*arguments: str | Path, cache: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "edge.cli.main", *(str(argument) for argument in arguments)],
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+        env={**os.environ, "EDGE_CACHE": str(cache)},
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], list[str]]:
+    """A teacher trained by `edge distill --recipe finetune`, then `edge run` with it."""
+    from edge.pipeline.demo import DemoSize, _write_shape
+
+    folder = tmp_path_factory.mktemp("run")
+    train, held_out = folder / "train.tsv", folder / "eval.tsv"
+    train.write_text(to_tsv(messages(300, seed=0)))
+    held_out.write_text(to_tsv(messages(60, seed=1)))
+    _write_shape(folder / "shape", train, DemoSize(layers=2, hidden=32))
+    teacher = folder / "teacher"
+    made = edge(
+        *("distill", "--recipe", "finetune", "--student", folder / "shape", "--train", train),
+        *("--eval", held_out, "--output", teacher, "--epochs", "1", "--json"),
+        cache=folder / "cache",
+    )
+    assert made.returncode == 0, made.stderr
+    assert json.loads(made.stdout)["metric"] == "accuracy"
+    recipe = folder / "small.yaml"
+    # The teacher stands in for BERT-base, whose own files take minutes to make.
+    recipe.write_text(SMALL_RECIPE.replace("BASELINE", str(teacher)))
+    arguments = [
+        *("run", str(recipe), "--teacher", str(teacher), "--train", str(train)),
+        *("--eval", str(held_out), "--output", str(folder / "out"), "--json"),
+    ]
+    ran = edge(*arguments, cache=folder / "cache")
+    assert ran.returncode == 0, ran.stderr
+    return folder, json.loads(ran.stdout), arguments
+
+
+def test_everything_is_there(finished: tuple[Path, dict[str, Any], list[str]]) -> None:
+    folder, result, _ = finished
+    out = folder / "out"
+    for name in ("report.html", "report.md", "rows.jsonl", "run.json", "bundle/edge.json"):
+        assert (out / name).stat().st_size > 0
+    import transformers
+
+    student = transformers.AutoModelForSequenceClassification.from_pretrained(out / "student")
+    assert student.config.num_hidden_layers == 1
+    assert tuple(student.config.id2label.values()) == LABELS
+    assert not list(out.glob(".*partial*"))
+    assert len(result["evaluations"]) == 6
+    assert {row["samples"] for row in result["evaluations"]} == {60}
+
+
+def test_rows_say_how_much_faster(finished: tuple[Path, dict[str, Any], list[str]]) -> None:
+    folder, result, _ = finished
+    lines = (folder / "out" / "rows.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == result["rows"]
+    ours = [row for row in result["rows"] if row["role"] == "artifact"]
+    assert len(ours) == 6
+    for row in ours:
+        assert row["accuracy"]["metric"] == "accuracy"
+        if row["model"]["format"] == "coreml" and sys.platform != "darwin":
+            assert row["latency_ms"] is None
+            assert row["validity"]["status"] == "not_measured"
+            continue
+        assert row["latency_ms"]["n"] == len(row["latency_ms"]["raw_ns"])
+        low, high = row["ratio_to_baseline"]["ci95"]
+        assert low <= row["ratio_to_baseline"]["value"] <= high
+        assert row["ratio_same_engine"]["value"] > 0
+
+
+def test_a_second_run_keeps_what_is_done(
+    finished: tuple[Path, dict[str, Any], list[str]],
+) -> None:
+    folder, result, arguments = finished
+    again = edge(*arguments, cache=folder / "cache")
+    assert again.returncode == 0, again.stderr
+    for part in ("distill", "convert", "evaluate", "benchmark"):
+        assert f"{part}: done before, kept" in again.stderr
+    assert json.loads(again.stdout)["rows"] == result["rows"]
+
+
+def test_generated_texts_are_the_same_everywhere() -> None:
+    first = messages(500, seed=3)
+    assert first == messages(500, seed=3)
+    assert first != messages(500, seed=4)
+    assert {message.label for message in first} == set(LABELS)
+    assert all("{" not in message.text and "\t" not in message.text for message in first)
