@@ -88,7 +88,6 @@ def main(arguments: list[str] | None = None) -> None:
     # Threads that spin while they wait make small models several times slower on a busy machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     sys.exit(_exit_code(arguments, debug="--debug" in arguments))
 
 
