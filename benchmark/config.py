@@ -83,7 +83,7 @@ class Baseline(Config):
 class BenchmarkConfig(Config):
     """One comparison.
 
-    bundles: whose artifacts are timed. formats, precisions: which of them; all when empty.
+    bundles: whose artifacts are timed. format, precision: which of them; all when empty.
     seq_length: tokens of every input, padding included; None for 128, or less where a bundle
     accepts less.
     preset: how much is measured, by name. protocol: the same in figures, in place of a preset.
@@ -92,8 +92,8 @@ class BenchmarkConfig(Config):
 
     bundles: tuple[Path, ...] = Field(min_length=1)
     baseline: Baseline | None = None
-    formats: tuple[str, ...] = ()
-    precisions: tuple[str, ...] = ()
+    format: tuple[str, ...] = ()
+    precision: tuple[str, ...] = ()
     threads: int = Field(default=1, ge=1)
     seq_length: int | None = Field(default=None, ge=2)
     preset: str = "quick"
@@ -109,7 +109,7 @@ class BenchmarkConfig(Config):
             raise ValueError(str(unknown_name("preset", name, PRESETS)))
         return name
 
-    @field_validator("formats", "precisions")
+    @field_validator("format", "precision")
     @classmethod
     def _known_names(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(dict.fromkeys(names))
@@ -117,9 +117,9 @@ class BenchmarkConfig(Config):
     @model_validator(mode="after")
     def _known_filters(self) -> Self:
         try:
-            for name in self.formats:
+            for name in self.format:
                 parse_format(name)
-            for name in self.precisions:
+            for name in self.precision:
                 parse_precision(name)
         except ConfigError as error:
             raise ValueError(str(error)) from None

@@ -96,7 +96,7 @@ def timed_formats(config: BenchmarkConfig) -> tuple[str, ...]:
 def _chosen(config: BenchmarkConfig, *, checksums: bool = False) -> list[tuple[Bundle, Artifact]]:
     paths = dict.fromkeys(config.bundles)
     bundles = [Bundle.open(path, checksums=checksums) for path in paths]
-    return [(b, a) for b in bundles for a in b.select(config.formats, config.precisions)]
+    return [(b, a) for b in bundles for a in b.select(config.format, config.precision)]
 
 
 def _names(bundles: Sequence[Bundle]) -> dict[Path, str]:

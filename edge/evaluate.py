@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edge.bundle import Artifact, Bundle
+from edge.bundle import Bundle
 from edge.config import Config
 from edge.console import hush, step
 from edge.data import Table
-from edge.engines import Engine, get_engine
-from edge.engines.runner import Runner, bundle_task, bundle_tokenizer
-from edge.errors import ConfigError
+from edge.engines.runner import Runner, bundle_task, bundle_tokenizer, choose
 
 
 class Evaluation(Config):
@@ -39,12 +37,12 @@ def evaluate(
     available. Raises DataError when the table's targets do not fit the bundle's task.
     """
     targets = bundle_task(bundle).targets(table)
-    chosen = _choose(bundle.select(formats, precisions), engine)
+    chosen = choose(bundle, formats, precisions, engine)
     tokenizer = bundle_tokenizer(bundle)
     encodings = tokenizer.encode(table.texts, table.pairs, max_length=bundle.manifest.max_length)
     found = []
     for artifact, runs_in in chosen:
-        with Runner(bundle, artifact, engine=runs_in, threads=threads) as runner:
+        with Runner(bundle, artifact, runs_in, threads=threads) as runner:
             title = f"evaluate {artifact.name} in {runner.engine.name} on {len(table)} rows"
             with step(title), hush():
                 outputs = list(runner.infer(encodings))
@@ -60,17 +58,3 @@ def evaluate(
                 )
             )
     return found
-
-
-def _choose(
-    artifacts: Sequence[Artifact], engine: str | None
-) -> list[tuple[Artifact, Engine | None]]:
-    if engine is None:
-        return [(artifact, None) for artifact in artifacts]
-    named = get_engine(engine)
-    chosen: list[tuple[Artifact, Engine | None]] = [
-        (artifact, named) for artifact in artifacts if artifact.format == named.format
-    ]
-    if not chosen:
-        raise ConfigError(f"the bundle holds no artifact that {engine} runs ({named.format})")
-    return chosen

@@ -8,8 +8,7 @@ from typing import Any
 from edge.bundle import Bundle
 from edge.config import Config
 from edge.console import hush
-from edge.engines import get_engine
-from edge.engines.runner import Runner, bundle_task
+from edge.engines.runner import Runner, bundle_task, choose
 from edge.errors import ConfigError
 
 
@@ -40,11 +39,8 @@ def predict(
     if pairs is not None and len(pairs) != len(texts):
         raise ConfigError(f"{len(texts)} texts but {len(pairs)} second texts")
     found = []
-    for artifact in bundle.select(formats, precisions):
-        named = get_engine(engine) if engine else None
-        if named is not None and named.format != artifact.format:
-            continue
-        with hush(), Runner(bundle, artifact, engine=named, threads=threads) as runner:
+    for artifact, runs_in in choose(bundle, formats, precisions, engine):
+        with hush(), Runner(bundle, artifact, runs_in, threads=threads) as runner:
             encodings = runner.tokenizer.encode(texts, pairs, max_length=bundle.manifest.max_length)
             for row, outputs in enumerate(runner.infer(encodings)):
                 answer = runner.task.predict(outputs, encodings[row], runner.tokenizer)
@@ -58,6 +54,4 @@ def predict(
                         prediction=answer,
                     )
                 )
-    if not found:
-        raise ConfigError(f"the bundle holds no artifact that {engine} runs")
     return found

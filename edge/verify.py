@@ -102,7 +102,7 @@ def _compare(
     version = engine.availability().version
     tally = Tally()
     try:
-        with hush(), Runner(bundle, artifact, engine=engine) as runner:
+        with hush(), Runner(bundle, artifact, engine) as runner:
             for case, encoding, length in _runs(artifact, cases):
                 outputs = next(runner.infer([encoding], length=length))
                 tally.add(runner.task, encoding, outputs, case.outputs, length)

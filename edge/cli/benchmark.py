@@ -66,8 +66,8 @@ def benchmark(
         check_target(output, replaces=is_report)
     values = {
         "bundles": tuple(bundles),
-        "formats": several(format),
-        "precisions": several(precision),
+        "format": several(format),
+        "precision": several(precision),
         "threads": threads,
         "seq_length": seq_length,
         "preset": preset,

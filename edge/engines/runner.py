@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from edge.bundle import Artifact, Bundle
-from edge.engines import main_engine
+from edge.engines import get_engine, main_engine
 from edge.engines.base import Engine, Session
+from edge.errors import ConfigError
 from edge.tasks import Outputs, Task, get_task
 from edge.tokenization import Encoding, Tokenizer
 
@@ -23,13 +24,32 @@ def bundle_tokenizer(bundle: Bundle) -> Tokenizer:
     return Tokenizer.from_file(bundle.file(info.file), info)
 
 
+def choose(
+    bundle: Bundle, formats: Sequence[str], precisions: Sequence[str], engine: str | None
+) -> list[tuple[Artifact, Engine]]:
+    """The chosen artifacts, each with the engine to run it in.
+
+    engine: only artifacts of its format, in it; by default each in the first that is available.
+    Raises ConfigError when none is left, EngineError when nothing here can run one.
+    """
+    named = get_engine(engine) if engine else None
+    chosen = [
+        (artifact, named or main_engine(artifact.format))
+        for artifact in bundle.select(formats, precisions)
+        if named is None or artifact.format == named.format
+    ]
+    if not chosen:
+        raise ConfigError(f"{engine} runs none of the chosen artifacts: see edge inspect")
+    return chosen
+
+
 class Runner:
     """An artifact opened in an engine; runs one text at a time, as an app does."""
 
     def __init__(
-        self, bundle: Bundle, artifact: Artifact, *, engine: Engine | None = None, threads: int = 1
+        self, bundle: Bundle, artifact: Artifact, engine: Engine, *, threads: int = 1
     ) -> None:
-        self.engine = engine or main_engine(artifact.format)
+        self.engine = engine
         self.artifact = artifact
         self.task = bundle_task(bundle)
         self.tokenizer = bundle_tokenizer(bundle)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from edge import __version__
 from edge.bundle import Bundle, is_bundle
+from edge.checkpoint import open_checkpoint
 from edge.console import hush, step
 from edge.errors import BundleError, unknown_name
 from edge.formats import FORMATS
@@ -106,12 +107,12 @@ def _vocabulary() -> list[str]:
 def _bundle(
     checkpoint: Path, formats: tuple[str, ...], seq_length: int, allow_pickle: bool
 ) -> Path:
-    """A bundle of fp32 artifacts at one length, beside the cached checkpoint or in the cache."""
+    """A bundle of fp32 artifacts at one length, in the cache folder."""
     from converters import ConvertConfig, convert
-    from edge.storage import sha256
 
-    key = sha256(checkpoint / "config.json")[:8] if checkpoint.name else "baseline"
-    target = cache_folder() / f"{checkpoint.name}-{key}-{'-'.join(formats)}-{seq_length}"
+    opened = open_checkpoint(checkpoint, allow_pickle=allow_pickle)
+    name = "-".join((checkpoint.name, opened.weights_sha256[:12], *formats, str(seq_length)))
+    target = cache_folder() / name
     if is_bundle(target):
         try:
             Bundle.open(target)

@@ -139,9 +139,7 @@ def test_sizes_after_deflate(tmp_path: Path) -> None:
 @ON_LINUX
 def test_only_core_ml_is_no_failure(bundle: Path, baseline: Baseline, protocol: Protocol) -> None:
     found = benchmark.benchmark(
-        BenchmarkConfig(
-            bundles=(bundle,), formats=("coreml",), baseline=baseline, protocol=protocol
-        )
+        BenchmarkConfig(bundles=(bundle,), format=("coreml",), baseline=baseline, protocol=protocol)
     )
     assert [row.validity.status for row in found.rows] == ["not_measured"]
     assert found.not_measured == (
@@ -222,8 +220,8 @@ def test_an_altered_bundle_is_refused(make_bundle: Callable[..., Path]) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"formats": ("onx",)}, r"formats?: unknown format 'onx': did you mean 'onnx'\?|unknown"),
-        ({"precisions": ("fp23",)}, r"unknown precision 'fp23': did you mean 'fp32'\?"),
+        ({"format": ("onx",)}, r"formats?: unknown format 'onx': did you mean 'onnx'\?|unknown"),
+        ({"precision": ("fp23",)}, r"unknown precision 'fp23': did you mean 'fp32'\?"),
         ({"preset": "quik"}, r"preset: unknown preset 'quik': did you mean 'quick'\?"),
         ({"sequence": 3}, r"unknown key 'sequence', did you mean 'seq_length'\?"),
         ({"bundles": ()}, "bundles"),

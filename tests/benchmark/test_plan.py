@@ -52,7 +52,7 @@ def test_formats_that_can_be_timed_here(bundle: Path) -> None:
 
 
 def test_a_precision_that_is_not_in_the_bundle_is_refused(bundle: Path) -> None:
-    config = BenchmarkConfig(bundles=(bundle,), formats=("coreml",), precisions=("int8",))
+    config = BenchmarkConfig(bundles=(bundle,), format=("coreml",), precision=("int8",))
     with pytest.raises(ConfigError, match=r"holds no artifact with coreml and int8"):
         make_plan(config)
 
