@@ -17,7 +17,10 @@ SMALL_RECIPE = """
 name: small
 distill: {recipe: kd-hidden, student: layers=1, max_length: 32, epochs: 1}
 convert: {format: [onnx, tflite, coreml], precision: [fp32, int8], seq_length: [32]}
-benchmark: {baseline: BASELINE, seq_length: 32, preset: quick}
+benchmark:
+  baseline: BASELINE
+  seq_length: 32
+  protocol: {min_runs: 16, min_s: 0, max_s: 2, rounds: 8, warmup_runs: 2, warmup_s: 0}
 """
 
 
