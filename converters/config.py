@@ -12,6 +12,7 @@ from edge.data import Columns
 from edge.errors import ConfigError
 from edge.formats import FORMATS, parse_format
 from edge.precision import Precision, parse_precision
+from edge.signature import SHORTEST_LENGTH
 
 DEFAULT_LENGTHS = (32, 64, 128)
 
@@ -54,8 +55,8 @@ class ConvertConfig(Config):
     @field_validator("seq_length", mode="after")
     @classmethod
     def _sorted_lengths(cls, lengths: tuple[int, ...] | None) -> tuple[int, ...] | None:
-        if lengths is not None and (not lengths or min(lengths) < 2):
-            raise ValueError("a sequence length must be at least 2 tokens")
+        if lengths is not None and (not lengths or min(lengths) < SHORTEST_LENGTH):
+            raise ValueError(f"a sequence length must be at least {SHORTEST_LENGTH} tokens")
         return None if lengths is None else tuple(sorted(set(lengths)))
 
     def lengths(self, maximum: int) -> tuple[int, ...]:

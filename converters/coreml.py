@@ -9,14 +9,15 @@ from converters.base import Plan, artifact_path
 from converters.graph import MASKED, ExportView, exportable_masks, sample_inputs
 from edge.errors import ConversionError
 from edge.precision import Precision
+from edge.signature import SHORTEST_LENGTH
 
-# torch.export treats a length of 1 as a constant, so a flexible one starts at 2.
-_SHORTEST = 2
 _SMALL_ELEMENTS = 1024
+# Operators that coremltools implements under another name than torch.export gives them.
+_ALIASES = {"multiply": "mul", "__and__": "and", "alias": "noop"}
 
 
 class CoremlConverter:
-    """Every length from 2 to the largest of the plan; batch is 1; iOS 17 and later."""
+    """Every length from the shortest to the largest of the plan; batch is 1; iOS 17 and later."""
 
     format = "coreml"
     dynamic = True
@@ -44,8 +45,9 @@ def _export(view: ExportView, plan: Plan) -> Any:
     import torch
 
     inputs = sample_inputs(plan.inputs, plan.max_length)
-    # A length of 2 alone would be a constant too.
-    length = torch.export.Dim("sequence", min=_SHORTEST, max=max(plan.max_length, 3))
+    # A single length would be a constant, which torch.export refuses to call flexible.
+    longest = max(plan.max_length, SHORTEST_LENGTH + 1)
+    length = torch.export.Dim("sequence", min=SHORTEST_LENGTH, max=longest)
     with exportable_masks():
         program = torch.export.export(
             view, (), inputs, dynamic_shapes={name: {1: length} for name in inputs}, strict=False
@@ -66,7 +68,8 @@ def _convert(exported: Any, plan: Plan, *, half: bool) -> Any:
     import coremltools as ct
     import numpy as np
 
-    length = ct.RangeDim(_SHORTEST, plan.max_length, default=plan.max_length)
+    _register_aliases()
+    length = ct.RangeDim(SHORTEST_LENGTH, plan.max_length, default=plan.max_length)
     shape = ct.Shape(shape=(1, length))
     precision = ct.precision.FLOAT16 if half else ct.precision.FLOAT32
     return ct.convert(
@@ -77,6 +80,14 @@ def _convert(exported: Any, plan: Plan, *, half: bool) -> Any:
         outputs=[ct.TensorType(name=name, dtype=np.float32) for name in plan.task.outputs],
         skip_model_load=True,
     )
+
+
+def _register_aliases() -> None:
+    from coremltools.converters.mil.frontend.torch.torch_op_registry import _TORCH_OPS_REGISTRY
+
+    for alias, name in _ALIASES.items():
+        if alias not in _TORCH_OPS_REGISTRY:
+            _TORCH_OPS_REGISTRY.set_func_by_name(_TORCH_OPS_REGISTRY[name], alias)
 
 
 def _fp32(exported: Any, plan: Plan, models: dict[Precision, Any]) -> Any:

@@ -6,6 +6,9 @@ from edge.config import Config
 
 # An encoder's inputs under the names Transformers gives them, all int32 of shape (batch, sequence).
 INPUT_NAMES = ("input_ids", "attention_mask", "token_type_ids")
+# Tokens; shorter inputs are padded. Exporters treat a length of 1 as a constant, and the trigrams
+# of some embeddings a length of 2.
+SHORTEST_LENGTH = 4
 
 
 class TensorSpec(Config):

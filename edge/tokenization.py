@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from edge.bundle import TokenizerInfo
 from edge.errors import BundleError, CheckpointError
+from edge.signature import INPUT_NAMES
 
 if TYPE_CHECKING:
     import tokenizers
@@ -137,7 +138,7 @@ def describe(tokenizer: Any, *, folder: Path) -> tuple[str, TokenizerInfo]:
         mask_token_id=tokenizer.mask_token_id,
         lowercase=lowercase,
         strip_accents=lowercase if accents is None else bool(accents),
-        inputs=tuple(n for n in ("input_ids", "attention_mask", "token_type_ids") if n in names),
+        inputs=tuple(name for name in INPUT_NAMES if name in names),
     )
     return json.dumps(values, ensure_ascii=False), info
 

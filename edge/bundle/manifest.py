@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from edge.config import Config
-from edge.signature import TensorSpec
+from edge.signature import SHORTEST_LENGTH, TensorSpec
 
 SCHEMA_VERSION: Literal["1"] = "1"
 MANIFEST_FILE = "edge.json"
@@ -91,8 +91,7 @@ class Artifact(Config):
     def fit_length(self, tokens: int) -> int:
         """The length to run `tokens` tokens at: the next that the artifact accepts, or its last."""
         if self.dynamic_sequence:
-            # Core ML's flexible lengths start at 2, and no real input is shorter: [CLS] [SEP].
-            return max(2, min(tokens, self.sequence_lengths[-1]))
+            return max(SHORTEST_LENGTH, min(tokens, self.sequence_lengths[-1]))
         return next((n for n in self.sequence_lengths if n >= tokens), self.sequence_lengths[-1])
 
 

@@ -92,7 +92,7 @@ def test_samples_join_the_golden_vectors(bert_checkpoint: Path, tmp_path: Path) 
     [
         ({"format": ["onxx"]}, ConfigError, "unknown format 'onxx': did you mean 'onnx'?"),
         ({"precision": ["int9"]}, ConfigError, "unknown precision 'int9': did you mean 'int8'?"),
-        ({"seq_length": [1]}, ConfigError, "a sequence length must be at least 2 tokens"),
+        ({"seq_length": [1]}, ConfigError, "a sequence length must be at least 4 tokens"),
         (
             {"seq_length": [65]},
             ConfigError,
