@@ -2,7 +2,8 @@
 
 from benchmark.config import PRESETS, Baseline, BenchmarkConfig, Protocol
 from benchmark.plan import common_length, timed_formats
-from benchmark.report import Distillation, Report, write_report
+from benchmark.render import write_report
+from benchmark.report import Distillation, Report
 from benchmark.run import BenchmarkResult, benchmark
 from benchmark.schema import Accuracy, Row
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from benchmark.report import Report
 from benchmark.schema import Ratio, Row
 from benchmark.wording import baseline_title, engine_title, format_title
 from edge.console import human_bytes, three_figures
-
-if TYPE_CHECKING:
-    from benchmark.report import Report
 
 # Artifacts this close to the most accurate one count as equally good; the fastest of them is named.
 ACCURACY_TOLERANCE = 0.01

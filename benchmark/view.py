@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from benchmark import summary
 from benchmark.plot import Point, Strip, scatter, strips
+from benchmark.report import Report
 from benchmark.schema import Ratio, Row
 from benchmark.wording import baseline_title, engine_title, format_title
 from edge.bundle import Verification
 from edge.console import human_bytes, three_figures
-
-if TYPE_CHECKING:
-    from benchmark.report import Report
 
 NONE = "–"
 _STYLE = Path(__file__).parent / "templates" / "style.css"

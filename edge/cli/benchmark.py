@@ -58,7 +58,7 @@ def benchmark(
     """Time artifacts and a baseline in turns, each in a process of its own."""
     from benchmark import BenchmarkConfig, Report, write_report
     from benchmark import benchmark as run_benchmark
-    from benchmark.report import is_report
+    from benchmark.render import is_report
     from edge.pipeline.baseline import with_baseline
     from edge.storage import check_target
 

@@ -64,7 +64,7 @@ def test_json_has_rows_and_what_was_not_measured(bundle: Path, asked: dict[str, 
         assert row["latency_ms"]["raw_ns"]
     assert asked == {
         "name": "bert-base",
-        "format": ("onnx",),
+        "formats": ("onnx",),
         "seq_length": 32,
         "allow_pickle": False,
     }

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from benchmark import Accuracy, BenchmarkResult, Distillation, Report, Row, summary, write_report
-from benchmark.report import is_report, render
+from benchmark.render import is_report, render
 from benchmark.schema import Ratio
 from edge.errors import StorageError
 
