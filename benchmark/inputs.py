@@ -13,12 +13,12 @@ from typing import TypeVar
 import numpy as np
 
 from benchmark.schema import InputsInfo
-from benchmark.wire import Array
 from edge.bundle import Bundle
 from edge.data import Columns, read_table
 from edge.engines.runner import bundle_task, bundle_tokenizer
 from edge.errors import ConfigError
 from edge.tokenization import Encoding, pad
+from edge.wire import Array
 
 # Enough for a model to see different texts, few enough to stay in the caches beside it.
 SAMPLES = 16

@@ -1,7 +1,7 @@
 """The process of one cell: loads a model, runs it when asked, and reads the clock beside the run.
 
-Started as `python -m benchmark.worker`; requests come in on stdin, replies go out on stdout, and
-the process ends when stdin closes, in the middle of an inference too.
+Started as `python -m benchmark.worker`; `edge.wire.serve` brings the requests, and ends the
+process with its parent, in the middle of an inference too.
 """
 
 from __future__ import annotations
@@ -9,41 +9,30 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib
-import os
-import select
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from benchmark.memory import peak_resident_bytes, resident_bytes
-from benchmark.wire import Array, Message, pack, unpack
 from edge.console import hush
 from edge.engines import Session, get_engine
-from edge.errors import EdgeError
-
-# Imported before the clock starts: what an app pays for loading is the model, not Python's imports.
-RUNTIME_MODULES = {
-    "onnxruntime": "onnxruntime",
-    "litert": "ai_edge_litert.interpreter",
-    "coreml": "coremltools",
-    "pytorch": "transformers.modeling_utils",
-}
+from edge.link import explain
+from edge.wire import Arrays, Message, serve
 
 
 class Worker:
     """One loaded model and the requests it answers."""
 
     def __init__(self) -> None:
-        self._run: Callable[[dict[str, Array]], object] = _not_loaded
+        self._run: Callable[[Arrays], object] = _not_loaded
         self._session: Session | None = None
-        self._feeds: list[dict[str, Array]] = []
+        self._feeds: list[Arrays] = []
         self._next = 0
         self._resident_before = 0
 
-    def answer(self, message: Message, arrays: dict[str, Array]) -> Message:
-        """The reply to one request."""
+    def answer(self, message: Message, arrays: Arrays) -> tuple[Message, Arrays]:
+        """The reply to one request; no arrays go back."""
         request = dict(message)
         handlers: dict[str, Callable[..., Message]] = {
             "load": self._load,
@@ -51,14 +40,15 @@ class Worker:
             "turn": self._turn,
             "memory": self._memory,
         }
-        return handlers[request.pop("do")](arrays=arrays, **request)
+        return handlers[request.pop("do")](arrays=arrays, **request), {}
 
-    def _load(self, engine: str, path: str, threads: int, arrays: dict[str, Array]) -> Message:
+    def _load(self, engine: str, path: str, threads: int, arrays: Arrays) -> Message:
         """Open the model, and run it for the first time."""
         runner = get_engine(engine)
         with hush():
-            if engine in RUNTIME_MODULES:
-                importlib.import_module(RUNTIME_MODULES[engine])
+            # Before the clock starts: what an app pays for loading is the model, not imports.
+            if runner.module:
+                importlib.import_module(runner.module)
         self._feeds = _split(arrays)
         self._resident_before = resident_bytes()
         start = time.perf_counter_ns()
@@ -71,7 +61,7 @@ class Worker:
         gc.freeze()
         return {"load_ns": loaded - start, "first_ns": done - loaded}
 
-    def _warm(self, runs: int, min_s: float, max_s: float, arrays: dict[str, Array]) -> Message:
+    def _warm(self, runs: int, min_s: float, max_s: float, arrays: Arrays) -> Message:
         """Unrecorded runs until there were enough of them and for long enough."""
         start = time.perf_counter()
         count, spent = 0, 0.0
@@ -81,7 +71,7 @@ class Worker:
             spent = time.perf_counter() - start
         return {"runs": count, "duration_s": spent}
 
-    def _turn(self, runs: int, min_s: float, max_s: float, arrays: dict[str, Array]) -> Message:
+    def _turn(self, runs: int, min_s: float, max_s: float, arrays: Arrays) -> Message:
         """One unrecorded run, then recorded ones; the durations of these in nanoseconds."""
         clock, run = time.perf_counter_ns, self._run
         processor = time.process_time()
@@ -104,10 +94,10 @@ class Worker:
             "processor_s": time.process_time() - processor,
         }
 
-    def _memory(self, arrays: dict[str, Array]) -> Message:
+    def _memory(self, arrays: Arrays) -> Message:
         return {"peak_bytes": peak_resident_bytes(), "before_bytes": self._resident_before}
 
-    def _feed(self) -> dict[str, Array]:
+    def _feed(self) -> Arrays:
         """The next input, one after another."""
         self._next = (self._next + 1) % len(self._feeds)
         return self._feeds[self._next]
@@ -115,54 +105,11 @@ class Worker:
 
 def main() -> None:
     """Answer requests until stdin closes."""
-    requests, replies = _claim_streams()
-    threading.Thread(target=_end_with_parent, args=(requests.fileno(),), daemon=True).start()
-    worker = Worker()
-    with contextlib.suppress(EOFError, BrokenPipeError):
-        while True:
-            message, arrays = unpack(lambda count: _exactly(requests, count))
-            try:
-                reply = worker.answer(message, arrays)
-            except EdgeError as error:
-                reply = {"error": str(error)}
-            except Exception as error:
-                reply = {"error": f"unexpected {type(error).__name__}: {error}"}
-            replies.write(pack(reply))
-            replies.flush()
-    os._exit(0)
+    # No look at the parent: waking up for it would disturb what is timed.
+    serve(Worker().answer, explain=explain, orphan_check_s=None)
 
 
-def _claim_streams() -> tuple[BinaryIO, BinaryIO]:
-    """Stdin and stdout for messages only; what libraries print goes to stderr."""
-    requests = os.fdopen(os.dup(0), "rb", buffering=0)
-    replies = os.fdopen(os.dup(1), "wb")
-    empty = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(empty, 0)
-    os.close(empty)
-    os.dup2(2, 1)
-    return requests, replies
-
-
-def _end_with_parent(descriptor: int) -> None:
-    """Wait, without ever waking up, until the other end of stdin is closed; then leave at once."""
-    watcher = select.poll()
-    watcher.register(descriptor, 0)
-    watcher.poll()
-    os._exit(0)
-
-
-def _exactly(stream: BinaryIO, count: int) -> bytes:
-    parts = []
-    while count:
-        part = stream.read(count)
-        if not part:
-            raise EOFError
-        parts.append(part)
-        count -= len(part)
-    return b"".join(parts)
-
-
-def _split(arrays: dict[str, Array]) -> list[dict[str, Array]]:
+def _split(arrays: Arrays) -> list[Arrays]:
     """Inputs of shape (n, length) as n separate ones of shape (1, length)."""
     count = len(next(iter(arrays.values())))
     return [{name: a[i : i + 1].copy() for name, a in arrays.items()} for i in range(count)]

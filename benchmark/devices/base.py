@@ -12,7 +12,7 @@ from typing_extensions import Self
 
 from benchmark.config import Protocol
 from benchmark.schema import Conditions, DeviceInfo, Memory
-from benchmark.wire import Array
+from edge.wire import Array
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from benchmark import environment
@@ -11,6 +12,7 @@ from benchmark.config import Protocol
 from benchmark.devices.base import Device, Job, Loaded, Timer, Turn, Warmed
 from benchmark.link import Link
 from benchmark.schema import Conditions, DeviceInfo, Memory
+from edge.wire import Array, Message
 
 # Beyond every limit that a protocol sets; only a model that hangs gets there.
 _TIMEOUT_S = 600.0
@@ -50,7 +52,7 @@ class _LocalTimer(Timer):
             "path": str(self._job.path.resolve()),
             "threads": self._job.threads,
         }
-        reply = self._link.request(request, self._job.inputs, timeout_s=_TIMEOUT_S)
+        reply = self._ask(request, self._job.inputs)
         return Loaded(load_ms=reply["load_ns"] / 1e6, first_ms=reply["first_ns"] / 1e6)
 
     def warm(self, protocol: Protocol) -> Warmed:
@@ -60,7 +62,7 @@ class _LocalTimer(Timer):
             "min_s": protocol.warmup_s,
             "max_s": protocol.warmup_max_s,
         }
-        reply = self._link.request(request, timeout_s=_TIMEOUT_S)
+        reply = self._ask(request)
         return Warmed(runs=reply["runs"], duration_s=reply["duration_s"])
 
     def turn(self, protocol: Protocol) -> Turn:
@@ -70,10 +72,10 @@ class _LocalTimer(Timer):
             "min_s": protocol.block_s,
             "max_s": protocol.turn_max_s,
         }
-        return Turn(**self._link.request(request, timeout_s=_TIMEOUT_S))
+        return Turn(**self._ask(request))
 
     def memory(self) -> Memory:
-        reply = self._link.request({"do": "memory"}, timeout_s=_TIMEOUT_S)
+        reply = self._ask({"do": "memory"})
         peak, before = reply["peak_bytes"], reply["before_bytes"]
         return Memory(
             peak_rss_mb=round(peak / 1e6, 1), delta_mb=round(max(0, peak - before) / 1e6, 1)
@@ -81,6 +83,10 @@ class _LocalTimer(Timer):
 
     def close(self) -> None:
         self._link.close()
+
+    def _ask(self, request: Message, arrays: Mapping[str, Array] | None = None) -> Message:
+        reply, _ = self._link.request(request, arrays, timeout_s=_TIMEOUT_S)
+        return reply
 
 
 def _environment(threads: int) -> dict[str, str]:

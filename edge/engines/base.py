@@ -51,12 +51,14 @@ class Session(ABC):
 class Engine(ABC):
     """Something that runs artifacts of one format.
 
+    module: what Python imports to run it; None when that happens in another process.
     kind: "native" runs the file as an app would; "interpreted" computes what the file says in
     another way, which proves its numbers and nothing about its speed.
     """
 
     name: ClassVar[str]
     format: ClassVar[str]
+    module: ClassVar[str | None] = None
     kind: ClassVar[Literal["native", "interpreted"]] = "native"
 
     @abstractmethod

@@ -17,6 +17,7 @@ class CoreML(Engine):
 
     name = "coreml"
     format = "coreml"
+    module = "coremltools"
 
     def availability(self) -> Availability:
         if platform.system() != "Darwin":

@@ -1,54 +1,20 @@
-"""The child process that runs tflite-runtime, and the messages it exchanges with its parent.
+"""The child process that runs tflite-runtime.
 
-As a script it is run by the Python of the legacy environment, which has tflite-runtime and an old
-numpy and nothing of this project: it imports neither `edge` nor anything else that is not there,
-and keeps to Python 3.9. The parent imports `encode` and `decode` from here.
-
-A message is the length of a JSON header (4 bytes, little-endian), the header, then the bytes of
-each array that the header lists, in order. A request has "op" (open, run); an answer has
-"error" when the request failed.
+It is a script for the Python of the legacy environment, which has tflite-runtime and an old numpy
+and nothing of this project: it loads `edge.wire` by its path, imports nothing else that is not
+there, and keeps to Python 3.9. Requests are "open" and "run".
 """
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import struct
+import importlib.util
 import sys
-import threading
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-import numpy as np
-
-_LENGTH = struct.Struct("<I")
-_ORPHAN_CHECK_S = 1.0
-
-Header = dict[str, Any]
 Arrays = dict[str, Any]
-
-
-def encode(header: Mapping[str, Any], arrays: Mapping[str, Any] | None = None) -> bytes:
-    """One message: the header and named arrays of any shape and any plain dtype."""
-    plain = {name: np.ascontiguousarray(value) for name, value in (arrays or {}).items()}
-    layout = [[name, value.dtype.str, list(value.shape)] for name, value in plain.items()]
-    text = json.dumps({**header, "arrays": layout}).encode()
-    return b"".join([_LENGTH.pack(len(text)), text, *(value.tobytes() for value in plain.values())])
-
-
-def decode(read: Callable[[int], bytes | bytearray]) -> tuple[Header, Arrays]:
-    """The next message; `read(n)` returns exactly n bytes or raises EOFError."""
-    (length,) = _LENGTH.unpack(read(_LENGTH.size))
-    header = json.loads(read(length))
-    arrays = {}
-    for name, code, shape in header.pop("arrays"):
-        dtype = np.dtype(code)
-        size_bytes = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
-        arrays[name] = np.frombuffer(read(size_bytes), dtype).reshape(shape)
-    return header, arrays
 
 
 class Model:
@@ -93,61 +59,39 @@ def _describe(shapes: tuple[Any, ...]) -> str:
     return f"{names} of {', '.join(sorted({str(shape) for _, shape in shapes}))}"
 
 
-def serve(read: Callable[[int], bytes], write: Callable[[bytes], object]) -> None:
-    """Answer requests until the parent closes its end; a failed request is answered too."""
-    model: Model | None = None
-    while True:
-        try:
-            request, arrays = decode(read)
-        except EOFError:
-            return
-        try:
-            if request["op"] == "open":
-                model = Model(request["path"], request["threads"])
-                answer = encode({})
-            elif model is None:
-                raise ValueError("no file is open")
-            else:
-                answer = encode({}, model.run(arrays))
-        except Exception as error:  # whatever the runtime raises must reach the parent as text
-            answer = encode({"error": str(error) or type(error).__name__})
-        write(answer)
+class Worker:
+    """At most one open model, and the requests it answers."""
+
+    def __init__(self) -> None:
+        self._model: Model | None = None
+
+    def answer(self, request: dict[str, Any], arrays: Arrays) -> tuple[dict[str, Any], Arrays]:
+        """The reply to one request, and the outputs of a run."""
+        if request["do"] == "open":
+            self._model = Model(request["path"], request["threads"])
+            return {}, {}
+        if self._model is None:
+            raise ValueError("no file is open")
+        return {}, self._model.run(arrays)
 
 
-def _exit_with_parent() -> None:
-    """End this process soon after its parent is gone, even in the middle of a run.
-
-    Linux can send a signal at a parent's death, but sends it when the starting *thread* ends.
-    """
-    parent = os.getppid()
-    while os.getppid() == parent:
-        time.sleep(_ORPHAN_CHECK_S)
-    os._exit(1)
+def _load_wire() -> ModuleType:
+    """The module `edge.wire`, from the file beside this package."""
+    path = Path(__file__).resolve().parents[1] / "wire.py"
+    spec = importlib.util.spec_from_file_location("wire", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def main() -> None:
-    """Serve on stdin and stdout until the parent closes stdin or is gone."""
-    # Ctrl-C reaches the whole group: the parent decides, and closes this end.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    requests = sys.stdin.buffer
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what native code prints must not end up between answers
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
-
-    def read(size: int) -> bytes:
-        data = requests.read(size)
-        if len(data) < size:
-            raise EOFError
-        return data
-
-    def write(message: bytes) -> None:
-        answers.write(message)
-        answers.flush()
-
-    try:
-        serve(read, write)
-    except BrokenPipeError:
-        os._exit(1)
+    """Serve until the parent closes stdin or is gone."""
+    _load_wire().serve(
+        Worker().answer,
+        # Whatever the runtime raises must reach the parent as text.
+        explain=lambda error: str(error) or type(error).__name__,
+    )
 
 
 if __name__ == "__main__":

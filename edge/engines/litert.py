@@ -16,6 +16,7 @@ class LiteRT(Engine):
 
     name = "litert"
     format = "tflite"
+    module = "ai_edge_litert.interpreter"
 
     def availability(self) -> Availability:
         return installed("ai_edge_litert", "ai-edge-litert")

@@ -15,6 +15,7 @@ class OnnxRuntime(Engine):
 
     name = "onnxruntime"
     format = "onnx"
+    module = "onnxruntime"
 
     def availability(self) -> Availability:
         return installed("onnxruntime", "onnxruntime")

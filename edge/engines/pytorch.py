@@ -16,6 +16,7 @@ class PyTorch(Engine):
 
     name = "pytorch"
     format = "checkpoint"
+    module = "transformers.modeling_utils"
 
     def availability(self) -> Availability:
         return installed("torch", "torch")

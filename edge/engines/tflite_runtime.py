@@ -7,23 +7,18 @@ child process also turns its crashes into errors.
 from __future__ import annotations
 
 import os
-import select
-import signal
 import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO
 
-from edge.engines import legacy_worker
 from edge.engines.base import Array, Availability, Engine, Session
 from edge.errors import EngineError
+from edge.link import Ended, Link, NoAnswer, Refused
 
 _VARIABLE = "EDGE_LEGACY_PYTHON"
 _REMEDY = "run make setup where Python 3.9-3.11 is installed on Linux"
-_CLOSE_GRACE_S = 2.0
+_WORKER = Path(__file__).with_name("legacy_worker.py")
 _LOOK = """
 import importlib.metadata
 import tflite_runtime.interpreter
@@ -94,8 +89,8 @@ class TfliteRuntimeSession(Session):
             raise EngineError(f"tflite-runtime is not set up here: {_REMEDY}")
         self._path = path
         self._timeout_s = timeout_s
-        self._child: _Child | None = _Child(python)
-        request = {"op": "open", "path": str(path.resolve()), "threads": threads}
+        self._link = _start(python)
+        request = {"do": "open", "path": str(path.resolve()), "threads": threads}
         try:
             self._ask("load", request, {})
         except EngineError:
@@ -105,7 +100,7 @@ class TfliteRuntimeSession(Session):
     @property
     def pid(self) -> int | None:
         """Process id of the child; None once the session has ended."""
-        return self._child.pid if self._child else None
+        return None if self._link.closed else self._link.pid
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Outputs by name for inputs by name, int32 of shape (1, length).
@@ -113,117 +108,43 @@ class TfliteRuntimeSession(Session):
         The signature of the file that takes these names and shapes computes them. Raises
         EngineError.
         """
-        return self._ask("run", {"op": "run"}, inputs)
+        return self._ask("run", {"do": "run"}, inputs)
 
     def close(self) -> None:
-        child, self._child = self._child, None
-        if child:
-            child.stop(grace_s=_CLOSE_GRACE_S)
+        self._link.close()
 
     def _ask(
-        self, action: str, request: Mapping[str, object], arrays: Mapping[str, Array]
+        self, action: str, request: dict[str, object], arrays: Mapping[str, Array]
     ) -> dict[str, Array]:
-        child = self._child
-        if child is None:
+        if self._link.closed:
             raise EngineError(f"the tflite-runtime session of {self._path} has ended: open another")
         failed = f"tflite-runtime could not {action} {self._path}"
         try:
-            answer, outputs = child.exchange(request, arrays, self._timeout_s)
-        except TimeoutError:
-            self._abandon(child)
+            _, outputs = self._link.request(request, arrays, timeout_s=self._timeout_s)
+        except Refused as refused:
+            raise EngineError(f"{failed}: {refused}") from None
+        except NoAnswer:
             raise EngineError(
                 f"{failed} within {self._timeout_s:g} s: its process was stopped"
             ) from None
-        except (EOFError, OSError):
-            raise EngineError(f"{failed}: {self._abandon(child, grace_s=_CLOSE_GRACE_S)}") from None
-        except BaseException:
-            self._abandon(child)  # a late answer would be taken for the next request's
-            raise
-        if "error" in answer:
-            raise EngineError(f"{failed}: {' '.join(answer['error'].split())[:300]}")
+        except Ended as end:
+            raise EngineError(f"{failed}: its process {_how(end)}") from None
         return outputs
 
-    def _abandon(self, child: _Child, grace_s: float = 0.0) -> str:
-        self._child = None
-        return child.stop(grace_s=grace_s)
 
-
-class _Child:
-    """The child process and the two pipes to it; an exchange has a deadline."""
-
-    def __init__(self, python: Path) -> None:
+def _start(python: Path) -> Link:
+    try:
         # -I: the script's folder, where this file is called `tflite_runtime`, is not searched.
-        command = [str(python), "-I", legacy_worker.__file__]
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by stop()
-        try:
-            self._process = subprocess.Popen(
-                command,
-                bufsize=0,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self._log,
-            )
-        except OSError as error:
-            self._log.close()
-            raise EngineError(
-                f"{python} cannot be started ({error.strerror}): {_REMEDY}, or correct {_VARIABLE}"
-            ) from None
-        assert self._process.stdin and self._process.stdout
-        self._requests: IO[bytes] = self._process.stdin
-        self._answers: IO[bytes] = self._process.stdout
-        # A write to a stopped process must meet its deadline, not wait for room in the pipe.
-        os.set_blocking(self._requests.fileno(), False)
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    def exchange(
-        self, request: Mapping[str, object], arrays: Mapping[str, Array], timeout_s: float
-    ) -> tuple[legacy_worker.Header, legacy_worker.Arrays]:
-        """Send a request and wait for its answer; raises TimeoutError, EOFError or OSError."""
-        deadline = time.monotonic() + timeout_s
-        message = memoryview(legacy_worker.encode(request, arrays))
-        while message:
-            _wait(self._requests, select.POLLOUT, deadline)
-            message = message[os.write(self._requests.fileno(), message) :]
-        return legacy_worker.decode(lambda size: self._read(size, deadline))
-
-    def _read(self, size: int, deadline: float) -> bytearray:
-        data = bytearray()
-        while len(data) < size:
-            _wait(self._answers, select.POLLIN, deadline)
-            part = os.read(self._answers.fileno(), size - len(data))
-            if not part:
-                raise EOFError
-            data += part
-        return data
-
-    def stop(self, *, grace_s: float) -> str:
-        """Let the process end by itself within `grace_s`, else kill it; says how it ended."""
-        self._requests.close()
-        try:
-            self._process.wait(grace_s)
-        except subprocess.TimeoutExpired:
-            pass
-        finally:
-            self._process.kill()
-            code = self._process.wait()
-            self._answers.close()
-            last_line = self._last_line()
-            self._log.close()
-        if code < 0:
-            return f"its process ended with {signal.Signals(-code).name}"
-        return f"its process ended with status {code}" + (f" ({last_line})" if last_line else "")
-
-    def _last_line(self) -> str:
-        self._log.seek(0)
-        lines = self._log.read().decode(errors="replace").split("\n")
-        return next((line.strip()[:300] for line in reversed(lines) if line.strip()), "")
+        return Link([str(python), "-I", str(_WORKER)])
+    except OSError as error:
+        raise EngineError(
+            f"{python} cannot be started ({error.strerror}): {_REMEDY}, or correct {_VARIABLE}"
+        ) from None
 
 
-def _wait(stream: IO[bytes], event: int, deadline: float) -> None:
-    poll = select.poll()
-    poll.register(stream, event)
-    if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-        raise TimeoutError
+def _how(end: Ended) -> str:
+    if end.signal_name:
+        return f"ended with {end.signal_name}"
+    if end.code is None:
+        return "closed its output without an answer"
+    return f"ended with status {end.code}" + (f" ({end.last_line})" if end.last_line else "")

@@ -1,21 +1,19 @@
 """Which engines open a file here: each tries in a process of its own.
 
 A damaged file can make an engine crash or never answer; it must not take the inspection with it.
-As a program, `python -m edge.inspection.loading ENGINE FILE` is such a process.
+As a program, `python -m edge.inspection.loading` is such a process.
 """
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
 import sys
 from pathlib import Path
 
 from edge.console import hush
 from edge.engines import ENGINES, Engine, get_engine
-from edge.errors import EdgeError
 from edge.inspection.records import RuntimeCheck
+from edge.link import Ended, Link, NoAnswer, Refused, explain
+from edge.wire import Arrays, Message, serve
 
 _LIMIT_S = 120.0
 _ROOT = Path(__file__).resolve().parents[2]
@@ -46,38 +44,28 @@ def _try(engine: Engine, path: Path) -> RuntimeCheck:
 
 def _reason(engine: str, path: Path, limit_s: float = _LIMIT_S) -> str | None:
     """Why an engine does not open a file; None when it does."""
-    paths = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    argv = [sys.executable, "-W", "ignore", "-m", __name__]
+    request = {"engine": engine, "path": str(path.resolve())}
     try:
-        done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-m", __name__, engine, str(path.resolve())],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=limit_s,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-        )
-    except subprocess.TimeoutExpired:
+        # `-m` looks in this folder first: no file of the user's folder can take a module's place.
+        with Link(argv, cwd=_ROOT) as link:
+            link.request(request, timeout_s=limit_s)
+    except Refused as refused:
+        return str(refused)
+    except NoAnswer:
         return f"it did not open the file within {limit_s:g} s"
-    if done.returncode < 0:
-        return f"its process ended with {signal.Signals(-done.returncode).name}"
-    lines = (done.stdout or done.stderr).strip().splitlines()
-    return None if done.returncode == 0 else (lines[-1] if lines else "it gave no reason")
+    except Ended as end:
+        if end.signal_name:
+            return f"its process ended with {end.signal_name}"
+        return end.last_line or "it gave no reason"
+    return None
 
 
-def main(engine: str, path: str) -> int:
-    """Open a file in an engine; 0, or 1 with the reason as one line on stdout."""
-    try:
-        with hush():
-            get_engine(engine).open(Path(path)).close()
-    except EdgeError as error:
-        print(error)
-        return 1
-    except Exception as error:
-        print(f"unexpected {type(error).__name__}: {' '.join(str(error).split())[:200]}")
-        return 1
-    return 0
+def _open(request: Message, arrays: Arrays) -> tuple[Message, Arrays]:
+    with hush():
+        get_engine(request["engine"]).open(Path(request["path"])).close()
+    return {}, {}
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    serve(_open, explain=explain)

@@ -15,7 +15,8 @@ import numpy as np
 import psutil
 import pytest
 
-from edge.engines import get_engine, legacy_worker, tflite_runtime
+from edge import wire
+from edge.engines import get_engine, tflite_runtime
 from edge.engines.tflite_runtime import TfliteRuntimeSession, find_python
 from edge.errors import EngineError
 
@@ -229,7 +230,7 @@ def test_messages_carry_names_dtypes_and_shapes() -> None:
         "flag": np.array(True),
         "empty": np.zeros((0, 4), np.float16),
     }
-    message = legacy_worker.encode({"op": "run"}, arrays)
+    message = wire.pack({"op": "run"}, arrays)
     rest = bytearray(message)
 
     def read(size: int) -> bytes:
@@ -237,7 +238,7 @@ def test_messages_carry_names_dtypes_and_shapes() -> None:
         del rest[:size]
         return data
 
-    header, decoded = legacy_worker.decode(read)
+    header, decoded = wire.unpack(read)
     assert header == {"op": "run"}
     assert not rest
     assert list(decoded) == list(arrays)
