@@ -53,8 +53,21 @@ def step(title: str) -> Iterator[None]:
     start = time.perf_counter()
     if sys.stderr.isatty() and not _verbose:
         from rich.console import Console
+        from rich.live import Live
+        from rich.spinner import Spinner
 
-        with Console(stderr=True).status(title):
+        # A copy of the terminal's descriptor stays visible while `hush` redirects the original,
+        # and what libraries print must not be caught and shown above the clock.
+        with (
+            os.fdopen(os.dup(sys.stderr.fileno()), "w") as terminal,
+            Live(
+                Spinner("dots", title),
+                console=Console(file=terminal),
+                transient=True,
+                redirect_stdout=False,
+                redirect_stderr=False,
+            ),
+        ):
             yield
     else:
         yield

@@ -44,10 +44,11 @@ class Gate:
     min_label_agreement: float
 
 
-# int8 is judged by its answers; its error bound only catches a model that is broken outright.
+# fp32 and fp16 are judged by their error, since nearly equal logits may swap ranks at any width;
+# int8 by its answers, its error bound only catches a model that is broken outright.
 _GATES = {
-    Precision.FP32: Gate(max_relative_error=1e-4, min_cosine=0.99999, min_label_agreement=0.99),
-    Precision.FP16: Gate(max_relative_error=1e-2, min_cosine=0.999, min_label_agreement=0.97),
+    Precision.FP32: Gate(max_relative_error=1e-4, min_cosine=0.99999, min_label_agreement=0.9),
+    Precision.FP16: Gate(max_relative_error=1e-2, min_cosine=0.999, min_label_agreement=0.9),
     Precision.INT8: Gate(max_relative_error=0.5, min_cosine=0.95, min_label_agreement=0.9),
 }
 

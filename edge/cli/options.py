@@ -83,7 +83,13 @@ def print_table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]]
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
+    table = Table(
+        title=title,
+        box=box.SIMPLE_HEAD,
+        title_justify="left",
+        show_edge=False,
+        padding=(0, 1, 0, 0),
+    )
     for name in header:
         table.add_column(name, overflow="fold")
     for row in rows:

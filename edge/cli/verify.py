@@ -15,7 +15,7 @@ from edge.cli.options import (
     print_table,
     several,
 )
-from edge.console import human_bytes
+from edge.console import human_bytes, say
 
 if TYPE_CHECKING:
     from edge.bundle import Artifact
@@ -49,7 +49,7 @@ def print_verifications(title: str, artifacts: Sequence[Artifact]) -> None:
             artifact.precision,
             human_bytes(artifact.bytes),
             result.engine,
-            result.status if result.status != "failed" else f"failed: {result.reason}",
+            result.status,
             number(result.max_relative_error, ".1e"),
             number(result.label_agreement, ".3f"),
             str(result.samples),
@@ -58,3 +58,7 @@ def print_verifications(title: str, artifacts: Sequence[Artifact]) -> None:
         for result in artifact.verifications
     ]
     print_table(title, header, rows)
+    for artifact in artifacts:
+        for result in artifact.verifications:
+            if result.status != "passed":
+                say(f"{artifact.name} {result.status} in {result.engine}: {result.reason}")
