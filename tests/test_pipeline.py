@@ -11,17 +11,19 @@ from typing import Any
 
 import pytest
 
-from edge.pipeline.demo_data import LABELS, messages, to_tsv
+from edge.pipeline.demo_data import LABELS, messages
 
+# The teacher itself stands in for BERT-base, whose own files take a minute to make.
 SMALL_RECIPE = """
 name: small
-distill: {recipe: kd-hidden, student: layers=1, max_length: 32, epochs: 1}
+distill: {recipe: kd-hidden, student: layers=2, max_length: 32, epochs: 3}
 convert: {format: [onnx, tflite, coreml], precision: [fp32, int8], seq_length: [32]}
 benchmark:
-  baseline: BASELINE
+  baseline: TEACHER
   seq_length: 32
   protocol: {min_runs: 16, min_s: 0, max_s: 2, rounds: 8, warmup_runs: 2, warmup_s: 0}
 """
+TRAIN_ROWS = 1200
 
 
 def edge(*arguments: str | Path, cache: Path) -> subprocess.CompletedProcess[str]:
@@ -37,28 +39,13 @@ def edge(*arguments: str | Path, cache: Path) -> subprocess.CompletedProcess[str
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], list[str]]:
-    """A teacher trained by `edge distill --recipe finetune`, then `edge run` with it."""
-    from edge.pipeline.demo import DemoSize, _write_shape
-
+    """`edge demo` with few texts: its folder, its result, and the arguments."""
     folder = tmp_path_factory.mktemp("run")
-    train, held_out = folder / "train.tsv", folder / "eval.tsv"
-    train.write_text(to_tsv(messages(300, seed=0)))
-    held_out.write_text(to_tsv(messages(60, seed=1)))
-    _write_shape(folder / "shape", train, DemoSize(layers=2, hidden=32))
-    teacher = folder / "teacher"
-    made = edge(
-        *("distill", "--recipe", "finetune", "--student", folder / "shape", "--train", train),
-        *("--eval", held_out, "--output", teacher, "--epochs", "1", "--json"),
-        cache=folder / "cache",
-    )
-    assert made.returncode == 0, made.stderr
-    assert json.loads(made.stdout)["metric"] == "accuracy"
     recipe = folder / "small.yaml"
-    # The teacher stands in for BERT-base, whose own files take minutes to make.
-    recipe.write_text(SMALL_RECIPE.replace("BASELINE", str(teacher)))
+    recipe.write_text(SMALL_RECIPE.replace("TEACHER", str(folder / "out" / "teacher")))
     arguments = [
-        *("run", str(recipe), "--teacher", str(teacher), "--train", str(train)),
-        *("--eval", str(held_out), "--output", str(folder / "out"), "--json"),
+        *("demo", "--output", str(folder / "out"), "--recipe", str(recipe)),
+        *("--train-rows", str(TRAIN_ROWS), "--json"),
     ]
     ran = edge(*arguments, cache=folder / "cache")
     assert ran.returncode == 0, ran.stderr
@@ -73,11 +60,11 @@ def test_everything_is_there(finished: tuple[Path, dict[str, Any], list[str]]) -
     import transformers
 
     student = transformers.AutoModelForSequenceClassification.from_pretrained(out / "student")
-    assert student.config.num_hidden_layers == 1
+    assert student.config.num_hidden_layers == 2
     assert tuple(student.config.id2label.values()) == LABELS
     assert not list(out.glob(".*partial*"))
     assert len(result["evaluations"]) == 6
-    assert {row["samples"] for row in result["evaluations"]} == {60}
+    assert {row["samples"] for row in result["evaluations"]} == {TRAIN_ROWS // 5}
 
 
 def test_rows_say_how_much_faster(finished: tuple[Path, dict[str, Any], list[str]]) -> None:

@@ -13,9 +13,15 @@ from edge.cli.run import print_run
 def demo(
     output: Output,
     seed: Annotated[int, typer.Option(min=0, help="Seed of texts and training.")] = 0,
+    train_rows: Annotated[
+        int | None, typer.Option(min=50, help="Texts to train on, 4000 by default.")
+    ] = None,
+    recipe: Annotated[str, typer.Option(help="Recipe of the run, as of edge run.")] = "demo",
     json: AsJson = False,
 ) -> None:
     """Generate texts, train a teacher, distil, convert, verify, benchmark, and report."""
+    from edge.pipeline.demo import TRAIN_ROWS
     from edge.pipeline.demo import demo as run_demo
 
-    print_run(run_demo(output, seed=seed), as_json=json)
+    result = run_demo(output, seed=seed, train_rows=train_rows or TRAIN_ROWS, recipe=recipe)
+    print_run(result, as_json=json)

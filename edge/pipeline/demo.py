@@ -6,11 +6,10 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge.config import Config
 from edge.console import hush, step
 from edge.pipeline.config import load_recipe
 from edge.pipeline.demo_data import LABELS, messages, to_tsv
-from edge.pipeline.ledger import LEDGER_FILE
+from edge.pipeline.ledger import claim, is_run
 from edge.pipeline.run import RunInputs, RunResult, run
 from edge.storage import check_target, staged_folder, write_text
 
@@ -21,49 +20,40 @@ _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _VOCABULARY_SIZE = 1200
 
 
-class DemoSize(Config):
-    """How large the demo is; smaller ones are for tests.
-
-    vocabulary and layers belong to the teacher; precisions and preset go to convert and benchmark.
-    """
-
-    train_rows: int = 4000
-    eval_rows: int = 800
-    layers: int = 4
-    hidden: int = 128
-    epochs: float = 6
-    student_epochs: float = 4
+# The teacher, trained from random weights; more rows change nothing but the time it takes.
+_LAYERS, _HIDDEN, _HEADS, _EPOCHS, _LEARNING_RATE = 4, 128, 4, 6, 5e-4
+_POSITIONS, _MAX_LENGTH = 128, 64
+TRAIN_ROWS = 4000
+_TRAIN_ROWS_PER_EVAL_ROW = 5
 
 
-FULL = DemoSize()
-
-
-def demo(output: Path, *, seed: int = 0, size: DemoSize = FULL, recipe: str = "demo") -> RunResult:
-    """Generate texts, train a small teacher on them, and run the recipe with it.
+def demo(
+    output: Path, *, seed: int = 0, train_rows: int = TRAIN_ROWS, recipe: str = "demo"
+) -> RunResult:
+    """Generate texts, train a small teacher on them, and run a recipe with it.
 
     `output` gets data/, teacher/ and everything that `edge run` writes. Run again after an
-    interruption, it goes on where it stopped.
+    interruption, it goes on where it stopped. recipe: as of `edge run`.
     """
-    check_target(output, replaces=lambda folder: (folder / LEDGER_FILE).is_file())
-    data = output / "data"
-    train, held_out = data / "train.tsv", data / "eval.tsv"
-    # The ledger marks the folder as ours from the first moment on.
-    if not (output / LEDGER_FILE).is_file():
-        write_text(output / LEDGER_FILE, '{"parts": {}}\n')
-    write_text(train, to_tsv(messages(size.train_rows, seed=seed)))
-    write_text(held_out, to_tsv(messages(size.eval_rows, seed=seed + 1)))
-    teacher = _teacher(output, train, held_out, seed=seed, size=size)
+    steps = load_recipe(recipe)
+    check_target(output, replaces=is_run)
+    train, held_out = output / "data" / "train.tsv", output / "data" / "eval.tsv"
+    claim(output)
+    write_text(train, to_tsv(messages(train_rows, seed=seed)))
+    eval_rows = max(1, train_rows // _TRAIN_ROWS_PER_EVAL_ROW)
+    write_text(held_out, to_tsv(messages(eval_rows, seed=seed + 1)))
+    teacher = _teacher(output, train, held_out, seed=seed)
     inputs = RunInputs(
         teacher=str(teacher),
         train=str(train),
         eval=str(held_out),
         output=output,
-        overrides={"distill": {"epochs": size.student_epochs, "seed": seed}},
+        overrides={"distill": {"seed": seed}},
     )
-    return run(load_recipe(recipe), inputs)
+    return run(steps, inputs)
 
 
-def _teacher(output: Path, train: Path, held_out: Path, *, seed: int, size: DemoSize) -> Path:
+def _teacher(output: Path, train: Path, held_out: Path, *, seed: int) -> Path:
     """A small BERT fine-tuned on the generated texts from random weights; kept when there."""
     from distill import DistillConfig, distil, is_distilled
 
@@ -71,16 +61,16 @@ def _teacher(output: Path, train: Path, held_out: Path, *, seed: int, size: Demo
     if is_distilled(target):
         return target
     shape = output / "teacher-shape"
-    _write_shape(shape, train, size)
+    _write_shape(shape, train)
     config: DistillConfig = DistillConfig(
         student=str(shape),
         train=str(train),
         eval=str(held_out),
         recipe="finetune",
         output=target,
-        epochs=size.epochs,
-        learning_rate=5e-4,
-        max_length=64,
+        epochs=_EPOCHS,
+        learning_rate=_LEARNING_RATE,
+        max_length=_MAX_LENGTH,
         seed=seed,
     )
     distil(config)
@@ -88,7 +78,7 @@ def _teacher(output: Path, train: Path, held_out: Path, *, seed: int, size: Demo
     return target
 
 
-def _write_shape(folder: Path, train: Path, size: DemoSize) -> None:
+def _write_shape(folder: Path, train: Path) -> None:
     """A folder with a configuration and a tokenizer made for the texts, and no weights."""
     with step("tokenizer from the training texts"), hush():
         import tokenizers
@@ -105,11 +95,11 @@ def _write_shape(folder: Path, train: Path, size: DemoSize) -> None:
         config = transformers.BertConfig(
             architectures=["BertForSequenceClassification"],
             vocab_size=words.get_vocab_size(),
-            hidden_size=size.hidden,
-            num_hidden_layers=size.layers,
-            num_attention_heads=4,
-            intermediate_size=4 * size.hidden,
-            max_position_embeddings=128,
+            hidden_size=_HIDDEN,
+            num_hidden_layers=_LAYERS,
+            num_attention_heads=_HEADS,
+            intermediate_size=4 * _HIDDEN,
+            max_position_embeddings=_POSITIONS,
             id2label=dict(enumerate(LABELS)),
             label2id={label: index for index, label in enumerate(LABELS)},
         )
@@ -117,5 +107,5 @@ def _write_shape(folder: Path, train: Path, size: DemoSize) -> None:
             config.save_pretrained(stage)
             words.save_model(str(stage))
             transformers.BertTokenizerFast(
-                str(stage / "vocab.txt"), model_max_length=128
+                str(stage / "vocab.txt"), model_max_length=_POSITIONS
             ).save_pretrained(stage)

@@ -14,6 +14,17 @@ from edge.storage import sha256, write_text
 LEDGER_FILE = "run.json"
 
 
+def is_run(folder: Path) -> bool:
+    """Whether a folder was written by a run, and may be continued."""
+    return (folder / LEDGER_FILE).is_file()
+
+
+def claim(folder: Path) -> None:
+    """Mark a folder as a run's from its first moment on, so that it can be continued."""
+    if not is_run(folder):
+        write_text(folder / LEDGER_FILE, '{"parts": {}}\n')
+
+
 class Ledger:
     """`run.json`: the result of each finished part, with a fingerprint of what it was made from."""
 

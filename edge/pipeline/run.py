@@ -13,8 +13,8 @@ from edge.data import Columns, read_table
 from edge.evaluate import Evaluation, evaluate
 from edge.pipeline.baseline import with_baseline
 from edge.pipeline.config import RunRecipe
-from edge.pipeline.ledger import LEDGER_FILE, Ledger
-from edge.storage import check_target, storage_errors
+from edge.pipeline.ledger import Ledger, claim, is_run
+from edge.storage import check_target
 
 if TYPE_CHECKING:
     from benchmark import BenchmarkConfig, BenchmarkResult, Report, Row
@@ -59,9 +59,8 @@ def run(recipe: RunRecipe, inputs: RunInputs) -> RunResult:
     Raises what its parts raise; a mistake in the recipe or the flags before any work starts.
     """
     plan = _Plan(recipe, inputs)
-    check_target(inputs.output, replaces=lambda folder: (folder / LEDGER_FILE).is_file())
-    with storage_errors(inputs.output):
-        inputs.output.mkdir(parents=True, exist_ok=True)
+    check_target(inputs.output, replaces=is_run)
+    claim(inputs.output)
     ledger = Ledger(inputs.output)
     distillation = _distil(plan, ledger)
     _convert(plan, ledger)
