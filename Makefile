@@ -11,7 +11,7 @@ MAKEFLAGS += --no-print-directory
 export PYTHON
 
 BIN := .venv/bin
-CODE := edge distill converters benchmark tests
+CODE := edge distill converters benchmark tests scripts
 
 .PHONY: setup check test demo format clean
 .DELETE_ON_ERROR:

@@ -32,15 +32,54 @@ VOCABULARY = (
     *string.punctuation,
 )
 MAX_POSITIONS = 64
-_SIZES: dict[str, dict[str, Any]] = {
-    "bert": {
-        "hidden_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "intermediate_size": 64,
-    },
-    "distilbert": {"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 64},
+_SPECIAL_IDS = {
+    "pad_token_id": 0,
+    **{f"{name}_token_id": 2 for name in ("bos", "cls")},
+    **{f"{name}_token_id": 3 for name in ("eos", "sep")},
 }
+_SIZE: dict[str, Any] = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+}
+_GROUPS = ("q", "k", "v", "intermediate", "output")
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "bert": _SIZE,
+    "distilbert": {"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 64},
+    "roberta": _SIZE,
+    "xlm-roberta": _SIZE,
+    "camembert": _SIZE,
+    "electra": {**_SIZE, "embedding_size": 16},
+    "albert": {**_SIZE, "embedding_size": 16},
+    "mobilebert": {**_SIZE, "embedding_size": 16, "intra_bottleneck_size": 16},
+    "mpnet": _SIZE,
+    "squeezebert": {
+        **_SIZE,
+        "embedding_size": 32,
+        "post_attention_groups": 1,
+        **{f"{name}_groups": 2 for name in _GROUPS},
+    },
+    "convbert": {**_SIZE, "embedding_size": 32, "head_ratio": 1, "conv_kernel_size": 3},
+    "modernbert": {
+        **_SIZE,
+        "num_hidden_layers": 3,
+        "local_attention": 8,
+        "global_attn_every_n_layers": 2,
+    },
+    "deberta-v2": {
+        **_SIZE,
+        "relative_attention": True,
+        "pos_att_type": ["p2c", "c2p"],
+        "position_buckets": 8,
+        "norm_rel_ebd": "layer_norm",
+        "share_att_key": True,
+    },
+}
+_WITHOUT_TOKEN_TYPES = (
+    *("distilbert", "roberta", "xlm-roberta", "camembert"),
+    *("mpnet", "modernbert"),
+)
 
 
 def tiny_checkpoint(
@@ -54,9 +93,9 @@ def tiny_checkpoint(
 ) -> Path:
     """Save a random model of 2 layers and width 32, with its tokenizer, to `folder`.
 
-    architecture: "bert" or "distilbert". task: Transformers' own name; the labels
-    are those of a classification. changes: of the model's
-    configuration. The same arguments give the same weights.
+    architecture: one of ARCHITECTURES. task: Transformers' own name; the labels are those of a
+    classification. changes: of the model's configuration. The same arguments give the same
+    weights.
     """
     import torch
     import transformers
@@ -72,11 +111,11 @@ def tiny_checkpoint(
         architecture,
         vocab_size=len(VOCABULARY),
         max_position_embeddings=MAX_POSITIONS,
-        pad_token_id=0,
+        **_SPECIAL_IDS,
         # Ten times the usual spread: the answers to two texts differ by more than int8 loses.
         initializer_range=0.2,
         **(named if task.endswith("-classification") else {}),
-        **{**_SIZES[architecture], **changes},
+        **{**ARCHITECTURES[architecture], **changes},
     )
     auto = getattr(transformers, get_task(task).auto_class)
     with torch.random.fork_rng():
@@ -87,7 +126,10 @@ def tiny_checkpoint(
             if parameter.ndim == 1:
                 torch.nn.init.normal_(parameter, mean=float(parameter.detach().mean()), std=0.1)
     model.save_pretrained(folder)
-    tiny_tokenizer().save_pretrained(folder)
+    tokenizer = tiny_tokenizer()
+    if architecture in _WITHOUT_TOKEN_TYPES:
+        tokenizer.model_input_names = ["input_ids", "attention_mask"]
+    tokenizer.save_pretrained(folder)
     return folder
 
 
