@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from edge.pipeline.demo_data import LABELS, messages
+from edge.pipeline.demo_data import LABELS, messages, to_tsv
 
 # The teacher itself stands in for BERT-base, whose own files take a minute to make.
 SMALL_RECIPE = """
@@ -102,3 +102,15 @@ def test_generated_texts_are_the_same_everywhere() -> None:
     assert first != messages(500, seed=4)
     assert {message.label for message in first} == set(LABELS)
     assert all("{" not in message.text and "\t" not in message.text for message in first)
+
+
+def test_the_demo_s_vocabulary_covers_its_texts_in_one_order() -> None:
+    from edge.pipeline.demo import _vocabulary
+
+    text = to_tsv(messages(500, seed=0))
+    found = _vocabulary(text)
+    assert len(set(found)) == len(found)
+    assert found[:2] == ["[PAD]", "[UNK]"]
+    assert "parcel" in found
+    assert {character.lower() for character in text if not character.isspace()} <= set(found)
+    assert _vocabulary("".join(reversed(text.splitlines(keepends=True)))) == found

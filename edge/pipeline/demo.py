@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +19,6 @@ if TYPE_CHECKING:
     from distill import DistillConfig
 
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-_VOCABULARY_SIZE = 1200
 
 
 # The teacher, trained from random weights; more rows change nothing but the time it takes.
@@ -80,21 +81,13 @@ def _teacher(output: Path, train: Path, held_out: Path, *, seed: int) -> Path:
 
 def _write_shape(folder: Path, train: Path) -> None:
     """A folder with a configuration and a tokenizer made for the texts, and no weights."""
-    with step("tokenizer from the training texts"), hush():
-        import tokenizers
+    with step("vocabulary of the training texts"), hush():
         import transformers
 
-        words = tokenizers.BertWordPieceTokenizer(lowercase=True)
-        words.train(
-            [str(train)],
-            vocab_size=_VOCABULARY_SIZE,
-            min_frequency=2,
-            special_tokens=list(_SPECIAL),
-            show_progress=False,
-        )
+        vocabulary = _vocabulary(train.read_text(encoding="utf-8"))
         config = transformers.BertConfig(
             architectures=["BertForSequenceClassification"],
-            vocab_size=words.get_vocab_size(),
+            vocab_size=len(vocabulary),
             hidden_size=_HIDDEN,
             num_hidden_layers=_LAYERS,
             num_attention_heads=_HEADS,
@@ -105,7 +98,20 @@ def _write_shape(folder: Path, train: Path) -> None:
         )
         with staged_folder(folder, replaces=lambda _: True) as stage:
             config.save_pretrained(stage)
-            words.save_model(str(stage))
+            write_text(stage / "vocab.txt", "\n".join(vocabulary) + "\n")
             transformers.BertTokenizerFast(
                 str(stage / "vocab.txt"), model_max_length=_POSITIONS
             ).save_pretrained(stage)
+
+
+def _vocabulary(text: str) -> list[str]:
+    """Special tokens, characters, and the words that occur twice or more, always in one order.
+
+    A trained vocabulary would depend on the order of equally frequent pairs, which changes from
+    run to run.
+    """
+    words = Counter(re.findall(r"[a-z]+", text.lower()))
+    characters = sorted(set(text.lower()) - set(" \t\n"))
+    pieces = [*characters, *(f"##{character}" for character in characters)]
+    known = dict.fromkeys([*_SPECIAL, *pieces])
+    return [*known, *sorted(w for w, count in words.items() if count > 1 and w not in known)]
