@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -77,8 +76,3 @@ def _output_specs(task: Task, sizes: dict[str, int]) -> tuple[TensorSpec, ...]:
         TensorSpec(name=name, dtype="float32", shape=tuple(dimension(d) for d in shape))
         for name, shape in task.outputs.items()
     )
-
-
-def widest(precisions: Sequence[Precision]) -> Precision:
-    """The precision with the most bits."""
-    return max(precisions, key=lambda precision: precision.weight_bits)

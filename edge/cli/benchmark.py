@@ -16,6 +16,7 @@ from edge.cli.options import (
     TextColumn,
     Threads,
     columns,
+    given,
     print_json,
     print_table,
     several,
@@ -75,9 +76,7 @@ def benchmark(
         "columns": columns(text_column, pair_column, None),
         "seed": seed,
     }
-    # What was not asked for keeps the one default that the configuration has.
-    asked = {key: value for key, value in values.items() if value not in (None, ())}
-    config = BenchmarkConfig.build(asked, where="edge benchmark")
+    config = BenchmarkConfig.build(given(values), where="edge benchmark")
     result = run_benchmark(with_baseline(config, baseline, allow_pickle=allow_pickle))
     if output is not None:
         names = ", ".join(path.resolve().name for path in bundles)

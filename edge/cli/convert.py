@@ -17,6 +17,7 @@ from edge.cli.options import (
     TextColumn,
     TrustRemoteCode,
     columns,
+    given,
     print_json,
     several,
     whole_numbers,
@@ -61,9 +62,7 @@ def convert(
         "allow_pickle": allow_pickle,
         "trust_remote_code": trust_remote_code,
     }
-    # What was not asked for keeps the one default that the configuration has.
-    asked = {key: value for key, value in values.items() if value not in (None, ())}
-    manifest = run_convert(ConvertConfig.build(asked, where="edge convert"))
+    manifest = run_convert(ConvertConfig.build(given(values), where="edge convert"))
     if json:
         print_json(manifest.model_dump(mode="json"))
         return

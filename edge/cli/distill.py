@@ -15,6 +15,7 @@ from edge.cli.options import (
     TextColumn,
     TrustRemoteCode,
     columns,
+    given,
     number,
     print_json,
 )
@@ -79,9 +80,7 @@ def distill(
         "allow_pickle": allow_pickle,
         "trust_remote_code": trust_remote_code,
     }
-    # What was not asked for keeps the one default that the configuration has.
-    asked = {key: value for key, value in values.items() if value is not None}
-    result = distil(DistillConfig.build(asked, where="edge distill"))
+    result = distil(DistillConfig.build(given(values), where="edge distill"))
     if json:
         print_json(result.to_dict())
     else:

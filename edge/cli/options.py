@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -63,6 +63,11 @@ def columns(text: str | None, pair: str | None, label: str | None) -> Columns:
     from edge.data import Columns
 
     return Columns(text=text, text_pair=pair, label=label)
+
+
+def given(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Only what was asked for; the rest keeps the one default that its configuration has."""
+    return {key: value for key, value in values.items() if value not in (None, ())}
 
 
 def print_json(value: Any) -> None:

@@ -18,6 +18,7 @@ from edge.cli.options import (
     TextColumn,
     TrustRemoteCode,
     columns,
+    given,
     number,
     print_json,
     print_table,
@@ -81,7 +82,7 @@ def run(
         columns=columns(text_column, pair_column, label_column),
         allow_pickle=allow_pickle,
         trust_remote_code=trust_remote_code,
-        overrides={name: _given(section) for name, section in overrides.items()},
+        overrides={name: given(section) for name, section in overrides.items()},
     )
     print_run(run_pipeline(load_recipe(recipe), inputs), as_json=json)
 
@@ -130,8 +131,3 @@ def _row(result: RunResult, row: dict[str, Any]) -> tuple[str, ...]:
         number(latency["p50"] if latency else None, ".2f"),
         number(ratio["value"] if ratio else None, ".1f"),
     )
-
-
-def _given(section: dict[str, Any]) -> dict[str, Any]:
-    """Only what the user asked for; the recipe decides the rest."""
-    return {key: value for key, value in section.items() if value not in (None, ())}
