@@ -154,7 +154,7 @@ def _artifact_cell(
     bundle: Bundle, artifact: Artifact, names: dict[Path, str], inputs: InputSet
 ) -> Cell:
     name = names[bundle.path]
-    engine = FORMATS[artifact.format].runtimes[0]
+    engine = artifact.target_runtimes[0]
     return Cell(
         role="artifact",
         label=artifact.name if len(names) == 1 else f"{name}/{artifact.name}",
@@ -233,7 +233,7 @@ def _checkpoint_cell(name: str, path: Path, length: int, inputs: InputSet) -> Ce
 def _baseline_artifact(
     name: str, bundle: Bundle, artifact: Artifact, length: int, inputs: InputSet
 ) -> Cell:
-    engine = FORMATS[artifact.format].runtimes[0]
+    engine = artifact.target_runtimes[0]
     reason = None
     if not _accepts(artifact, length):
         reason = f"it accepts {_accepted(artifact)} tokens, not {length}"

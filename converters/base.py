@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from edge.bundle import Artifact
+import numpy.typing as npt
+
+from edge.bundle import Artifact, KeptWider
+from edge.errors import ConversionError
 from edge.formats import FORMATS
 from edge.precision import Precision
 from edge.signature import TensorSpec, input_specs
@@ -16,56 +20,103 @@ from edge.tasks import Task
 if TYPE_CHECKING:
     from converters.graph import ExportView
 
+Inputs = dict[str, npt.NDArray[Any]]
+
 
 @dataclass(frozen=True)
 class Plan:
-    """What to write. inputs: names. lengths: ascending, in tokens."""
+    """What one conversion is of.
+
+    inputs: names. lengths: ascending, in tokens. flexible: whether Core ML accepts every length
+    or just `lengths`. calibration: model inputs, int32 (1, n) without padding, of texts like
+    those the app will see.
+    """
 
     task: Task
     inputs: tuple[str, ...]
     lengths: tuple[int, ...]
-    precisions: tuple[Precision, ...]
+    flexible: bool = True
+    calibration: tuple[Inputs, ...] = ()
 
     @property
     def max_length(self) -> int:
         return self.lengths[-1]
 
 
+@dataclass(frozen=True)
+class Request:
+    """One artifact to write.
+
+    target: what it must run on, a name of `edge.formats`. wider: modules of the checkpoint whose
+    weights stay at another precision, by name.
+    """
+
+    precision: Precision
+    target: str
+    wider: Mapping[str, Precision] = field(default_factory=dict)
+
+    def width(self, module: str) -> Precision:
+        """The precision of one module's weights."""
+        return self.wider.get(module, self.precision)
+
+
+class Export(Protocol):
+    """A checkpoint exported to one format in full precision, from which artifacts are written."""
+
+    def write(self, request: Request, path: Path) -> tuple[KeptWider, ...]:
+        """Write one artifact; returns what the converter itself kept wider, and why it had to.
+
+        May be called again with the same path. Raises ConversionError.
+        """
+        ...
+
+
 class Converter(Protocol):
-    """Writes one format. Dynamic: accepts every length up to the largest of the plan."""
+    """Opens exports of one format."""
 
     format: str
-    dynamic: bool
 
-    def write(self, view: ExportView, plan: Plan, folder: Path) -> dict[Precision, Path]:
-        """Write one file for each precision of the plan; raises ConversionError."""
+    def open(self, view: ExportView, plan: Plan, scratch: Path) -> Export:
+        """Export a checkpoint, with temporary files in `scratch`; raises ConversionError."""
+        ...
+
+    def dynamic(self, plan: Plan) -> bool:
+        """Whether artifacts accept every length up to the largest of the plan."""
         ...
 
 
 def describe(
-    converter: Converter, files: dict[Precision, Path], plan: Plan, hidden: dict[str, int]
-) -> list[Artifact]:
-    """The manifest entries of written files, not yet verified."""
-    lengths = (plan.max_length,) if converter.dynamic else plan.lengths
-    return [
-        Artifact(
-            format=converter.format,
-            precision=precision.value,
-            file=path.name,
-            bytes=size_bytes(path),
-            sha256=sha256(path),
-            inputs=input_specs(plan.inputs),
-            outputs=_output_specs(plan.task, hidden),
-            sequence_lengths=lengths,
-            dynamic_sequence=converter.dynamic,
-        )
-        for precision, path in files.items()
-    ]
+    converter: Converter, request: Request, path: Path, plan: Plan, sizes: dict[str, int]
+) -> Artifact:
+    """The manifest entry of a written file, not yet verified."""
+    dynamic = converter.dynamic(plan)
+    return Artifact(
+        format=converter.format,
+        target=request.target,
+        precision=request.precision.value,
+        file=path.name,
+        bytes=size_bytes(path),
+        sha256=sha256(path),
+        inputs=input_specs(plan.inputs),
+        outputs=_output_specs(plan.task, sizes),
+        sequence_lengths=(plan.max_length,) if dynamic else plan.lengths,
+        dynamic_sequence=dynamic,
+    )
 
 
-def artifact_path(folder: Path, format_name: str, precision: Precision) -> Path:
-    """Where an artifact goes: model-<precision><suffix>."""
-    return folder / f"model-{precision.value}{FORMATS[format_name].suffix}"
+def artifact_path(folder: Path, format_name: str, request: Request) -> Path:
+    """Where an artifact goes: model-<precision>[-<target>]<suffix>."""
+    form = FORMATS[format_name]
+    usual = request.target == form.default_target.name
+    parts = ("model", request.precision.value) + (() if usual else (request.target,))
+    return folder / ("-".join(parts) + form.suffix)
+
+
+def failure(what: str, error: Exception) -> ConversionError:
+    """One line about whatever class a library raised."""
+    if isinstance(error, ConversionError):
+        return error
+    return ConversionError(f"{what}: {' '.join(str(error).split())[:300]}")
 
 
 def _output_specs(task: Task, sizes: dict[str, int]) -> tuple[TensorSpec, ...]:

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import datetime
 import importlib
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from converters.base import Converter, Plan, describe
+from converters.base import (
+    Converter,
+    Plan,
+    Request,
+    artifact_path,
+    describe,
+)
 from converters.config import ConvertConfig
 from edge import __version__
 from edge.bundle import (
@@ -81,12 +88,18 @@ def convert(config: ConvertConfig) -> Manifest:
                 checkpoint, model, tokenizer, texts, inputs=info.inputs, length=lengths[-1]
             )
         write_text(stage / GOLDEN_FILE, golden.dump(cases, max_length=lengths[-1]))
-        plan = Plan(checkpoint.task, info.inputs, lengths, config.precision)
         parameters = count_parameters(model)
-        del model
         require_space(config.output, _space_bytes(parameters, config))
+        plan = Plan(
+            task=checkpoint.task,
+            inputs=info.inputs,
+            lengths=lengths,
+            flexible=config.shapes == "flexible",
+        )
+        draft = _manifest(checkpoint, info, plan, stage, len(cases), parameters)
+        del model
         artifacts = _write_artifacts(config, checkpoint, plan, stage, _sizes(checkpoint, cases))
-        manifest = _manifest(checkpoint, info, plan, stage, artifacts, len(cases), parameters)
+        manifest = draft.model_copy(update={"artifacts": tuple(artifacts)})
         write_manifest(stage, manifest)
         if config.verify:
             manifest = verify_new(Bundle.open(stage, checksums=False))
@@ -146,19 +159,34 @@ def _write_artifacts(
         # Eager attention exports everywhere; several architectures have nothing else.
         view = ExportView(load_model(checkpoint, attention="eager"), checkpoint.task).eval()
     artifacts = []
-    for name in config.format:
+    for name, requests in _requests(config).items():
         converter = get_converter(name)
-        precisions = ", ".join(plan.precisions)
-        with step(f"{FORMATS[name].title} ({precisions})"), hush():
-            files = converter.write(view, plan, stage)
-        artifacts += describe(converter, files, plan, sizes)
+        with tempfile.TemporaryDirectory(dir=stage) as scratch:
+            with step(f"export to {FORMATS[name].title}"), hush():
+                export = converter.open(view, plan, Path(scratch))
+            for request in requests:
+                path = artifact_path(stage, name, request)
+                with step(f"write {path.name}"), hush():
+                    kept = export.write(request, path)
+                artifact = describe(converter, request, path, plan, sizes)
+                artifacts.append(artifact.model_copy(update={"kept_wider": kept}))
     return artifacts
+
+
+def _requests(config: ConvertConfig) -> dict[str, list[Request]]:
+    """What to write, by format."""
+    found: dict[str, list[Request]] = {}
+    for form, target in config.targets():
+        wanted = [Request(precision, target.name) for precision in config.precisions(target)]
+        found.setdefault(form.name, []).extend(wanted)
+    return found
 
 
 def _space_bytes(parameters: int, config: ConvertConfig) -> int:
     """What the artifacts and the largest temporary file take, with a tenth to spare."""
-    a_format = sum(parameters * precision.weight_bits // 8 for precision in config.precision)
-    return int(1.1 * (len(config.format) * a_format + 4 * parameters))
+    requests = [request for several in _requests(config).values() for request in several]
+    artifacts = sum(parameters * request.precision.weight_bits // 8 for request in requests)
+    return int(1.1 * (artifacts + 4 * parameters))
 
 
 def _manifest(
@@ -166,10 +194,10 @@ def _manifest(
     info: TokenizerInfo,
     plan: Plan,
     stage: Path,
-    artifacts: list[Artifact],
     samples: int,
     parameters: int,
 ) -> Manifest:
+    """The manifest of a bundle whose artifacts are still to be written."""
     architecture = next(iter(checkpoint.config.architectures or []), None)
     if architecture is None:
         raise CheckpointError(f"{checkpoint.source}/config.json names no architectures")
@@ -187,7 +215,7 @@ def _manifest(
         tokenizer=info,
         max_length=plan.max_length,
         golden=Golden(file=GOLDEN_FILE, sha256=sha256(stage / GOLDEN_FILE), samples=samples),
-        artifacts=tuple(artifacts),
+        artifacts=(),
         tool=Tool(name="edge-encoders", version=__version__),
         created_utc=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     )

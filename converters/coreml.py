@@ -5,40 +5,48 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from converters.base import Plan, artifact_path
+from converters.base import Plan, Request, failure
 from converters.graph import MASKED, ExportView, exportable_masks, sample_inputs
-from edge.errors import ConversionError
-from edge.precision import Precision
+from edge.bundle import KeptWider
+from edge.precision import SMALL_ELEMENTS, Precision
 from edge.signature import SHORTEST_LENGTH
 
-_SMALL_ELEMENTS = 1024
 # Operators that coremltools implements under another name than torch.export gives them.
 _ALIASES = {"multiply": "mul", "__and__": "and", "alias": "noop"}
 
 
 class CoremlConverter:
-    """Every length from the shortest to the largest of the plan; batch is 1; iOS 17 and later."""
+    """Batch is 1; every length up to the largest of the plan, or just its lengths."""
 
     format = "coreml"
-    dynamic = True
 
-    def write(self, view: ExportView, plan: Plan, folder: Path) -> dict[Precision, Path]:
-        """Write model-<precision>.mlpackage folders; raises ConversionError."""
+    def open(self, view: ExportView, plan: Plan, scratch: Path) -> CoremlExport:
+        """Export once; raises ConversionError."""
         try:
-            exported = _export(view, plan)
-            models: dict[Precision, Any] = {}
-            files = {}
-            for precision in plan.precisions:
-                model = _WRITERS[precision](exported, plan, models)
-                path = artifact_path(folder, self.format, precision)
-                model.save(str(path))
-                files[precision] = path
-            return files
-        except ConversionError:
-            raise
+            return CoremlExport(_export(view, plan), plan)
+        except Exception as error:  # torch.export raises unrelated classes
+            raise failure("Core ML export failed", error) from error
+
+    def dynamic(self, plan: Plan) -> bool:
+        return plan.flexible
+
+
+class CoremlExport:
+    """The exported program that artifacts are derived from."""
+
+    def __init__(self, program: Any, plan: Plan) -> None:
+        self._program = program
+        self._plan = plan
+        self._models: dict[Precision, Any] = {}
+
+    def write(self, request: Request, path: Path) -> tuple[KeptWider, ...]:
+        """Write one artifact; raises ConversionError."""
+        try:
+            model = _WRITERS[request.precision](self._program, self._plan, self._models)
+            model.save(str(path))
         except Exception as error:  # coremltools raises bare RuntimeError, ValueError, KeyError
-            reason = " ".join(str(error).split())[:300]
-            raise ConversionError(f"Core ML conversion failed: {reason}") from error
+            raise failure("Core ML conversion failed", error) from error
+        return ()
 
 
 def _export(view: ExportView, plan: Plan) -> Any:
@@ -108,7 +116,7 @@ def _int8(exported: Any, plan: Plan, models: dict[Precision, Any]) -> Any:
         linear_quantize_weights,
     )
 
-    weights = OpLinearQuantizerConfig(mode="linear_symmetric", weight_threshold=_SMALL_ELEMENTS)
+    weights = OpLinearQuantizerConfig(mode="linear_symmetric", weight_threshold=SMALL_ELEMENTS)
     return linear_quantize_weights(
         _fp16(exported, plan, models), OptimizationConfig(global_config=weights)
     )

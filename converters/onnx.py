@@ -5,31 +5,37 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from converters.base import Plan, artifact_path
+from converters.base import Plan, Request, failure
 from converters.graph import ExportView, exportable_masks, sample_inputs
-from edge.errors import ConversionError
-from edge.precision import Precision
+from edge.bundle import KeptWider
+from edge.precision import SMALL_ELEMENTS, Precision
 
 _OPSET = 18
-# Smaller tensors (biases, layer norms) cost nothing and keep their precision.
-_SMALL_ELEMENTS = 1024
 
 
 class OnnxConverter:
     """Batch and sequence are dynamic."""
 
     format = "onnx"
-    dynamic = True
 
-    def write(self, view: ExportView, plan: Plan, folder: Path) -> dict[Precision, Path]:
-        """Write model-<precision>.onnx files; raises ConversionError."""
-        model = _export(view, plan)
-        files = {}
-        for precision in plan.precisions:
-            path = artifact_path(folder, self.format, precision)
-            _WRITERS[precision](model, path)
-            files[precision] = path
-        return files
+    def open(self, view: ExportView, plan: Plan, scratch: Path) -> OnnxExport:
+        """Export once; raises ConversionError."""
+        return OnnxExport(_export(view, plan))
+
+    def dynamic(self, plan: Plan) -> bool:
+        return True
+
+
+class OnnxExport:
+    """The full-precision graph that artifacts are derived from."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    def write(self, request: Request, path: Path) -> tuple[KeptWider, ...]:
+        """Write one artifact; raises ConversionError."""
+        _WRITERS[request.precision](self._model, path)
+        return ()
 
 
 def _export(view: ExportView, plan: Plan) -> Any:
@@ -55,7 +61,7 @@ def _export(view: ExportView, plan: Plan) -> Any:
         model = fused[0] if isinstance(fused, tuple) else fused
         return _without_traces(onnx_ir.to_proto(model))
     except Exception as error:  # the exporter wraps whatever went wrong in classes of its own
-        raise ConversionError(f"ONNX export failed: {_line(error)}") from error
+        raise failure("ONNX export failed", error) from error
 
 
 def _without_traces(model: Any) -> Any:
@@ -91,7 +97,7 @@ def _write_fp16(model: Any, path: Path) -> None:
     graph = narrow.graph
     casts = []
     for tensor in graph.initializer:
-        if tensor.data_type != TensorProto.FLOAT or _elements(tensor) < _SMALL_ELEMENTS:
+        if tensor.data_type != TensorProto.FLOAT or _elements(tensor) < SMALL_ELEMENTS:
             continue
         name = tensor.name
         half = numpy_helper.from_array(
@@ -124,7 +130,7 @@ def _write_int8(model: Any, path: Path) -> None:
             extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
         )
     except Exception as error:
-        raise ConversionError(f"ONNX int8 quantisation failed: {_line(error)}") from error
+        raise failure("ONNX quantisation failed", error) from error
 
 
 def _elements(tensor: Any) -> int:
@@ -132,10 +138,6 @@ def _elements(tensor: Any) -> int:
     for size in tensor.dims:
         count *= size
     return count
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
 
 
 _WRITERS = {

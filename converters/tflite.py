@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
-from converters.base import Plan, artifact_path
+from converters.base import Plan, Request, failure
 from converters.graph import ExportView, exportable_masks, sample_inputs
-from edge.errors import ConversionError
+from edge.bundle import KeptWider
 from edge.precision import Precision
 
 
@@ -16,22 +15,30 @@ class TfliteConverter:
     """Lengths are fixed; batch is 1."""
 
     format = "tflite"
-    dynamic = False
 
-    def write(self, view: ExportView, plan: Plan, folder: Path) -> dict[Precision, Path]:
-        """Write model-<precision>.tflite files; raises ConversionError."""
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            full = Path(scratch) / "full.tflite"
-            _export(view, plan, full)
-            files = {}
-            for precision in plan.precisions:
-                path = artifact_path(folder, self.format, precision)
-                if precision is Precision.FP32:
-                    path.write_bytes(full.read_bytes())
-                else:
-                    _quantize(full, path, _RECIPES[precision]())
-                files[precision] = path
-        return files
+    def open(self, view: ExportView, plan: Plan, scratch: Path) -> TfliteExport:
+        """Export once, all lengths; raises ConversionError."""
+        full = scratch / "full.tflite"
+        _export(view, plan, full)
+        return TfliteExport(full)
+
+    def dynamic(self, plan: Plan) -> bool:
+        return False
+
+
+class TfliteExport:
+    """The full-precision file that artifacts are derived from."""
+
+    def __init__(self, full: Path) -> None:
+        self._full = full
+
+    def write(self, request: Request, path: Path) -> tuple[KeptWider, ...]:
+        """Write one artifact; raises ConversionError."""
+        if request.precision is Precision.FP32:
+            path.write_bytes(self._full.read_bytes())
+        else:
+            _quantize(self._full, path, _RECIPES[request.precision]())
+        return ()
 
 
 def _export(view: ExportView, plan: Plan, path: Path) -> None:
@@ -45,8 +52,7 @@ def _export(view: ExportView, plan: Plan, path: Path) -> None:
                 program = program.signature(f"length_{length}", view, sample_kwargs=inputs)
             program.convert().export(str(path))
     except Exception as error:  # MLIR and torch.export raise unrelated classes
-        reason = " ".join(str(error).split())[:300]
-        raise ConversionError(f"TFLite conversion failed: {reason}") from error
+        raise failure("TFLite conversion failed", error) from error
 
 
 def _quantize(full: Path, path: Path, recipe: Any) -> None:
@@ -57,8 +63,7 @@ def _quantize(full: Path, path: Path, recipe: Any) -> None:
         work.load_quantization_recipe(recipe)
         work.quantize().export_model(str(path))
     except Exception as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ConversionError(f"TFLite quantisation failed: {reason}") from error
+        raise failure("TFLite quantisation failed", error) from error
 
 
 def _half_weights() -> Any:

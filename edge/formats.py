@@ -1,30 +1,124 @@
-"""The file formats an artifact can have, and the engines that may run each."""
+"""The file formats an artifact can have, what each can be made for, and what it then can hold."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from edge.errors import unknown_name
+from edge.precision import Precision
+
+_FLOAT = (Precision.FP32, Precision.FP16)
+_INT8 = (Precision.INT8, Precision.INT8_STATIC, Precision.INT8_WEIGHTS)
+_PALETTES = (Precision.PALETTE8, Precision.PALETTE6, Precision.PALETTE4, Precision.PALETTE2)
+
+
+@dataclass(frozen=True)
+class Target:
+    """What the app that loads an artifact runs on.
+
+    runtimes: names of the engines it would be run with there, the main one first: an artifact is
+    only written when it passes in that one. precisions: those that give right answers there.
+    """
+
+    name: str
+    title: str
+    runtimes: tuple[str, ...]
+    precisions: tuple[Precision, ...]
 
 
 @dataclass(frozen=True)
 class Format:
     """One file format.
 
-    suffix: of the artifact's file (Core ML's is a folder).
-    runtimes: names of the engines an app would run it with, the main one first.
+    suffix: of the artifact's file (Core ML's is a folder). targets: the default one first.
     """
 
     name: str
     title: str
     suffix: str
-    runtimes: tuple[str, ...]
+    targets: tuple[Target, ...]
+
+    @property
+    def default_target(self) -> Target:
+        return self.targets[0]
+
+    @property
+    def runtimes(self) -> tuple[str, ...]:
+        """The engines of the default target, the main one first."""
+        return self.default_target.runtimes
+
+    def target(self, name: str) -> Target:
+        """The target called `name`; raises ConfigError with the nearest name otherwise."""
+        for target in self.targets:
+            if target.name == name:
+                return target
+        raise unknown_name(f"{self.title} target", name, [t.name for t in self.targets])
 
 
+def _apple(version: int, *more: Precision) -> Target:
+    precisions = (*_FLOAT, Precision.AUTO, *more)
+    return Target(f"ios{version}", f"iOS {version} and later", ("coreml",), precisions)
+
+
+_COMPRESSED = (Precision.INT8, *_PALETTES)
 FORMATS = {
-    "onnx": Format("onnx", "ONNX", ".onnx", ("onnxruntime",)),
-    "tflite": Format("tflite", "TFLite", ".tflite", ("litert", "tflite-runtime")),
-    "coreml": Format("coreml", "Core ML", ".mlpackage", ("coreml",)),
+    "onnx": Format(
+        "onnx",
+        "ONNX",
+        ".onnx",
+        (
+            Target(
+                "onnxruntime",
+                "ONNX Runtime, with its fused operators",
+                ("onnxruntime",),
+                (*_FLOAT, *_INT8, Precision.INT4),
+            ),
+            # 16-bit sums of 8-bit products overflow there, so weights keep to 7 bits.
+            Target(
+                "avx2",
+                "ONNX Runtime on x86 without VNNI",
+                ("onnxruntime",),
+                (Precision.INT8, Precision.INT8_STATIC),
+            ),
+            Target(
+                "portable",
+                "any ONNX runtime, standard operators only",
+                ("onnxruntime", "onnx-reference"),
+                (*_FLOAT, *_INT8),
+            ),
+        ),
+    ),
+    "tflite": Format(
+        "tflite",
+        "TFLite",
+        ".tflite",
+        (
+            Target(
+                "litert",
+                "LiteRT, as it is today",
+                ("litert", "tflite-runtime"),
+                (*_FLOAT, *_INT8, Precision.INT4),
+            ),
+            # It loads channel-wise dynamic int8 as well, and answers wrong.
+            Target(
+                "legacy",
+                "tflite-runtime 2.14 and apps of its time",
+                ("tflite-runtime", "litert"),
+                (*_FLOAT, Precision.INT8_WEIGHTS),
+            ),
+        ),
+    ),
+    "coreml": Format(
+        "coreml",
+        "Core ML",
+        ".mlpackage",
+        (
+            _apple(17, *_COMPRESSED),
+            _apple(15),
+            _apple(16, *_COMPRESSED),
+            _apple(18, *_COMPRESSED, Precision.INT4),
+        ),
+    ),
 }
 
 
@@ -33,3 +127,13 @@ def parse_format(name: str) -> Format:
     if name not in FORMATS:
         raise unknown_name("format", name, FORMATS)
     return FORMATS[name]
+
+
+def parse_target(name: str) -> tuple[Format, Target]:
+    """The target called `name` and its format; raises ConfigError with the nearest name."""
+    for form in FORMATS.values():
+        for target in form.targets:
+            if target.name == name:
+                return form, target
+    known = [target.name for form in FORMATS.values() for target in form.targets]
+    raise unknown_name("target", name, known)

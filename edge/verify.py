@@ -13,7 +13,6 @@ from edge.engines import get_engine
 from edge.engines.base import Array, Engine
 from edge.engines.runner import Runner, bundle_tokenizer
 from edge.errors import EngineError, VerificationError
-from edge.formats import FORMATS
 from edge.precision import Gate, Precision
 from edge.tasks import Outputs, Task
 from edge.tokenization import Encoding
@@ -36,7 +35,7 @@ def verify(
     _check_tokenizer(bundle, cases)
     found = []
     for artifact in bundle.select(formats, precisions):
-        runtimes = artifact.runtimes or FORMATS[artifact.format].runtimes
+        runtimes = artifact.runtimes or artifact.target_runtimes
         found.append(_verified(bundle, artifact, runtimes, cases))
     return found
 
@@ -44,13 +43,13 @@ def verify(
 def verify_new(bundle: Bundle) -> Manifest:
     """Verify a bundle that was just written and declare the runtimes each artifact passed in.
 
-    Raises VerificationError for the first artifact that fails in its format's main runtime.
+    Raises VerificationError for the first artifact that fails in its target's main runtime.
     """
     cases = bundle.golden_cases()
     _check_tokenizer(bundle, cases)
     artifacts = []
     for artifact in bundle.manifest.artifacts:
-        runtimes = FORMATS[artifact.format].runtimes
+        runtimes = artifact.target_runtimes
         checked = _verified(bundle, artifact, runtimes, cases)
         require_passed(checked)
         passed = zip(runtimes, checked.verifications, strict=True)
@@ -60,7 +59,7 @@ def verify_new(bundle: Bundle) -> Manifest:
 
 
 def require_passed(artifact: Artifact) -> None:
-    """Raise VerificationError unless the artifact passed in its format's main runtime."""
+    """Raise VerificationError unless the artifact passed in its target's main runtime."""
     result = artifact.verification
     assert result is not None
     if result.status != "passed":

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import model_validator
+from typing_extensions import Self
+
 from edge.config import Config
+from edge.errors import ConfigError
+from edge.formats import FORMATS, parse_format
+from edge.precision import parse_precision
 from edge.signature import SHORTEST_LENGTH, TensorSpec
 
 SCHEMA_VERSION: Literal["1"] = "1"
@@ -62,15 +68,41 @@ class Verification(Config):
     reason: str | None = None
 
 
+class KeptWider(Config):
+    """A part of an artifact that its own precision would have harmed.
+
+    layer: module of the checkpoint, or operator of the graph. size_bytes: what keeping it at
+    `precision` added to the file; None where that is not known.
+    """
+
+    layer: str
+    precision: str
+    size_bytes: int | None = None
+
+
+class Budget(Config):
+    """The task's metric on calibration data, of the checkpoint and of the artifact."""
+
+    metric: str
+    checkpoint: float
+    artifact: float
+    max_drop: float
+    samples: int
+
+
 class Artifact(Config):
     """One model file.
 
+    target: what the app that loads it runs on.
     sequence_lengths: the lengths it accepts; when `dynamic_sequence`, every length up to the last.
     runtimes: the engines it was proven in.
-    verification: in the format's main engine; `verifications` holds every engine that was tried.
+    verification: in the target's main engine; `verifications` holds every engine that was tried.
+    kept_wider: layers that are wider than `precision`, and why in the docs of that precision.
+    budget: the metric it was held to, where one was asked for.
     """
 
     format: str
+    target: str
     precision: str
     file: RelativePath
     bytes: int
@@ -82,11 +114,33 @@ class Artifact(Config):
     runtimes: tuple[str, ...] = ()
     verification: Verification | None = None
     verifications: tuple[Verification, ...] = ()
+    kept_wider: tuple[KeptWider, ...] = ()
+    budget: Budget | None = None
+
+    @model_validator(mode="after")
+    def _known_kind(self) -> Self:
+        try:
+            parse_format(self.format).target(self.target)
+            parse_precision(self.precision)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        return self
 
     @property
     def name(self) -> str:
-        """How the artifact is called in tables, messages and flags."""
-        return f"{self.format}-{self.precision}"
+        """How the artifact is called in tables and messages."""
+        return "-".join((self.format, self.variant))
+
+    @property
+    def variant(self) -> str:
+        """What tells it from others of its format: precision, and target if not the usual."""
+        usual = FORMATS[self.format].default_target.name
+        return self.precision if self.target == usual else f"{self.precision}-{self.target}"
+
+    @property
+    def target_runtimes(self) -> tuple[str, ...]:
+        """The engines of its target, the main one first."""
+        return FORMATS[self.format].target(self.target).runtimes
 
     def fit_length(self, tokens: int) -> int:
         """The length to run `tokens` tokens at: the next that the artifact accepts, or its last."""

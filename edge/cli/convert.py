@@ -10,6 +10,7 @@ from edge.cli.options import (
     AllowPickle,
     AsJson,
     Formats,
+    LabelColumn,
     Output,
     PairColumn,
     Precisions,
@@ -32,12 +33,32 @@ def convert(
     ] = None,
     format: Formats = None,
     precision: Precisions = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What artifacts must run on: onnxruntime, avx2, portable; litert, legacy; "
+            "ios15 to ios18. Repeat or separate by commas."
+        ),
+    ] = None,
     seq_length: SeqLengths = None,
+    shapes: Annotated[
+        str | None,
+        typer.Option(help="Core ML: every length (flexible) or only those listed (enumerated)."),
+    ] = None,
+    calibration: Annotated[
+        str | None,
+        typer.Option(help="Data like the app's, for int8-static and --max-drop."),
+    ] = None,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(help="Metric an artifact may lose on --calibration: 0.01 is one point."),
+    ] = None,
     samples: Annotated[
         str | None, typer.Option(help="Data file whose first texts join the golden vectors.")
     ] = None,
     text_column: TextColumn = None,
     pair_column: PairColumn = None,
+    label_column: LabelColumn = None,
     verify: Annotated[
         bool, typer.Option(help="Run every artifact and compare it with the checkpoint.")
     ] = True,
@@ -55,9 +76,13 @@ def convert(
         "task": task,
         "format": several(format),
         "precision": several(precision),
+        "target": several(target),
+        "shapes": shapes,
+        "calibration": calibration,
+        "max_drop": max_drop,
         "seq_length": whole_numbers(seq_length, "--seq-length"),
         "samples": samples,
-        "columns": columns(text_column, pair_column, None),
+        "columns": columns(text_column, pair_column, label_column),
         "verify": verify,
         "allow_pickle": allow_pickle,
         "trust_remote_code": trust_remote_code,

@@ -20,7 +20,11 @@ Formats = Annotated[
 ]
 Precisions = Annotated[
     list[str] | None,
-    typer.Option("--precision", help="fp32, fp16, int8; repeat or separate by commas. All."),
+    typer.Option(
+        "--precision",
+        help="fp32, fp16, int8, int8-static, int8-weights, int4, palette8 to palette2, auto; "
+        "repeat or separate by commas.",
+    ),
 ]
 SeqLengths = Annotated[
     list[str] | None,

@@ -155,6 +155,7 @@ def _artifact(
     )
     return Artifact(
         format=form,
+        target=FORMATS[form].default_target.name,
         precision=precision,
         file=target.name,
         bytes=size_bytes(target),

@@ -152,7 +152,7 @@ def test_an_interruption_keeps_the_old_bundle(
     def stop(*_: object) -> None:
         raise problem
 
-    monkeypatch.setattr("converters.onnx.OnnxConverter.write", stop)
+    monkeypatch.setattr("converters.onnx.OnnxExport.write", stop)
     with pytest.raises(type(problem) if isinstance(problem, BaseException) else problem):
         convert(ConvertConfig(source=str(bert_checkpoint), output=output))
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
