@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmark.schema import InputsInfo
 from edge.bundle import Bundle
-from edge.data import Columns, read_table
+from edge.data import Columns
 from edge.engines.runner import bundle_task, bundle_tokenizer
 from edge.errors import ConfigError
 from edge.tokenization import Encoding, pad
@@ -100,7 +100,7 @@ def adapted(
 def _encode(
     bundle: Bundle, length: int, data: str | Path, columns: Columns, seed: int
 ) -> list[Encoding]:
-    table = read_table(data, columns=columns, targets=False)
+    table = bundle_task(bundle).read(data, columns=columns, targets=False)
     written = [row for row, text in enumerate(table.texts) if text.strip()]
     table = table.take(_sample(written or list(range(len(table))), seed))
     pairs = table.pairs if bundle_task(bundle).takes_pairs else None

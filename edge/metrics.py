@@ -1,13 +1,19 @@
-"""How well predictions fit targets. Every function takes two arrays of n values."""
+"""How well predictions fit targets. Where nothing else is said, both are arrays of n values."""
 
 from __future__ import annotations
 
+import re
+import string
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
+# Kind, first word, word after the last.
+Entity = tuple[str, int, int]
 
 
 def accuracy(predicted: Array, target: Array) -> float:
@@ -39,3 +45,65 @@ def _ranks(values: Array) -> Array:
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
     return (last - (counts - 1) / 2)[inverse]
+
+
+def entities(tags: Sequence[str]) -> set[Entity]:
+    """Named entities in the tags of a sentence, as the CoNLL-2003 evaluation counts them.
+
+    Tjong Kim Sang and De Meulder, CoNLL 2003, with the rules of their `conlleval`, so that IOB1,
+    IOB2, IOE and IOBES (or BILOU) all read. A tag without prefix continues one of its own kind.
+    """
+    found = set()
+    kind, start, ended = "", 0, True
+    for position, tag in enumerate([*tags, "O"]):
+        prefix, new = split_tag(tag)
+        if kind and (new != kind or ended or prefix in ("B", "S", "U")):
+            found.add((kind, start, position))
+            kind = ""
+        if new and not kind:
+            start = position
+        kind, ended = new, prefix in ("E", "S", "L", "U")
+    return found
+
+
+def split_tag(tag: str) -> tuple[str, str]:
+    """Prefix and kind of a tag, B and PER of "B-PER"; both empty for "O"."""
+    prefix, dash, kind = tag.partition("-")
+    if dash and prefix in ("B", "I", "E", "S", "L", "U"):
+        return prefix, kind
+    return ("", "") if tag == "O" else ("I", tag)
+
+
+def entity_f1(
+    predicted: Sequence[Sequence[str]], target: Sequence[Sequence[str]]
+) -> tuple[float, float, float]:
+    """F1, precision and recall of whole entities over sentences of tags."""
+    ours = {(row, *entity) for row, tags in enumerate(predicted) for entity in entities(tags)}
+    theirs = {(row, *entity) for row, tags in enumerate(target) for entity in entities(tags)}
+    right = len(ours & theirs)
+    precision = right / len(ours) if ours else 0.0
+    recall = right / len(theirs) if theirs else 0.0
+    total = len(ours) + len(theirs)
+    return (2 * right / total if total else 1.0), precision, recall
+
+
+def plain_answer(text: str) -> str:
+    """Lower case, no punctuation, no articles, single spaces: Rajpurkar et al. 2016, section 6.1.
+
+    https://arxiv.org/abs/1606.05250
+    """
+    text = "".join(character for character in text.lower() if character not in string.punctuation)
+    return " ".join(re.sub(r"\b(a|an|the)\b", " ", text).split())
+
+
+def answer_scores(predicted: str, accepted: Sequence[str]) -> tuple[float, float]:
+    """Exact match and F1 over words with the nearest of the accepted answers, both 0 to 1."""
+    ours = plain_answer(predicted)
+    theirs = [plain_answer(answer) for answer in accepted]
+    return float(ours in theirs), max(_word_f1(ours.split(), other.split()) for other in theirs)
+
+
+def _word_f1(ours: list[str], theirs: list[str]) -> float:
+    if not ours or not theirs:
+        return float(ours == theirs)
+    return 2 * (Counter(ours) & Counter(theirs)).total() / (len(ours) + len(theirs))

@@ -1,22 +1,48 @@
-"""Golden vectors: what the unpatched checkpoint answers, one text at a time, without padding."""
+"""What the unpatched checkpoint answers, one text at a time, without padding."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from edge.bundle import GoldenCase
-from edge.checkpoint import Checkpoint
+from edge.checkpoint import Checkpoint, has_token_types, load_model, load_tokenizer
 from edge.engines.base import Array
 from edge.engines.pytorch import ModelSession
 from edge.errors import CheckpointError
+from edge.tasks import Outputs
+from edge.tokenization import Encoding, Tokenizer, describe
 
 # A text, or a pair of texts.
 Text = tuple[str, str | None]
 # A vocabulary of logits a token is large; a few texts prove as much as many.
 _FILL_MASK_TEXTS = 8
+
+
+class Reference:
+    """The checkpoint itself, run as `edge.engines.runner.Runner` runs an artifact.
+
+    model: as `load_model` gives it, where it is loaded already.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, model: Any = None) -> None:
+        text, info = describe(load_tokenizer(checkpoint), folder=checkpoint.path)
+        inputs = tuple(n for n in info.inputs if n != "token_type_ids")
+        if not has_token_types(checkpoint):
+            info = info.model_copy(update={"inputs": inputs})
+        self.tokenizer = Tokenizer.from_text(text, info)
+        self.task = checkpoint.task
+        self._session = ModelSession(
+            load_model(checkpoint) if model is None else model, checkpoint.task
+        )
+
+    def infer(self, encodings: Iterable[Encoding]) -> Iterator[Outputs]:
+        """Outputs of each encoding at its own length."""
+        for encoding in encodings:
+            inputs = self.tokenizer.pad([encoding], len(encoding))
+            yield self.task.trim(self._session.run(inputs), 0, len(encoding))
 
 
 def golden_cases(

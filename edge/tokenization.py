@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,16 +27,45 @@ class Encoding:
     """One text's tokens, unpadded.
 
     input_ids, token_type_ids: n ids. offsets: n (start, end) positions in the characters of the
-    text each token comes from. special: n flags, true for [CLS], [SEP] and the like.
+    text each token comes from. special: n flags, true for [CLS], [SEP] and the like. parts: n
+    times 0 for a text, 1 for its pair, None for a special token. words: n indices of the words
+    that tokens come from, None likewise.
     """
 
     input_ids: list[int]
     token_type_ids: list[int] | None = None
     offsets: list[tuple[int, int]] | None = None
     special: list[bool] | None = None
+    parts: list[int | None] | None = None
+    words: list[int | None] | None = None
 
     def __len__(self) -> int:
         return len(self.input_ids)
+
+    def windows(self, max_length: int, overlap: int) -> list[Encoding]:
+        """The encoding in pieces of at most `max_length` tokens, one of them if it fits.
+
+        Each holds all special tokens and the whole first part, cut to half of the room where it
+        is longer; the last part slides. overlap: how many of its tokens the next piece repeats,
+        at most half of a piece's.
+        """
+        if len(self) <= max_length or self.parts is None:
+            return [self]
+        last = max((part for part in self.parts if part is not None), default=0)
+        sliding = [i for i, part in enumerate(self.parts) if part == last]
+        special = self.parts.count(None)
+        kept = [i for i, part in enumerate(self.parts) if part is not None and part != last]
+        kept = kept[: max(0, max_length - special) // 2]
+        room = max(1, max_length - special - len(kept))
+        step = max(1, room - min(overlap, room // 2))
+        starts = range(0, max(1, len(sliding) - room + step), step)
+        fixed = {*kept, *(i for i, part in enumerate(self.parts) if part is None)}
+        return [self._take(sorted({*fixed, *sliding[i : i + room]})) for i in starts]
+
+    def _take(self, tokens: Sequence[int]) -> Encoding:
+        columns = (self.token_type_ids, self.offsets, self.special, self.parts, self.words)
+        taken: list[Any] = [c if c is None else [c[i] for i in tokens] for c in columns]
+        return Encoding([self.input_ids[i] for i in tokens], *taken)
 
 
 class Tokenizer:
@@ -72,16 +101,39 @@ class Tokenizer:
         """Encode texts or pairs, truncated to `max_length` tokens, the longer part first."""
         self._inner.enable_truncation(max_length, strategy="longest_first")
         inputs: list[Any] = list(texts) if pairs is None else list(zip(texts, pairs, strict=True))
-        typed = "token_type_ids" in self.info.inputs
+        return [self._encoding(found) for found in self._inner.encode_batch(inputs)]
+
+    def encode_whole(
+        self, texts: Sequence[str], pairs: Sequence[str] | None = None
+    ) -> list[Encoding]:
+        """Encode texts or pairs without a limit, for `Encoding.windows`."""
+        self._inner.no_truncation()
+        inputs: list[Any] = list(texts) if pairs is None else list(zip(texts, pairs, strict=True))
+        return [self._encoding(found) for found in self._inner.encode_batch(inputs)]
+
+    def encode_words(self, texts: Sequence[Sequence[str]]) -> list[Encoding]:
+        """Encode texts that come in words, without a limit, telling each token's word."""
+        self._inner.no_truncation()
+        # Byte-level vocabularies tell a word after a space from one at the start of a text.
+        before = json.loads(self._inner.to_str()).get("pre_tokenizer") or {}
+        steps = (before, *before.get("pretokenizers", ()))
+        bare = (s for s in steps if s["type"] == "ByteLevel" and not s.get("add_prefix_space"))
+        space = " " if any(bare) else ""
+        inputs = [[space * bool(i) + word for i, word in enumerate(words)] for words in texts]
         return [
-            Encoding(
-                input_ids=found.ids,
-                token_type_ids=found.type_ids if typed else None,
-                offsets=found.offsets,
-                special=[bool(flag) for flag in found.special_tokens_mask],
-            )
-            for found in self._inner.encode_batch(inputs)
+            replace(self._encoding(found), words=found.word_ids)
+            for found in self._inner.encode_batch(inputs, is_pretokenized=True)
         ]
+
+    def _encoding(self, found: tokenizers.Encoding) -> Encoding:
+        typed = "token_type_ids" in self.info.inputs
+        return Encoding(
+            input_ids=found.ids,
+            token_type_ids=found.type_ids if typed else None,
+            offsets=found.offsets,
+            special=[bool(flag) for flag in found.special_tokens_mask],
+            parts=found.sequence_ids,
+        )
 
     def pad(self, encodings: Sequence[Encoding], length: int) -> dict[str, Array]:
         """Model inputs, int32 of shape (batch, length), padded on the right.

@@ -9,7 +9,7 @@ import numpy as np
 
 from edge.bundle import Artifact, Bundle, GoldenCase, Manifest, Verification
 from edge.console import hush, step
-from edge.engines import get_engine
+from edge.engines import runtime_engine
 from edge.engines.base import Array, Engine
 from edge.engines.runner import Runner, bundle_tokenizer
 from edge.errors import EngineError, VerificationError
@@ -17,8 +17,6 @@ from edge.precision import Gate, Precision
 from edge.tasks import Outputs, Task
 from edge.tokenization import Encoding
 
-# Where an app's engine does not run, what may stand in for it.
-_STAND_INS = {"coreml": ("coreml", "mil-interpreter")}
 # Besides its own length, every so many-th case also runs at the artifact's longest.
 _PADDED_EVERY = 3
 
@@ -58,6 +56,12 @@ def verify_new(bundle: Bundle) -> Manifest:
     return bundle.manifest.model_copy(update={"artifacts": tuple(artifacts)})
 
 
+def check(bundle: Bundle, artifact: Artifact, cases: list[GoldenCase]) -> Verification:
+    """Run one artifact in its target's main runtime; a failure is returned, not raised."""
+    runtimes = artifact.target_runtimes[:1]
+    return _verified(bundle, artifact, runtimes, cases).verifications[0]
+
+
 def require_passed(artifact: Artifact) -> None:
     """Raise VerificationError unless the artifact passed in its target's main runtime."""
     result = artifact.verification
@@ -74,25 +78,15 @@ def _verified(
     """The artifact with one verification a runtime, the first of them the main one."""
     results = []
     for runtime in runtimes:
-        engine = _engine_for(runtime)
-        if isinstance(engine, Verification):
-            results.append(engine)
+        try:
+            engine = runtime_engine(runtime)
+        except EngineError as error:
+            missing = Verification(status="unavailable", engine=runtime, reason=str(error))
+            results.append(missing)
             continue
         with step(f"verify {artifact.name} in {engine.name}"):
             results.append(_compare(bundle, artifact, engine, cases))
     return artifact.model_copy(update={"verification": results[0], "verifications": tuple(results)})
-
-
-def _engine_for(runtime: str) -> Engine | Verification:
-    """The engine that stands for a runtime here, or the record that there is none."""
-    reasons = []
-    for name in _STAND_INS.get(runtime, (runtime,)):
-        engine = get_engine(name)
-        found = engine.availability()
-        if found.available:
-            return engine
-        reasons.append(f"{found.reason} ({found.remedy})")
-    return Verification(status="unavailable", engine=runtime, reason="; ".join(reasons))
 
 
 def _compare(

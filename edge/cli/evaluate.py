@@ -11,6 +11,7 @@ from edge.cli.options import (
     BundlePath,
     Formats,
     LabelColumn,
+    MaxSamples,
     PairColumn,
     Precisions,
     TextColumn,
@@ -25,14 +26,12 @@ from edge.cli.options import (
 def evaluate(
     bundle: BundlePath,
     data: Annotated[
-        str, typer.Option(help="TSV, CSV, JSON lines, Parquet, or datasets name, with labels.")
+        str, typer.Option(help="TSV, CSV, JSON, Parquet, CoNLL, text lines, or datasets name.")
     ],
     format: Formats = None,
     precision: Precisions = None,
     engine: Annotated[str | None, typer.Option(help="Run in this engine only.")] = None,
-    max_samples: Annotated[
-        int | None, typer.Option(min=1, help="Use only so many rows, from the start.")
-    ] = None,
+    max_samples: MaxSamples = None,
     text_column: TextColumn = None,
     pair_column: PairColumn = None,
     label_column: LabelColumn = None,
@@ -41,11 +40,12 @@ def evaluate(
 ) -> None:
     """Measure the accuracy of every artifact, from the bundle alone."""
     from edge.bundle import Bundle
-    from edge.data import read_table
+    from edge.engines.runner import bundle_task
     from edge.evaluate import evaluate as run_evaluate
 
     opened = Bundle.open(bundle)
-    table = read_table(data, columns=columns(text_column, pair_column, label_column))
+    task = bundle_task(opened)
+    table = task.read(data, columns=columns(text_column, pair_column, label_column))
     found = run_evaluate(
         opened,
         table.head(max_samples),

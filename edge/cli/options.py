@@ -33,6 +33,9 @@ SeqLengths = Annotated[
 TextColumn = Annotated[str | None, typer.Option(help="Column of the text, if not 'text'.")]
 PairColumn = Annotated[str | None, typer.Option(help="Column of the second text, if any.")]
 LabelColumn = Annotated[str | None, typer.Option(help="Column of the target, if not 'label'.")]
+MaxSamples = Annotated[
+    int | None, typer.Option(min=1, help="Use only so many rows, from the start.")
+]
 Threads = Annotated[int, typer.Option(min=1, help="Threads the engine may use.")]
 AllowPickle = Annotated[
     bool, typer.Option("--allow-pickle", help="Load pickled weights; they can run code.")

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from edge.cli.options import (
     AsJson,
     BundlePath,
     Formats,
+    LabelColumn,
+    MaxSamples,
+    PairColumn,
     Precisions,
+    TextColumn,
+    columns,
     number,
     print_json,
     print_table,
@@ -19,45 +26,84 @@ from edge.console import human_bytes, say
 
 if TYPE_CHECKING:
     from edge.bundle import Artifact
+    from edge.evaluate import Evaluation
 
 
 def verify(
-    bundle: BundlePath, format: Formats = None, precision: Precisions = None, json: AsJson = False
+    bundle: BundlePath,
+    format: Formats = None,
+    precision: Precisions = None,
+    eval: Annotated[
+        str | None, typer.Option(help="Data file for the task's metric of every artifact, too.")
+    ] = None,
+    max_samples: MaxSamples = None,
+    text_column: TextColumn = None,
+    pair_column: PairColumn = None,
+    label_column: LabelColumn = None,
+    json: AsJson = False,
 ) -> None:
     """Run every artifact in every engine it declares and compare it with the checkpoint."""
     from edge.bundle import Bundle
+    from edge.engines.runner import bundle_task, bundle_tokenizer
+    from edge.evaluate import evaluate
     from edge.verify import require_passed
     from edge.verify import verify as run_verify
 
-    artifacts = run_verify(
-        Bundle.open(bundle), formats=several(format), precisions=several(precision)
+    opened = Bundle.open(bundle)
+    read = columns(text_column, pair_column, label_column)
+    table = None
+    if eval:
+        task, tokenizer = bundle_task(opened), bundle_tokenizer(opened)
+        table = task.read(eval, columns=read).head(max_samples)
+        # Data of another task is better refused now than when every artifact has run.
+        task.examples(table, tokenizer, max_length=opened.manifest.max_length)
+    formats, precisions = several(format), several(precision)
+    artifacts = run_verify(opened, formats=formats, precisions=precisions)
+    passed = all(a.verification and a.verification.status == "passed" for a in artifacts)
+    # What does not run, or runs wrong, has no metric worth a look; the error below says so.
+    metrics = (
+        evaluate(opened, table, formats=formats, precisions=precisions)
+        if table is not None and passed
+        else []
     )
     if json:
-        print_json({"artifacts": [artifact.model_dump(mode="json") for artifact in artifacts]})
+        print_json({"artifacts": _records(artifacts, metrics)})
     else:
-        print_verifications(str(bundle), artifacts)
+        print_verifications(str(bundle), artifacts, metrics)
     for artifact in artifacts:
         require_passed(artifact)
 
 
-def print_verifications(title: str, artifacts: Sequence[Artifact]) -> None:
-    """One line for each artifact and engine."""
+def _records(artifacts: list[Artifact], metrics: list[Evaluation]) -> list[dict[str, Any]]:
+    """The artifacts as plain data, each with its metric where that was asked for."""
+    records = [artifact.model_dump(mode="json") for artifact in artifacts]
+    for record, metric in zip(records, metrics, strict=False):
+        record["evaluation"] = metric.model_dump(mode="json")
+    return records
+
+
+def print_verifications(
+    title: str, artifacts: Sequence[Artifact], metrics: Sequence[Evaluation] = ()
+) -> None:
+    """One line for each artifact and engine; the metric is on the line of the main engine."""
     header = ("format", "precision", "size", "engine", "status", "rel. error", "agreement", "runs")
-    rows = [
-        (
-            artifact.format,
-            artifact.precision,
-            human_bytes(artifact.bytes),
-            result.engine,
-            result.status,
-            number(result.max_relative_error, ".1e"),
-            number(result.label_agreement, ".3f"),
-            str(result.samples),
-        )
-        for artifact in artifacts
-        for result in artifact.verifications
-    ]
-    print_table(title, header, rows)
+    rows = []
+    for index, artifact in enumerate(artifacts):
+        for result in artifact.verifications:
+            row = (
+                artifact.format,
+                artifact.precision,
+                human_bytes(artifact.bytes),
+                result.engine,
+                result.status,
+                number(result.max_relative_error, ".1e"),
+                number(result.label_agreement, ".3f"),
+                str(result.samples),
+            )
+            main = result is artifact.verifications[0]
+            value = metrics[index].value if metrics and main else None
+            rows.append((*row, number(value)) if metrics else row)
+    print_table(title, (*header, metrics[0].metric) if metrics else header, rows)
     for artifact in artifacts:
         for result in artifact.verifications:
             if result.status != "passed":

@@ -10,18 +10,15 @@ from edge.errors import EngineError, unknown_name
 # name -> module and class, imported on use. For each format the first that is available here runs.
 ENGINES = {
     "onnxruntime": "edge.engines.onnxruntime:OnnxRuntime",
+    "onnx-reference": "edge.engines.onnx_reference:OnnxReference",
     "litert": "edge.engines.litert:LiteRT",
     "tflite-runtime": "edge.engines.tflite_runtime:TfliteRuntime",
     "coreml": "edge.engines.coreml:CoreML",
     "mil-interpreter": "edge.engines.coreml:MilInterpreter",
     "pytorch": "edge.engines.pytorch:PyTorch",
 }
-_BY_FORMAT = {
-    "onnx": ("onnxruntime",),
-    "tflite": ("litert", "tflite-runtime"),
-    "coreml": ("coreml", "mil-interpreter"),
-    "checkpoint": ("pytorch",),
-}
+# Where an app's engine does not run, what may stand in for it.
+_STAND_INS = {"coreml": ("coreml", "mil-interpreter")}
 
 
 def get_engine(name: str) -> Engine:
@@ -33,16 +30,19 @@ def get_engine(name: str) -> Engine:
     return engine
 
 
-def main_engine(format_name: str) -> Engine:
-    """The first engine available here for a format; raises EngineError, saying what to install."""
+def runtime_engine(*runtimes: str) -> Engine:
+    """What runs, or stands for, the first of these runtimes that can be had here.
+
+    Raises EngineError, saying what to install, when there is none.
+    """
     remedies = []
-    for name in _BY_FORMAT[format_name]:
+    for name in (name for runtime in runtimes for name in _STAND_INS.get(runtime, (runtime,))):
         engine = get_engine(name)
         found = engine.availability()
         if found.available:
             return engine
         remedies.append(f"{name}: {found.reason} ({found.remedy})")
-    raise EngineError(f"nothing here can run {format_name}: {'; '.join(remedies)}")
+    raise EngineError(f"nothing here can stand for {runtimes[0]}: {'; '.join(remedies)}")
 
 
 __all__ = [
@@ -52,5 +52,5 @@ __all__ = [
     "Engine",
     "Session",
     "get_engine",
-    "main_engine",
+    "runtime_engine",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from edge.bundle import Artifact, Bundle
-from edge.engines import get_engine, main_engine
+from edge.engines import get_engine, runtime_engine
 from edge.engines.base import Engine, Session
 from edge.errors import ConfigError
 from edge.tasks import Outputs, Task, get_task
@@ -34,7 +34,7 @@ def choose(
     """
     named = get_engine(engine) if engine else None
     chosen = [
-        (artifact, named or main_engine(artifact.format))
+        (artifact, named or runtime_engine(*artifact.target_runtimes))
         for artifact in bundle.select(formats, precisions)
         if named is None or artifact.format == named.format
     ]

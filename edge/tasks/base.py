@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from edge.data import Table
+from edge.data import TEXTS, Columns, Layout, Table, read_table
 from edge.errors import DataError
 from edge.tokenization import Encoding, Tokenizer
 
 Array = npt.NDArray[Any]
 # One sample's outputs by name, without batch dimension and without padding.
 Outputs = dict[str, Array]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What to run to learn how good a model is: the rows of a data file as a task runs them.
+
+    score: takes the outputs of `encodings` in their order, one by one, and returns the task's
+    metrics by name, the main one first; more is better for all of them.
+    """
+
+    encodings: list[Encoding]
+    score: Callable[[Iterable[Outputs]], dict[str, float]]
 
 
 class Task(ABC):
@@ -26,6 +40,8 @@ class Task(ABC):
     # Output name -> symbolic shape.
     outputs: ClassVar[dict[str, tuple[str | int, ...]]]
     takes_pairs: ClassVar[bool] = False
+    # The columns of its data files.
+    layout: ClassVar[Layout] = TEXTS
     activation: Literal["softmax", "sigmoid", "none"] = "none"
 
     def __init__(self, labels: tuple[str, ...] | None, problem_type: str | None) -> None:
@@ -56,16 +72,46 @@ class Task(ABC):
     def predict(self, outputs: Outputs, encoding: Encoding, tokenizer: Tokenizer) -> dict[str, Any]:
         """What a person wants to read, JSON-ready."""
 
+    def read(
+        self, source: str | Path, *, columns: Columns | None = None, targets: bool = True
+    ) -> Table:
+        """A data file of this task; raises DataError for another's. See `edge.data.read_table`."""
+        return read_table(source, columns=columns, targets=targets, layout=self.layout)
+
+    @abstractmethod
+    def examples(self, table: Table, tokenizer: Tokenizer, *, max_length: int) -> Examples:
+        """The rows as runs of at most `max_length` tokens, and the score of their outputs.
+
+        Raises DataError when the table does not fit the task or its labels.
+        """
+
     def targets(self, table: Table) -> Array:
-        """The targets of a data file in the metric's form; raises DataError if they do not fit."""
-        raise DataError(
-            f"{table.source}: evaluating {self.name} on a data file of texts and labels is not "
-            "possible: its targets are not one value a row"
-        )
+        """One target a row in the metric's form; raises DataError if they do not fit."""
+        raise DataError(f"{table.source}: {self.name} has no single target a row to train on")
 
     def metric(self, outputs: Sequence[Outputs], targets: Array) -> tuple[str, float]:
         """Name and value of the task's metric over all samples."""
         raise NotImplementedError  # unreachable: targets() refuses first
+
+    def unfit(self, table: Table, problem: str) -> DataError:
+        """The error for a table that another task may read, but not this one."""
+        return DataError(f"{table.source}: {problem}; {self.layout.expects}")
+
+
+def in_pieces(
+    encodings: Iterable[Encoding], max_length: int, overlap: float
+) -> tuple[list[Encoding], list[int]]:
+    """Encodings cut to `max_length` tokens, and the row that each piece is from.
+
+    overlap: the share of a piece that the next one repeats.
+    """
+    pieces: list[Encoding] = []
+    rows: list[int] = []
+    for row, encoding in enumerate(encodings):
+        own = encoding.windows(max_length, int(max_length * overlap))
+        pieces += own
+        rows += [row] * len(own)
+    return pieces, rows
 
 
 def softmax(logits: Array) -> Array:
@@ -115,6 +161,17 @@ def _by_name(values: list[str], names: dict[str, int], table: Table) -> Array:
         f"{table.source}: classes {', '.join(table.target_names or ())} do not match the "
         f"checkpoint's labels {', '.join(names)}"
     )
+
+
+def numbers(table: Table) -> Array:
+    """Targets as finite numbers; raises DataError for anything else."""
+    try:
+        values = np.asarray([float(value) for value in table.targets or []], np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{table.source}: a regression target must be a number ({error})") from None
+    if not np.isfinite(values).all():
+        raise DataError(f"{table.source}: a regression target is not finite")
+    return values
 
 
 def _is_integer(value: Any) -> bool:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from edge.tasks.base import Array, Outputs, Task, softmax
+from edge.data import Layout, Table
+from edge.tasks.base import Array, Examples, Outputs, Task, softmax
 from edge.tokenization import Encoding, Tokenizer
 
 _TOP = 5
+# Devlin et al. 2019, section 3.1; all of them become the mask token, and always the same ones.
+_MASKED_SHARE = 0.15
+_SEED = 0
 
 
 class FillMask(Task):
@@ -19,6 +25,9 @@ class FillMask(Task):
     auto_class = "AutoModelForMaskedLM"
     outputs = {"logits": ("batch", "sequence", "vocabulary")}
     activation = "softmax"
+    layout = Layout(
+        target=(), expects="fill-mask needs a text in each row, or a .txt file of lines"
+    )
 
     def answer(self, outputs: Outputs, encoding: Encoding) -> Array | None:
         answer: Array = outputs["logits"].argmax(-1)
@@ -33,3 +42,40 @@ class FillMask(Task):
             choices = [{"token": tokenizer.token(int(i)), "score": float(chances[i])} for i in best]
             found.append({"position": int(position), "choices": choices})
         return {"masks": found}
+
+    def examples(self, table: Table, tokenizer: Tokenizer, *, max_length: int) -> Examples:
+        """15% of each text's tokens are masked, the same ones in every run, and guessed."""
+        mask = tokenizer.info.mask_token_id
+        if mask is None:
+            raise self.unfit(table, "the tokenizer has no mask token")
+        encodings: list[Encoding] = []
+        hidden: list[tuple[Array, Array]] = []
+        for row, encoding in enumerate(tokenizer.encode(table.texts, max_length=max_length)):
+            ids = np.asarray(encoding.input_ids)
+            real = np.flatnonzero(~np.asarray(encoding.special, bool))
+            if not len(real):
+                continue
+            count = max(1, round(_MASKED_SHARE * len(real)))
+            source = np.random.default_rng((_SEED, row))
+            chosen = np.sort(source.choice(real, count, replace=False))
+            hidden.append((chosen, ids[chosen]))
+            ids[chosen] = mask
+            encodings.append(replace(encoding, input_ids=ids.tolist()))
+        if not encodings:
+            raise self.unfit(table, "every text is empty")
+        return Examples(encodings, lambda outputs: _scores(outputs, hidden))
+
+
+def _scores(outputs: Iterable[Outputs], hidden: list[tuple[Array, Array]]) -> dict[str, float]:
+    """Share of masked tokens guessed, and the mean natural logarithm of their probabilities."""
+    right, logarithms = [], []
+    for output, (positions, ids) in zip(outputs, hidden, strict=True):
+        logits = output["logits"][positions].astype(np.float64)
+        top = logits.max(-1)
+        chosen = logits[np.arange(len(ids)), ids]
+        right.append(logits.argmax(-1) == ids)
+        logarithms.append(chosen - top - np.log(np.exp(logits - top[:, None]).sum(-1)))
+    return {
+        "masked_accuracy": float(np.mean(np.concatenate(right))),
+        "log_likelihood": float(np.mean(np.concatenate(logarithms))),
+    }

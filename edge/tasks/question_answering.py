@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
-from edge.tasks.base import Array, Outputs, Task
+from edge.data import Layout, Table
+from edge.metrics import answer_scores
+from edge.tasks.base import Array, Examples, Outputs, Task, in_pieces
 from edge.tokenization import Encoding, Tokenizer
 
 _MAX_ANSWER_TOKENS = 30
+# A context that is too long runs in pieces that share a third: 128 of 384, as is usual for SQuAD.
+_OVERLAP = 1 / 3
 
 
 class QuestionAnswering(Task):
@@ -19,6 +24,13 @@ class QuestionAnswering(Task):
     auto_class = "AutoModelForQuestionAnswering"
     outputs = {"start_logits": ("batch", "sequence"), "end_logits": ("batch", "sequence")}
     takes_pairs = True
+    layout = Layout(
+        text=("question",),
+        pair=("context",),
+        target=("answers", "answer"),
+        pair_needed=True,
+        expects="question-answering needs columns question, context and answers, or SQuAD's JSON",
+    )
 
     def answer(self, outputs: Outputs, encoding: Encoding) -> Array | None:
         return np.asarray([outputs["start_logits"].argmax(), outputs["end_logits"].argmax()])
@@ -30,13 +42,50 @@ class QuestionAnswering(Task):
             span["start"], span["end"] = encoding.offsets[start][0], encoding.offsets[end][1]
         return span
 
+    def examples(self, table: Table, tokenizer: Tokenizer, *, max_length: int) -> Examples:
+        """The answer is the best span over all pieces of a context."""
+        contexts = table.pairs
+        if contexts is None or table.targets is None:
+            raise self.unfit(table, "there are no contexts with answers")
+        accepted = self._accepted(table)
+        whole = tokenizer.encode_whole(table.texts, contexts)
+        encodings, rows = in_pieces(whole, max_length, _OVERLAP)
+
+        def score(outputs: Iterable[Outputs]) -> dict[str, float]:
+            best = [(-np.inf, "")] * len(table)
+            for row, encoding, output in zip(rows, encodings, outputs, strict=True):
+                found = self.predict(output, encoding, tokenizer)
+                if found["score"] > best[row][0]:
+                    answer = contexts[row][found["start"] : found["end"]]
+                    best[row] = (found["score"], answer)
+            pairs = zip(best, accepted, strict=True)
+            exact, f1 = np.mean([answer_scores(answer, a) for (_, answer), a in pairs], axis=0)
+            return {"f1": float(f1), "exact_match": float(exact)}
+
+        return Examples(encodings, score)
+
+    def _accepted(self, table: Table) -> list[list[str]]:
+        """The answers of each row, at least one."""
+        found = []
+        for number, value in enumerate(table.targets or (), start=1):
+            if isinstance(value, dict):
+                value = value.get("text")
+            several = [value] if isinstance(value, str) else value
+            if not isinstance(several, list):
+                raise self.unfit(table, f"row {number} has {str(value)[:40]!r} for its answers")
+            answers: list[Any] = [a.get("text") if isinstance(a, dict) else a for a in several]
+            if not answers:
+                raise self.unfit(table, f"row {number} has no answer, which only SQuAD 2 allows")
+            if not all(isinstance(answer, str) for answer in answers):
+                raise self.unfit(table, f"row {number} has an answer that is not text")
+            found.append(answers)
+        return found
+
 
 def best_span(start: Array, end: Array, encoding: Encoding) -> tuple[int, int, float]:
     """The span in the second part with the highest start + end logit, at most 30 tokens long."""
-    types = encoding.token_type_ids or [1] * len(encoding)
-    special = encoding.special or [False] * len(encoding)
-    inside = [bool(t) and not s for t, s in zip(types, special, strict=True)]
-    allowed = np.asarray(inside[: len(start)])
+    parts: Sequence[int | None] | None = encoding.parts or encoding.token_type_ids
+    allowed = np.asarray([part == 1 for part in parts or [1] * len(encoding)])[: len(start)]
     if not allowed.any():
         return 0, 0, float(start[0] + end[0])
     pairs = start[:, None] + end[None, :]

@@ -7,14 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from edge.data import Table
-from edge.errors import DataError
+from edge.data import Layout, Table
 from edge.metrics import accuracy, micro_f1, pearson
 from edge.tasks.base import (
     Array,
+    Examples,
     Outputs,
     Task,
     label_indices,
+    numbers,
     softmax,
     stable_sigmoid,
 )
@@ -32,6 +33,7 @@ class TextClassification(Task):
     auto_class = "AutoModelForSequenceClassification"
     outputs = {"logits": ("batch", "labels")}
     takes_pairs = True
+    layout = Layout(expects="text-classification needs a text, or two, and a label in each row")
 
     def __init__(self, labels: tuple[str, ...] | None, problem_type: str | None) -> None:
         default = REGRESSION if labels is not None and len(labels) == 1 else SINGLE_LABEL
@@ -60,9 +62,16 @@ class TextClassification(Task):
         best = max(scores, key=lambda name: scores[name])
         return {"label": best, "score": scores[best], "scores": scores}
 
+    def examples(self, table: Table, tokenizer: Tokenizer, *, max_length: int) -> Examples:
+        if table.targets is None:
+            raise self.unfit(table, "there are no labels")
+        targets = self.targets(table)
+        encodings = tokenizer.encode(table.texts, table.pairs, max_length=max_length)
+        return Examples(encodings, lambda outputs: dict([self.metric(list(outputs), targets)]))
+
     def targets(self, table: Table) -> Array:
         if self.problem_type == REGRESSION:
-            return _numbers(table)
+            return numbers(table)
         count = len(self.labels or ())
         if self.problem_type == MULTI_LABEL:
             return _label_sets(table, self.labels or ())
@@ -75,16 +84,6 @@ class TextClassification(Task):
         if self.problem_type == MULTI_LABEL:
             return "micro_f1", micro_f1((logits > 0).astype(np.int64), targets)
         return "accuracy", accuracy(logits.argmax(-1), targets)
-
-
-def _numbers(table: Table) -> Array:
-    try:
-        values = np.asarray([float(value) for value in table.targets or []], np.float64)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{table.source}: a regression target must be a number ({error})") from None
-    if not np.isfinite(values).all():
-        raise DataError(f"{table.source}: a regression target is not finite")
-    return values
 
 
 def _label_sets(table: Table, labels: tuple[str, ...]) -> Array:

@@ -9,7 +9,7 @@ import pytest
 
 from edge.data import Columns, read_table
 from edge.errors import DataError
-from edge.tasks import get_task
+from edge.tasks import TASKS, get_task
 
 
 def write(folder: Path, name: str, text: str) -> Path:
@@ -156,3 +156,177 @@ def test_label_sets_are_lists_or_comma_separated(tmp_path: Path) -> None:
         tmp_path, "a.jsonl", '{"text": "x", "labels": ["a", "c"]}\n{"text": "y", "labels": "b"}\n'
     )
     assert task.targets(read_table(path)).tolist() == [[1, 0, 1], [0, 1, 0]]
+
+
+def test_squad_s_json_gives_a_row_a_question(tmp_path: Path) -> None:
+    answer = {"answer_start": 0, "text": "Ada"}
+    asked = [{"id": name, "question": f"{name}?", "answers": [answer]} for name in ("q1", "q2")]
+    document = {
+        "version": "1.1",
+        "data": [{"title": "t", "paragraphs": [{"context": "Ada wrote.", "qas": asked}] * 2}],
+    }
+    path = write(tmp_path, "a.json", json.dumps(document, indent=1))
+    table = get_task("question-answering").read(path)
+    assert table.texts == ["q1?", "q2?"] * 2
+    assert table.pairs == ["Ada wrote."] * 4
+    assert table.targets == [[answer]] * 4
+    del asked[1]["answers"]
+    with pytest.raises(DataError, match="not SQuAD's JSON: .* without 'answers'"):
+        get_task("question-answering").read(write(tmp_path, "b.json", json.dumps(document)))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "-DOCSTART- -X- O O\n\nEU NNP B-NP B-ORG\nrejects VBZ B-VP O\n\n\nPeter NNP B-NP B-PER",
+        "EU\tB-ORG\r\nrejects\tO\r\n\r\nPeter\tB-PER\r\n",
+        "EU  B-ORG\nrejects  O\n \nPeter  B-PER\n",
+    ],
+)
+def test_conll_columns_give_a_row_a_sentence(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "a.conll"
+    path.write_bytes(text.encode())
+    table = get_task("token-classification", labels=("O",)).read(path)
+    assert table.words == [["EU", "rejects"], ["Peter"]]
+    assert table.targets == [["B-ORG", "O"], ["B-PER"]]
+    assert table.texts == ["EU rejects", "Peter"]
+    assert table.take([1]).words == [["Peter"]]
+
+
+def test_a_conll_token_may_hold_a_space_of_another_kind(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.conll", "10\u00a0000 B-N\nkm\u2028 O\n")
+    assert get_task("token-classification").read(path).words == [["10\u00a0000", "km\u2028"]]
+
+
+def test_conll_lines_must_have_equal_columns(tmp_path: Path) -> None:
+    task = get_task("token-classification")
+    path = write(tmp_path, "a.conll", "EU NNP B-ORG\nrejects O\n")
+    with pytest.raises(DataError, match="line 2: 2 columns where the lines above have 3"):
+        task.read(path)
+    with pytest.raises(DataError, match="line 1: 1 columns where a token and its tag go"):
+        task.read(write(tmp_path, "b.conll", "EU\n"))
+
+
+def test_text_lines_are_texts(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.txt", "one line\n\n  \nanother, with\ttab\n")
+    assert get_task("fill-mask").read(path).texts == ["one line", "another, with\ttab"]
+    assert read_table(path, targets=False).texts == ["one line", "another, with\ttab"]
+
+
+def test_lists_of_words_and_tags_are_read_alike(tmp_path: Path) -> None:
+    import datasets
+
+    names = ["O", "B-PER"]
+    rows = {"tokens": [["Ada", "wrote"], ["no"]], "ner_tags": [[1, 0], [0]]}
+    feature = datasets.Features(
+        {
+            "tokens": datasets.List(datasets.Value("string")),
+            "ner_tags": datasets.List(datasets.ClassLabel(names=names)),
+        }
+    )
+    data = datasets.Dataset.from_dict(rows, features=feature)
+    data.to_parquet(tmp_path / "a.parquet")
+    data.save_to_disk(str(tmp_path / "saved"))
+    lines = [json.dumps({"tokens": w, "ner_tags": t}) for w, t in zip(*rows.values(), strict=True)]
+    write(tmp_path, "a.jsonl", "\n".join(lines))
+    task = get_task("token-classification", labels=tuple(names))
+    for name in ("a.parquet", "saved", "a.jsonl"):
+        table = task.read(tmp_path / name)
+        assert (table.words, table.targets) == (rows["tokens"], rows["ner_tags"]), name
+        assert table.target_names == (("O", "B-PER") if name == "saved" else None)
+
+
+CLASSES = "text\tlabel\na film\tgood\n"
+QUESTION = '{"question": "who?", "context": "Ada.", "answers": {"text": ["Ada"]}}\n'
+
+
+@pytest.mark.parametrize(
+    ("task", "name", "content", "message"),
+    [
+        (
+            "text-classification",
+            "a.jsonl",
+            QUESTION,
+            "has no column 'text or sentence1': name it with --text-column; it has question, "
+            "context, answers; text-classification needs a text, or two, and a label in each row",
+        ),
+        (
+            "text-classification",
+            "a.txt",
+            "one line\n",
+            "has no column 'label or score': name it with --label-column; it has text; text-class",
+        ),
+        (
+            "token-classification",
+            "a.tsv",
+            CLASSES,
+            "has no column 'tokens or words': name it with --text-column; it has text, label; "
+            "token-classification needs columns tokens and tags",
+        ),
+        (
+            "token-classification",
+            "a.tsv",
+            "tokens\ttags\na film\tO O\n",
+            "column 'tokens' must hold lists of words, row 1 has 'a film'",
+        ),
+        (
+            "question-answering",
+            "a.tsv",
+            CLASSES,
+            "has no column 'question': name it with --text-column; it has text, label; "
+            "question-answering needs columns question, context and answers",
+        ),
+        (
+            "question-answering",
+            "a.tsv",
+            "question\tanswers\nwho?\tAda\n",
+            "has no column 'context': name it with --pair-column; it has question, answers",
+        ),
+        ("fill-mask", "a.conll", "EU B-ORG\n", "it has tokens, tags; fill-mask needs a text in"),
+        (
+            "feature-extraction",
+            "a.tsv",
+            CLASSES,
+            "has no column 'sentence2 or text_pair': name it with --pair-column; it has text, "
+            "label; feature-extraction needs two texts and their similarity",
+        ),
+    ],
+)
+def test_another_task_s_file_is_refused(
+    tmp_path: Path, task: str, name: str, content: str, message: str
+) -> None:
+    path = write(tmp_path, name, content)
+    with pytest.raises(DataError) as caught:
+        get_task(task, labels=("O", "B-PER")).read(path)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_without_targets_any_file_of_texts_will_do(tmp_path: Path, task: str) -> None:
+    path = write(tmp_path, "a.tsv", "text\na film\n")
+    assert get_task(task).read(path, targets=False).texts == ["a film"]
+
+
+@pytest.mark.parametrize(
+    ("task", "file", "rows"),
+    [
+        ("token-classification", "conll2003/dev.conll", 3250),
+        ("question-answering", "squad/dev.json", 10570),
+        ("feature-extraction", "stsb/dev.tsv", 1500),
+        ("fill-mask", "wiki_text/dev.txt", 2067),
+    ],
+)
+def test_real_files_are_read_whole(shared: Path, task: str, file: str, rows: int) -> None:
+    path = shared / "data" / file
+    if not path.is_file():
+        pytest.skip(f"no real data here: {path} does not exist")
+    table = get_task(task).read(path)
+    assert len(table) == rows
+    if table.words is not None:
+        assert sum(map(len, table.words)) == 51362
+        assert table.targets is not None
+        assert {tag for tags in table.targets for tag in tags} == {
+            "O",
+            *(f"{prefix}-{kind}" for prefix in "BI" for kind in ("PER", "ORG", "LOC", "MISC")),
+        }

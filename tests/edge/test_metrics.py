@@ -24,3 +24,55 @@ def test_correlations_equal_scipy() -> None:
     assert metrics.pearson(a, b) == pytest.approx(stats.pearsonr(a, b)[0])
     assert metrics.spearman(a, b) == pytest.approx(stats.spearmanr(a, b)[0])
     assert metrics.pearson(np.ones(5), b[:5]) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("tags", "expected"),
+    [
+        ("O B-PER I-PER O", {("PER", 1, 3)}),
+        # IOB1: B- only parts neighbours of one kind.
+        ("I-PER I-PER B-PER O I-LOC", {("PER", 0, 2), ("PER", 2, 3), ("LOC", 4, 5)}),
+        ("B-PER B-PER I-LOC", {("PER", 0, 1), ("PER", 1, 2), ("LOC", 2, 3)}),
+        ("B-PER E-PER S-PER I-PER", {("PER", 0, 2), ("PER", 2, 3), ("PER", 3, 4)}),
+        ("U-LOC B-LOC L-LOC", {("LOC", 0, 1), ("LOC", 1, 3)}),
+        ("PER PER O LOC", {("PER", 0, 2), ("LOC", 3, 4)}),
+        ("B-MISC-2 I-MISC-2", {("MISC-2", 0, 2)}),
+        ("O O", set()),
+        ("", set()),
+    ],
+)
+def test_entities_by_hand(tags: str, expected: set[metrics.Entity]) -> None:
+    assert metrics.entities(tags.split()) == expected
+
+
+def test_entity_f1_by_hand() -> None:
+    target = [["O", "O", "O", "B-MISC", "I-MISC", "I-MISC", "O"], ["B-PER", "I-PER", "O"]]
+    predicted = [["O", "O", "B-MISC", "I-MISC", "I-MISC", "I-MISC", "O"], ["B-PER", "I-PER", "O"]]
+    # An entity that starts a word early is wrong as a whole.
+    assert metrics.entity_f1(predicted, target) == (0.5, 0.5, 0.5)
+    # One right, one too many, one missed of two: precision 1/2, recall 1/2.
+    assert metrics.entity_f1([["B-A", "O", "B-B"]], [["B-A", "B-B", "O"]]) == (0.5, 0.5, 0.5)
+    f1, precision, recall = metrics.entity_f1([["B-A", "B-A"]], [["B-A", "O"]])
+    assert (f1, precision, recall) == pytest.approx((2 / 3, 0.5, 1.0))
+    assert metrics.entity_f1([["O"]], [["B-A"]]) == (0.0, 0.0, 0.0)
+    # The same span in another sentence is not the same entity.
+    assert metrics.entity_f1([["B-A"], ["O"]], [["O"], ["B-A"]])[0] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("predicted", "accepted", "exact", "f1"),
+    [
+        ("The Denver Broncos!", ["denver broncos"], 1.0, 1.0),
+        ("in the city of Paris", ["Paris"], 0.0, 0.4),
+        ("in the city of Paris", ["London", "city of Paris"], 0.0, 6 / 7),
+        ("Rome", ["Paris"], 0.0, 0.0),
+        ("", ["Paris"], 0.0, 0.0),
+        ("well-known", ["wellknown"], 1.0, 1.0),
+        ("a a b", ["b b"], 0.0, 2 / 3),
+        ("another thing", ["other thing"], 0.0, 0.5),
+    ],
+)
+def test_answers_are_scored_as_squad_does(
+    predicted: str, accepted: list[str], exact: float, f1: float
+) -> None:
+    assert metrics.answer_scores(predicted, accepted) == pytest.approx((exact, f1))
