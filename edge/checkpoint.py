@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edge.errors import CheckpointError, unknown_name
+from edge.bundle import Embedding
+from edge.embedding import (
+    MODULES_FILE,
+    Pooling,
+    SentenceHead,
+    encoder_folder,
+    read_head,
+    sentence_encoder,
+)
+from edge.errors import CheckpointError, ConfigError, unknown_name
+from edge.models import MODELS, register
 from edge.storage import sha256
 from edge.tasks import TASKS, Task, get_task
 
@@ -36,7 +47,8 @@ _TASK_BY_ENDING = {
 class Checkpoint:
     """A checked checkpoint folder.
 
-    source: what the user called it. config: the Transformers configuration.
+    source: what the user called it. config: the Transformers configuration. head: what makes the
+    encoder's states one vector, for feature-extraction.
     """
 
     source: str
@@ -45,6 +57,14 @@ class Checkpoint:
     task: Task
     allow_pickle: bool = False
     trust_remote_code: bool = False
+    head: SentenceHead | None = None
+
+    @property
+    def embedding(self) -> Embedding | None:
+        """What a bundle says about how a text's vector is made."""
+        if self.head is None:
+            return None
+        return Embedding(pooling=self.head.pooling, normalized=self.head.normalize)
 
     @property
     def labels(self) -> tuple[str, ...] | None:
@@ -56,7 +76,12 @@ class Checkpoint:
         found = sorted(self.path.glob("*.safetensors")) or sorted(
             self.path.glob("pytorch_model*.bin")
         )
-        return sha256(found[0]) if len(found) == 1 else sha256(self.path)
+        own = sha256(found[0]) if len(found) == 1 else sha256(self.path)
+        projections = self.head.projections if self.head else ()
+        if not projections:
+            return own
+        digests = [own, *(sha256(projection.folder) for projection in projections)]
+        return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def open_checkpoint(
@@ -65,17 +90,26 @@ def open_checkpoint(
     task: str | None = None,
     allow_pickle: bool = False,
     trust_remote_code: bool = False,
+    pooling: Pooling | None = None,
+    normalize: bool | None = None,
 ) -> Checkpoint:
     """Find a checkpoint and check everything that can be checked without loading its weights.
 
-    task: Transformers' name; by default what the architecture says it was trained for.
+    task: Transformers' name; by default what the architecture says it was trained for. pooling,
+    normalize: how feature-extraction makes one vector of a text; by default what the folder's
+    sentence-transformers files say, or else the plain mean.
     Raises CheckpointError when it is missing, has no tokenizer, an unknown architecture, damaged
-    weights, or pickled weights only without `allow_pickle`; ConfigError for an unknown task.
+    weights, or pickled weights only without `allow_pickle`; ConfigError for an unknown task, or
+    one that has no vectors to pool.
     """
     if task is not None and task not in TASKS:
         raise unknown_name("task", task, TASKS)
-    path = _locate(str(source), allow_pickle=allow_pickle)
+    root = _locate(str(source), allow_pickle=allow_pickle)
+    path = encoder_folder(root)
+    if task is None and (root / MODULES_FILE).is_file():
+        task = "feature-extraction"
     values = _read_config(path)
+    register(str(values["model_type"]))
     if not trust_remote_code:
         _check_architecture(path, values)
     _check_weights(path, allow_pickle=allow_pickle)
@@ -85,19 +119,29 @@ def open_checkpoint(
             "tokenizer.save_pretrained()"
         )
     config = _load_config(path, trust_remote_code=trust_remote_code)
+    found = _task_of(source, config, task)
+    embeds = found.name == "feature-extraction"
+    if not embeds and (pooling, normalize) != (None, None):
+        raise ConfigError(
+            f"{source} does {found.name}: pooling and normalisation are for --task "
+            "feature-extraction"
+        )
     return Checkpoint(
         source=str(source),
         path=path,
         config=config,
-        task=_task_of(source, config, task),
+        task=found,
         allow_pickle=allow_pickle,
         trust_remote_code=trust_remote_code,
+        head=read_head(root).changed(pooling, normalize) if embeds else None,
     )
 
 
 def load_model(checkpoint: Checkpoint, *, attention: str = "sdpa") -> Any:
     """The checkpoint's model with its task's head, float32, in eval mode.
 
+    For feature-extraction, the head is what makes the states one vector: the model answers
+    {"sentence_embedding": (batch, size)}.
     attention: Transformers' `attn_implementation`; models without SDPA fall back to eager.
     Raises CheckpointError when weights are missing for the task, damaged, or not finite.
     """
@@ -128,6 +172,8 @@ def load_model(checkpoint: Checkpoint, *, attention: str = "sdpa") -> Any:
         reason = " ".join(str(error).split())[:300]
         raise CheckpointError(f"{checkpoint.source} cannot be loaded: {reason}") from error
     _check_loaded(checkpoint, model, info)
+    if checkpoint.head is not None:
+        model = sentence_encoder(model, checkpoint.head, allow_pickle=checkpoint.allow_pickle)
     return model.eval()
 
 
@@ -136,7 +182,7 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
     import transformers
 
     try:
-        return transformers.AutoTokenizer.from_pretrained(
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
             checkpoint.path,
             trust_remote_code=checkpoint.trust_remote_code,
             local_files_only=True,
@@ -146,6 +192,19 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
         raise CheckpointError(
             f"{checkpoint.source} has a tokenizer that cannot be loaded: {reason}"
         ) from error
+    if checkpoint.head is not None and checkpoint.head.lowercase:
+        _lower(tokenizer)
+    return tokenizer
+
+
+def _lower(tokenizer: Any) -> None:
+    """Let a fast tokenizer lower-case its texts first, as sentence-transformers would do."""
+    from tokenizers import normalizers
+
+    inner = getattr(tokenizer, "backend_tokenizer", None)
+    if inner is not None:
+        steps = [normalizers.Lowercase(), *([inner.normalizer] if inner.normalizer else [])]
+        inner.normalizer = normalizers.Sequence(steps)
 
 
 def max_length(checkpoint: Checkpoint, tokenizer: Any) -> int:
@@ -156,7 +215,13 @@ def max_length(checkpoint: Checkpoint, tokenizer: Any) -> int:
     elif checkpoint.config.model_type in {"roberta", "xlm-roberta", "camembert", "mpnet"}:
         # These count positions from the padding index + 1.
         positions -= (checkpoint.config.pad_token_id or 0) + 1
-    return int(min(positions, tokenizer.model_max_length))
+    limit = checkpoint.head.max_length if checkpoint.head else None
+    return int(min(positions, tokenizer.model_max_length, limit or positions))
+
+
+def has_token_types(checkpoint: Checkpoint) -> bool:
+    """Whether the model tells a text from its pair; some tokenizers offer it without need."""
+    return bool(getattr(checkpoint.config, "type_vocab_size", 0))
 
 
 def count_parameters(model: Any) -> int:
@@ -205,10 +270,10 @@ def _check_architecture(path: Path, values: dict[str, Any]) -> None:
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
     name = str(values["model_type"])
-    if name not in CONFIG_MAPPING_NAMES:
+    if name not in CONFIG_MAPPING_NAMES and name not in MODELS:
         from edge.errors import nearest
 
-        guess = nearest(name, CONFIG_MAPPING_NAMES)
+        guess = nearest(name, [*CONFIG_MAPPING_NAMES, *MODELS])
         hint = f", did you mean '{guess}'?" if guess else ""
         raise CheckpointError(f"{path}/config.json: unknown architecture '{name}'{hint}")
     if values.get("is_encoder_decoder") or values.get("is_decoder"):

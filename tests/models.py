@@ -75,10 +75,11 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
         "norm_rel_ebd": "layer_norm",
         "share_att_key": True,
     },
+    "bilstm": {"embedding_size": 32, "lstm_size": 32, "classifier_size": 32},
 }
 _WITHOUT_TOKEN_TYPES = (
     *("distilbert", "roberta", "xlm-roberta", "camembert"),
-    *("mpnet", "modernbert"),
+    *("mpnet", "modernbert", "bilstm"),
 )
 
 
@@ -100,9 +101,11 @@ def tiny_checkpoint(
     import torch
     import transformers
 
+    from edge.models import register
     from edge.tasks import TASKS, get_task
 
     assert task in TASKS
+    register(architecture)
     named = {
         "id2label": dict(enumerate(labels)),
         "label2id": {name: index for index, name in enumerate(labels)},

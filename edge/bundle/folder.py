@@ -51,7 +51,11 @@ class Bundle:
     def file(self, name: str) -> Path:
         """The path of a file named in the manifest; raises BundleError if outside or missing."""
         root = self.path.resolve()
-        candidate = (root / name).resolve()
+        try:
+            candidate = (root / name).resolve()
+            candidate.exists()
+        except (OSError, ValueError) as error:
+            raise BundleError(f"{self.path}: {name!r} is no file name ({error})") from None
         if candidate == root or not candidate.is_relative_to(root):
             raise BundleError(f"{self.path}: the manifest points outside the bundle: '{name}'")
         if not candidate.exists():

@@ -164,12 +164,23 @@ class Tool(Config):
     version: str
 
 
+class Embedding(Config):
+    """How a text's vector is made, all of it inside the model file.
+
+    pooling: "mean" over real tokens, or "cls", the first token. normalized: it has length 1.
+    """
+
+    pooling: Literal["mean", "cls"]
+    normalized: bool
+
+
 class Manifest(Config):
     """The whole of `edge.json`.
 
     task: Transformers' own name. problem_type: Transformers' own, for text-classification.
     activation: what turns logits into probabilities ("softmax", "sigmoid" or "none").
     max_length: the longest input in tokens; longer texts are truncated.
+    embedding: for feature-extraction.
     """
 
     schema_version: Literal["1"] = SCHEMA_VERSION
@@ -180,6 +191,7 @@ class Manifest(Config):
     source: Source
     tokenizer: TokenizerInfo
     max_length: int
+    embedding: Embedding | None = None
     golden: Golden
     artifacts: tuple[Artifact, ...]
     tool: Tool
