@@ -11,6 +11,7 @@ from typing_extensions import Self
 
 from edge.config import Config
 from edge.data import Columns
+from edge.embedding import Pooling
 from edge.errors import ConfigError
 from edge.formats import FORMATS, Format, Target, parse_format, parse_target
 from edge.precision import Precision, parse_precision
@@ -34,6 +35,7 @@ class ConvertConfig(Config):
     are refused, except that the default is shortened to fit.
     golden_texts: how many of the built-in texts become golden vectors; all by default.
     samples: a data file whose first `sample_count` texts join the golden vectors.
+    pooling, normalize: of sentence embeddings, where not what the checkpoint says.
     calibration: a data file with texts like those the app will see, for int8-static, and with
     labels for `max_drop`; its first `calibration_count` rows are used.
     max_drop: how much of the task's metric an artifact may lose on `calibration`; layers stay wider
@@ -55,6 +57,8 @@ class ConvertConfig(Config):
     calibration: str | None = None
     calibration_count: int = Field(default=256, ge=1)
     max_drop: float | None = Field(default=None, ge=0, le=1)
+    pooling: Pooling | None = None
+    normalize: bool | None = None
     columns: Columns = Columns()
     allow_pickle: bool = False
     trust_remote_code: bool = False

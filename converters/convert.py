@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import datetime
-import importlib
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from converters.base import (
-    Converter,
-    Plan,
-    Request,
-    artifact_path,
-    describe,
-)
+from converters.base import Plan
+from converters.calibration import Calibration, model_inputs, read_calibration
 from converters.config import ConvertConfig
+from converters.write import requests, write_artifacts
 from edge import __version__
 from edge.bundle import (
     GOLDEN_FILE,
     TOKENIZER_FILE,
-    Artifact,
     Bundle,
     Golden,
-    GoldenCase,
     Manifest,
     Source,
     TokenizerInfo,
@@ -37,27 +29,21 @@ from edge.bundle.golden import texts_for
 from edge.checkpoint import (
     Checkpoint,
     count_parameters,
+    has_token_types,
     load_model,
     load_tokenizer,
     max_length,
     open_checkpoint,
 )
 from edge.console import hush, step
-from edge.data import read_table
 from edge.errors import CheckpointError
-from edge.formats import FORMATS
-from edge.reference import golden_cases
+from edge.reference import Reference, golden_cases
 from edge.storage import check_target, require_space, sha256, staged_folder, write_text
+from edge.tasks import Task
+from edge.tasks.base import Examples
+from edge.tokenization import Tokenizer, word_pieces
 from edge.tokenization import describe as describe_tokenizer
-from edge.tokenization import word_pieces
 from edge.verify import verify_new
-
-# format -> module and class, imported on use.
-CONVERTERS = {
-    "onnx": "converters.onnx:OnnxConverter",
-    "tflite": "converters.tflite:TfliteConverter",
-    "coreml": "converters.coreml:CoremlConverter",
-}
 
 
 def convert(config: ConvertConfig) -> Manifest:
@@ -74,12 +60,16 @@ def convert(config: ConvertConfig) -> Manifest:
             task=config.task,
             allow_pickle=config.allow_pickle,
             trust_remote_code=config.trust_remote_code,
+            pooling=config.pooling,
+            normalize=config.normalize,
         )
         tokenizer = load_tokenizer(checkpoint)
     lengths = config.lengths(max_length(checkpoint, tokenizer))
-    samples = _samples(config)
+    samples = _samples(config, checkpoint.task)
     with staged_folder(config.output, replaces=is_bundle) as stage:
         info = _write_tokenizer(stage, checkpoint, tokenizer)
+        ours = Tokenizer.from_file(stage / TOKENIZER_FILE, info)
+        calibration = read_calibration(config, checkpoint.task, ours, max_length=lengths[-1])
         with step(f"golden vectors of {config.source}"), hush():
             model = load_model(checkpoint)
             built_in = texts_for(lengths[-1], pairs=checkpoint.task.takes_pairs)
@@ -95,10 +85,14 @@ def convert(config: ConvertConfig) -> Manifest:
             inputs=info.inputs,
             lengths=lengths,
             flexible=config.shapes == "flexible",
+            calibration=model_inputs(calibration, ours, info.inputs),
         )
         draft = _manifest(checkpoint, info, plan, stage, len(cases), parameters)
+        scored = _scored(config, checkpoint, model, calibration)
         del model
-        artifacts = _write_artifacts(config, checkpoint, plan, stage, _sizes(checkpoint, cases))
+        artifacts = write_artifacts(
+            config, checkpoint, plan, Bundle(stage, draft), cases, scored=scored
+        )
         manifest = draft.model_copy(update={"artifacts": tuple(artifacts)})
         write_manifest(stage, manifest)
         if config.verify:
@@ -107,17 +101,22 @@ def convert(config: ConvertConfig) -> Manifest:
     return manifest
 
 
-def get_converter(name: str) -> Converter:
-    """The converter of a format."""
-    module, _, attribute = CONVERTERS[name].partition(":")
-    converter: Converter = getattr(importlib.import_module(module), attribute)()
-    return converter
+def _scored(
+    config: ConvertConfig, checkpoint: Checkpoint, model: Any, calibration: Calibration | None
+) -> tuple[Examples, tuple[str, float]] | None:
+    """Labelled examples and the checkpoint's own metric on them, where a budget is asked for."""
+    if config.max_drop is None or calibration is None or calibration.examples is None:
+        return None
+    examples = calibration.examples
+    with step(f"score {config.source} on {calibration.samples} rows"), hush():
+        found = examples.score(Reference(checkpoint, model).infer(examples.encodings))
+    return examples, next(iter(found.items()))
 
 
-def _samples(config: ConvertConfig) -> list[tuple[str, str | None]]:
+def _samples(config: ConvertConfig, task: Task) -> list[tuple[str, str | None]]:
     if config.samples is None:
         return []
-    table = read_table(config.samples, columns=config.columns, targets=False)
+    table = task.read(config.samples, columns=config.columns, targets=False)
     table = table.head(config.sample_count)
     pairs: Sequence[str | None] = table.pairs or [None] * len(table)
     return list(zip(table.texts, pairs, strict=True))
@@ -125,7 +124,7 @@ def _samples(config: ConvertConfig) -> list[tuple[str, str | None]]:
 
 def _write_tokenizer(stage: Path, checkpoint: Checkpoint, tokenizer: Any) -> TokenizerInfo:
     text, info = describe_tokenizer(tokenizer, folder=checkpoint.path)
-    if "token_type_ids" in info.inputs and not _has_token_types(checkpoint):
+    if "token_type_ids" in info.inputs and not has_token_types(checkpoint):
         # The tokenizer offers what the model would silently ignore.
         info = info.model_copy(
             update={"inputs": tuple(n for n in info.inputs if n != "token_type_ids")}
@@ -136,56 +135,10 @@ def _write_tokenizer(stage: Path, checkpoint: Checkpoint, tokenizer: Any) -> Tok
     return info.model_copy(update={"sha256": sha256(stage / TOKENIZER_FILE)})
 
 
-def _has_token_types(checkpoint: Checkpoint) -> bool:
-    return bool(getattr(checkpoint.config, "type_vocab_size", 0))
-
-
-def _sizes(checkpoint: Checkpoint, cases: list[GoldenCase]) -> dict[str, int]:
-    """The sizes of symbolic output dimensions, read off the golden vectors."""
-    sizes: dict[str, int] = {}
-    for name, shape in checkpoint.task.outputs.items():
-        for symbol, size in zip(shape[1:], cases[0].outputs[name].shape, strict=False):
-            if isinstance(symbol, str) and symbol != "sequence":
-                sizes[symbol] = size
-    return sizes
-
-
-def _write_artifacts(
-    config: ConvertConfig, checkpoint: Checkpoint, plan: Plan, stage: Path, sizes: dict[str, int]
-) -> list[Artifact]:
-    with hush():
-        from converters.graph import ExportView
-
-        # Eager attention exports everywhere; several architectures have nothing else.
-        view = ExportView(load_model(checkpoint, attention="eager"), checkpoint.task).eval()
-    artifacts = []
-    for name, requests in _requests(config).items():
-        converter = get_converter(name)
-        with tempfile.TemporaryDirectory(dir=stage) as scratch:
-            with step(f"export to {FORMATS[name].title}"), hush():
-                export = converter.open(view, plan, Path(scratch))
-            for request in requests:
-                path = artifact_path(stage, name, request)
-                with step(f"write {path.name}"), hush():
-                    kept = export.write(request, path)
-                artifact = describe(converter, request, path, plan, sizes)
-                artifacts.append(artifact.model_copy(update={"kept_wider": kept}))
-    return artifacts
-
-
-def _requests(config: ConvertConfig) -> dict[str, list[Request]]:
-    """What to write, by format."""
-    found: dict[str, list[Request]] = {}
-    for form, target in config.targets():
-        wanted = [Request(precision, target.name) for precision in config.precisions(target)]
-        found.setdefault(form.name, []).extend(wanted)
-    return found
-
-
 def _space_bytes(parameters: int, config: ConvertConfig) -> int:
     """What the artifacts and the largest temporary file take, with a tenth to spare."""
-    requests = [request for several in _requests(config).values() for request in several]
-    artifacts = sum(parameters * request.precision.weight_bits // 8 for request in requests)
+    wanted = [request for several in requests(config).values() for request in several]
+    artifacts = sum(parameters * request.precision.weight_bits // 8 for request in wanted)
     return int(1.1 * (artifacts + 4 * parameters))
 
 
@@ -214,6 +167,7 @@ def _manifest(
         ),
         tokenizer=info,
         max_length=plan.max_length,
+        embedding=checkpoint.embedding,
         golden=Golden(file=GOLDEN_FILE, sha256=sha256(stage / GOLDEN_FILE), samples=samples),
         artifacts=(),
         tool=Tool(name="edge-encoders", version=__version__),

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from converters.padding import ZeroedPadding
+from edge.models.recurrence import prepare_export
 from edge.tasks import Task
 
 # Vanishes after softmax and still fits 16-bit floats; -1e9 overflows them, -10 leaks attention.
@@ -20,6 +22,7 @@ class ExportView(nn.Module):
 
     def __init__(self, model: nn.Module, task: Task) -> None:
         super().__init__()
+        prepare_export(model)
         self.model = model
         self._task = task
 
@@ -33,7 +36,9 @@ class ExportView(nn.Module):
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
         if token_type_ids is not None:
             inputs["token_type_ids"] = token_type_ids
-        return self._task.heads(self.model(**inputs), attention_mask)
+        with ZeroedPadding(attention_mask):
+            output = self.model(**inputs)
+        return self._task.heads(output, attention_mask)
 
 
 def sample_inputs(

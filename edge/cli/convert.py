@@ -45,6 +45,13 @@ def convert(
         str | None,
         typer.Option(help="Core ML: every length (flexible) or only those listed (enumerated)."),
     ] = None,
+    pooling: Annotated[
+        str | None, typer.Option(help="Sentence embeddings: mean or cls, if not the checkpoint's.")
+    ] = None,
+    normalize: Annotated[
+        bool | None,
+        typer.Option(help="Sentence embeddings of length 1, if not as the checkpoint says."),
+    ] = None,
     calibration: Annotated[
         str | None,
         typer.Option(help="Data like the app's, for int8-static and --max-drop."),
@@ -78,6 +85,8 @@ def convert(
         "precision": several(precision),
         "target": several(target),
         "shapes": shapes,
+        "pooling": pooling,
+        "normalize": normalize,
         "calibration": calibration,
         "max_drop": max_drop,
         "seq_length": whole_numbers(seq_length, "--seq-length"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,6 +19,7 @@ from edge.cli.options import (
 from edge.console import human_bytes
 
 if TYPE_CHECKING:
+    from edge.bundle import Artifact
     from edge.inspection import ArtifactInspection, BundleInspection, CheckpointInspection
     from edge.signature import TensorSpec
 
@@ -86,7 +87,14 @@ def _print_artifact(found: ArtifactInspection) -> None:
         ),
     )
     _section("operators", ("operator", "count"), ((k, str(n)) for k, n in found.operators.items()))
-    _section("by layer", ("layer", "size", "share"), _shares(found.size_bytes_by_layer))
+    _section(
+        "by layer",
+        ("layer", "size", "share", "weights"),
+        (
+            (*row, _widths(found.parameters_by_layer.get(row[0], {})))
+            for row in _shares(found.size_bytes_by_layer)
+        ),
+    )
     _section("by data type", ("type", "size", "share"), _shares(found.size_bytes_by_dtype))
     _section(
         "largest tensors",
@@ -104,7 +112,10 @@ def _print_artifact(found: ArtifactInspection) -> None:
 
 
 def _print_bundle(found: BundleInspection) -> None:
+    from edge.bundle import Artifact
+
     manifest = found.manifest
+    artifacts = [Artifact.model_validate(values) for values in manifest["artifacts"]]
     source = manifest["source"]
     _section(
         found.path,
@@ -125,28 +136,62 @@ def _print_bundle(found: BundleInspection) -> None:
     _section(
         "artifacts",
         ("artifact", "size", "lengths", "engine", "status", "rel. error", "agreement"),
-        (row for artifact in manifest["artifacts"] for row in _artifact_rows(artifact)),
+        (row for artifact in artifacts for row in _artifact_rows(artifact)),
     )
+    _print_wider(artifacts)
 
 
-def _artifact_rows(artifact: Mapping[str, Any]) -> Iterable[tuple[str, ...]]:
+def _artifact_rows(artifact: Artifact) -> Iterable[tuple[str, ...]]:
     """One row for each engine an artifact was tried in."""
-    lengths = ", ".join(map(str, artifact["sequence_lengths"]))
+    lengths = ", ".join(map(str, artifact.sequence_lengths))
     common = (
-        f"{artifact['format']}-{artifact['precision']}",
-        human_bytes(artifact["bytes"]),
-        f"up to {lengths}" if artifact["dynamic_sequence"] else lengths,
+        artifact.name,
+        human_bytes(artifact.bytes),
+        f"up to {lengths}" if artifact.dynamic_sequence else lengths,
     )
-    if not artifact["verifications"]:
+    if not artifact.verifications:
         yield (*common, "-", "not verified", "-", "-")
-    for result in artifact["verifications"]:
-        reason = f": {result['reason']}" if result["reason"] else ""
+    for result in artifact.verifications:
+        reason = f": {result.reason}" if result.reason else ""
         yield (
             *common,
-            result["engine"],
-            f"{result['status']}{reason}",
-            number(result["max_relative_error"], ".1e"),
-            number(result["label_agreement"], ".3f"),
+            result.engine,
+            f"{result.status}{reason}",
+            number(result.max_relative_error, ".1e"),
+            number(result.label_agreement, ".3f"),
+        )
+
+
+def _print_wider(artifacts: Sequence[Artifact]) -> None:
+    """What was kept wider, and the metric it was kept wider for; nothing where nothing was."""
+    rows = [
+        (
+            artifact.name,
+            kept.layer,
+            kept.precision,
+            "-" if kept.size_bytes is None else human_bytes(kept.size_bytes),
+        )
+        for artifact in artifacts
+        for kept in artifact.kept_wider
+    ]
+    if rows:
+        _section("kept wider", ("artifact", "layer", "precision", "cost"), rows)
+    budgets = [(a.name, a.budget) for a in artifacts if a.budget is not None]
+    if budgets:
+        _section(
+            "metric budget",
+            ("artifact", "metric", "checkpoint", "its own", "may lose", "rows"),
+            (
+                (
+                    name,
+                    budget.metric,
+                    number(budget.checkpoint),
+                    number(budget.artifact),
+                    f"{budget.max_drop:g}",
+                    str(budget.samples),
+                )
+                for name, budget in budgets
+            ),
         )
 
 
@@ -194,6 +239,12 @@ def _section(title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -
 def _shares(sizes: Mapping[str, int]) -> Iterable[tuple[str, str, str]]:
     total = max(sum(sizes.values()), 1)
     return ((name, human_bytes(size), f"{size / total:.1%}") for name, size in sizes.items())
+
+
+def _widths(counts: Mapping[str, int]) -> str:
+    """Data types of a layer's weights with their share: `int8 98.9%, float32 1.1%`."""
+    total = max(sum(counts.values()), 1)
+    return ", ".join(f"{dtype} {count / total:.1%}" for dtype, count in counts.items()) or "-"
 
 
 def _shape(spec: TensorSpec) -> str:

@@ -48,9 +48,20 @@ def inspect_artifact(path: Path, *, top: int = DEFAULT_TOP) -> ArtifactInspectio
         operators=dict(contents.operators.most_common()),
         size_bytes_by_layer=in_order(_sizes(contents, "layer", total)),
         size_bytes_by_dtype=_sizes(contents, "dtype", total),
+        parameters_by_layer=_widths(contents),
         tensors=tuple(sorted(contents.tensors, key=lambda t: (-t.size_bytes, t.name))[:top]),
         runtimes=try_engines(path, format_name),
     )
+
+
+def _widths(contents: Contents) -> dict[str, dict[str, int]]:
+    """Layer -> data type -> weights stored in it, the most first."""
+    found: dict[str, Counter[str]] = {}
+    for tensor in contents.tensors:
+        if tensor.role == "weight":
+            found.setdefault(tensor.layer, Counter())[tensor.dtype] += tensor.elements
+    ordered = in_order({layer: counts.total() for layer, counts in found.items()})
+    return {layer: dict(found[layer].most_common()) for layer in ordered}
 
 
 def _check_kind(path: Path, format_name: str) -> None:

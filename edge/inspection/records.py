@@ -49,7 +49,8 @@ class ArtifactInspection(Config):
 
     version: of the file format. parameters: values of its weights, scales not counted.
     size_bytes_by_layer and size_bytes_by_dtype add up to `size_bytes`: what is not a tensor is
-    "structure". tensors: the largest ones. manifest: what its bundle says, if it is in one.
+    "structure". parameters_by_layer: layer -> data type -> how many weights are stored in it.
+    tensors: the largest ones. manifest: what its bundle says, if it is in one.
     """
 
     kind: Literal["artifact"] = "artifact"
@@ -63,6 +64,7 @@ class ArtifactInspection(Config):
     operators: dict[str, int]
     size_bytes_by_layer: dict[str, int]
     size_bytes_by_dtype: dict[str, int]
+    parameters_by_layer: dict[str, dict[str, int]]
     tensors: tuple[StoredTensor, ...]
     runtimes: tuple[RuntimeCheck, ...]
     manifest: Artifact | None = None

@@ -10,6 +10,7 @@ from edge import __version__
 from edge.bundle import Bundle, Manifest, is_bundle
 from edge.config import Config
 from edge.data import Columns, read_table
+from edge.engines.runner import bundle_task
 from edge.evaluate import Evaluation, evaluate
 from edge.pipeline.baseline import with_baseline
 from edge.pipeline.config import RunRecipe
@@ -161,7 +162,7 @@ def _evaluate(plan: _Plan, ledger: Ledger, bundle: Bundle) -> list[Evaluation]:
     inputs = plan.inputs
 
     def work() -> dict[str, Any]:
-        table = read_table(inputs.eval, columns=inputs.columns)
+        table = bundle_task(bundle).read(inputs.eval, columns=inputs.columns)
         found = evaluate(bundle, table, threads=plan.benchmark.threads)
         return {"artifacts": [row.model_dump(mode="json") for row in found]}
 
