@@ -2,12 +2,14 @@
 # Builds an environment, or only names the Python it would use:
 #   scripts/setup.sh main FOLDER      the project and its tools
 #   scripts/setup.sh legacy FOLDER    tflite-runtime, apart from the rest: it needs an old numpy
+#   scripts/setup.sh mediapipe FOLDER MediaPipe, apart from the rest: it brings OpenCV and more
 #   scripts/setup.sh python           prints the Python that `main` takes
 # PYTHON names another Python for `main`. FOLDER/.installed appears only after every step worked.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 legacy_packages=(tflite-runtime==2.14.0 numpy==1.26.4)
+mediapipe_packages=(mediapipe==1.2.2 numpy==2.2.6 flatbuffers==25.12.19)
 
 # usable PYTHON MINORS: it starts, is 3.x with x among MINORS, and can create an environment.
 usable() {
@@ -84,12 +86,22 @@ setup_legacy() {
     touch "$folder/.installed"
 }
 
+setup_mediapipe() {
+    local folder=$1 python
+    python=$(main_python)
+    echo "Setting up $folder with $("$python" --version) ..." >&2
+    create "$python" "$folder"
+    install "$folder" "${mediapipe_packages[@]}"
+    touch "$folder/.installed"
+}
+
 case "${1:-} $#" in
     "main 2") setup_main "$2" ;;
     "legacy 2") setup_legacy "$2" ;;
+    "mediapipe 2") setup_mediapipe "$2" ;;
     "python 1") main_python ;;
     *)
-        echo "usage: scripts/setup.sh main FOLDER | legacy FOLDER | python" >&2
+        echo "usage: scripts/setup.sh main FOLDER | legacy FOLDER | mediapipe FOLDER | python" >&2
         exit 2
         ;;
 esac

@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = (
     "distill",
     "convert",
+    "pack",
     "verify",
     "evaluate",
     "benchmark",
