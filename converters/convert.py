@@ -136,10 +136,13 @@ def _write_tokenizer(stage: Path, checkpoint: Checkpoint, tokenizer: Any) -> Tok
 
 
 def _space_bytes(parameters: int, config: ConvertConfig) -> int:
-    """What the artifacts and the largest temporary file take, with a tenth to spare."""
-    wanted = [request for several in requests(config).values() for request in several]
-    artifacts = sum(parameters * request.precision.weight_bits // 8 for request in wanted)
-    return int(1.1 * (artifacts + 4 * parameters))
+    """What the artifacts and the largest temporary files take, with a tenth to spare."""
+    by_format = requests(config).values()
+    widths = (request.precision.weight_bits for wanted in by_format for request in wanted)
+    artifacts = sum(parameters * bits // 8 for bits in widths)
+    # Core ML needs the most beside its results: a full and a half package for each target.
+    targets = max(len({request.target for request in wanted}) for wanted in by_format)
+    return int(1.1 * (artifacts + 6 * parameters * targets))
 
 
 def _manifest(

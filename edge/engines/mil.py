@@ -9,7 +9,7 @@ the numerics of the Neural Engine, which may also accumulate in 16 bits.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ import numpy as np
 
 from edge.engines.base import Array
 from edge.engines.mil_loader import Loaded, load_program
+from edge.engines.mil_package import Value
+from edge.engines.mil_steps import Step
 from edge.engines.mil_threads import blas_threads
 from edge.errors import EngineError
 
@@ -27,13 +29,14 @@ class MilProgram:
     inputs, outputs: names, in the program's order. input_shapes: the size of each dimension, None
     where it may vary. input_dtypes, output_dtypes: MIL's names (int32, fp16, fp32 ...).
     operators: how often the program uses each kind of operator, constants included.
+    constants: weights and parameters by name, not to be changed. steps: what runs, in order.
     """
 
     def __init__(self, loaded: Loaded, *, threads: int = 1) -> None:
         self._inputs = {entry.name: entry for entry in loaded.inputs}
         self._outputs = loaded.outputs
-        self._constants = loaded.constants
-        self._steps = loaded.steps
+        self.constants = loaded.constants
+        self.steps = loaded.steps
         self._threads = threads
         self.operators: Counter[str] = loaded.operators
 
@@ -74,19 +77,26 @@ class MilProgram:
         Overflow gives inf and nan, as on a device. Raises EngineError for a missing or unknown
         input, a shape or type the program does not accept, or an operator that fails.
         """
+        values = self.execute(inputs, lambda step, held: step.run(held, round_fp16=round_fp16))
+        return {
+            name: self._finished(name, value, round_fp16=round_fp16)
+            for name, value in values.items()
+        }
+
+    def execute(
+        self, inputs: Mapping[str, Any], run: Callable[[Step, dict[str, Value]], None]
+    ) -> dict[str, Array]:
+        """Outputs by name as they are held, each step done by `run` on the tensors so far."""
         self._check_names(inputs)
-        values = dict(self._constants)
+        values = dict(self.constants)
         with np.errstate(all="ignore"), blas_threads(self._threads):
             for name, entry in self._inputs.items():
                 values[name] = entry.accept(inputs[name])
-            for step in self._steps:
-                step.run(values, round_fp16=round_fp16)
+            for step in self.steps:
+                run(step, values)
                 for name in step.released:
                     del values[name]
-            return {
-                name: self._finished(name, values[name], round_fp16=round_fp16)
-                for name in self._outputs
-            }
+        return {name: values[name] for name in self._outputs}
 
     def _finished(self, name: str, value: Array, *, round_fp16: bool) -> Array:
         element = self._outputs[name].element

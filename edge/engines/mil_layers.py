@@ -1,4 +1,4 @@
-"""MIL operators with arithmetic across elements: products, convolutions, norms, sums, recurrence.
+"""MIL operators with arithmetic across elements: products, convolutions, norms, sums.
 
 Each function takes MIL's own parameter names and defaults. Floats are float32 arrays whatever the
 program says, so sums are accumulated in 32 bits; the caller rounds results to the declared type.
@@ -13,14 +13,7 @@ from typing import Any
 import numpy as np
 
 from edge.engines.base import Array
-from edge.engines.mil_elementwise import sigmoid, softmax
-
-_RECURRENT_ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-    "linear": lambda x: x,
-    "relu": lambda x: np.maximum(x, 0.0),
-    "sigmoid": sigmoid,
-    "tanh": np.tanh,
-}
+from edge.engines.mil_elementwise import softmax
 
 
 def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
@@ -95,6 +88,85 @@ def conv(
     product = np.matmul(columns, kernels).swapaxes(2, 3)
     result = product.reshape(count, weight.shape[0], *out_shape)
     return result if bias is None else result + bias.reshape(-1, *(1,) * spatial)
+
+
+def conv_transpose(
+    x: Array,
+    weight: Array,
+    bias: Array | None = None,
+    pad: Array | None = None,
+    output_shape: Array | None = None,
+    pad_type: str = "valid",
+    strides: Array | None = None,
+    dilations: Array | None = None,
+    groups: Array | int = 1,
+) -> Array:
+    """Transposed convolution of x (n, C, *D) with weight (C, C_out / groups, *K).
+
+    It is a convolution of x, spread out by the strides, with the kernel turned around; `pad` is
+    what is cut off again.
+    """
+    spatial = x.ndim - 2
+    steps = [1] * spatial if strides is None else [int(step) for step in strides]
+    gaps = [1] * spatial if dilations is None else [int(gap) for gap in dilations]
+    reach = [(k - 1) * gap for k, gap in zip(weight.shape[2:], gaps, strict=True)]
+    whole = conv(
+        _spread(x, steps),
+        _turned(weight, int(groups)),
+        pad_type="custom",
+        pad=np.array([[size, size] for size in reach]),
+        dilations=np.array(gaps),
+        groups=groups,
+    )
+    cut = [(0, 0)] * spatial
+    if pad_type == "custom" and pad is not None:
+        cut = [(int(before), int(after)) for before, after in pad.reshape(-1, 2)]
+    elif pad_type == "same":
+        totals = np.array(whole.shape[2:]) - np.array(x.shape[2:]) * steps
+        cut = [(int(total) // 2, int(total) - int(total) // 2) for total in totals]
+    sizes = [d - before - after for d, (before, after) in zip(whole.shape[2:], cut, strict=True)]
+    if output_shape is not None:
+        sizes = [int(size) for size in output_shape[2:]]
+    return _window(whole, [before for before, _ in cut], sizes, bias)
+
+
+def _spread(x: Array, steps: list[int]) -> Array:
+    """Put zeros between the elements of the spatial dimensions."""
+    sizes = ((size - 1) * step + 1 for size, step in zip(x.shape[2:], steps, strict=True))
+    spread = np.zeros((*x.shape[:2], *sizes), x.dtype)
+    spread[(slice(None), slice(None), *(slice(None, None, step) for step in steps))] = x
+    return spread
+
+
+def _turned(weight: Array, groups: int) -> Array:
+    """(C, C_out / groups, *K) to the (C_out, C / groups, *K) of `conv`, each kernel reversed."""
+    kernels = weight.reshape(groups, -1, *weight.shape[1:]).swapaxes(1, 2)
+    return np.flip(kernels.reshape(-1, *kernels.shape[2:]), tuple(range(2, weight.ndim)))
+
+
+def _window(x: Array, starts: list[int], sizes: list[int], bias: Array | None) -> Array:
+    """Part of the spatial dimensions of x, zero where it reaches beyond, plus the bias."""
+    ends = [start + size for start, size in zip(starts, sizes, strict=True)]
+    beyond = [max(end - have, 0) for end, have in zip(ends, x.shape[2:], strict=True)]
+    padded = np.pad(x, [(0, 0), (0, 0), *((0, extra) for extra in beyond)])
+    inside = (slice(start, end) for start, end in zip(starts, ends, strict=True))
+    result = padded[(slice(None), slice(None), *inside)]
+    return result if bias is None else result + bias.reshape(-1, *(1,) * len(sizes))
+
+
+def instance_norm(
+    x: Array,
+    gamma: Array | None = None,
+    beta: Array | None = None,
+    epsilon: Array | float = 1e-5,
+) -> Array:
+    """Normalise each channel of each sample of x (n, C, ...), Ulyanov et al. 2016, equation 4."""
+    spatial = tuple(range(2, x.ndim))
+    channels = (-1,) + (1,) * (x.ndim - 2)
+    result = layer_norm(x, np.array(spatial), epsilon=epsilon)
+    if gamma is not None:
+        result *= gamma.reshape(channels)
+    return result if beta is None else result + beta.reshape(channels)
 
 
 def _padding(
@@ -200,81 +272,15 @@ def _log_sum_exp(x: Array, **how: Any) -> Array:
     return total if how["keepdims"] else total.squeeze(how["axis"])
 
 
-def lstm(
-    x: Array,
-    initial_h: Array,
-    initial_c: Array,
-    weight_ih: Array,
-    weight_hh: Array,
-    bias: Array | None = None,
-    weight_ih_back: Array | None = None,
-    weight_hh_back: Array | None = None,
-    bias_back: Array | None = None,
-    direction: str = "forward",
-    output_sequence: Array | bool = False,
-    recurrent_activation: str = "sigmoid",
-    cell_activation: str = "tanh",
-    activation: str = "tanh",
-    clip: Array | None = None,
-) -> tuple[Array, Array, Array]:
-    """Long short-term memory over x (s, b, in), gates in the order input, forget, output, cell.
-
-    Returns the states of every step or of the last, (s or 1, b, directions * H), the last hidden
-    state and the last cell state. Peepholes are not implemented. Hochreiter and Schmidhuber 1997.
-    """
-    names = (recurrent_activation, cell_activation, activation)
-    functions = tuple(_RECURRENT_ACTIVATIONS[name] for name in names)
-    limit = None if clip is None else float(clip)
-    passes = [(weight_ih, weight_hh, bias, direction == "reverse")]
-    if direction == "bidirectional":
-        if weight_ih_back is None or weight_hh_back is None:
-            raise ValueError("a bidirectional lstm needs the weights of both directions")
-        passes.append((weight_ih_back, weight_hh_back, bias_back, True))
-    states, hidden, cells = [], [], []
-    starts = zip(
-        np.split(initial_h, len(passes), -1), np.split(initial_c, len(passes), -1), strict=True
-    )
-    for (w_ih, w_hh, offset, backwards), (h, c) in zip(passes, starts, strict=True):
-        projected = x @ w_ih.T if offset is None else x @ w_ih.T + offset
-        steps, h, c = _recur(projected, h, c, w_hh, functions, limit, backwards=backwards)
-        states.append(steps if bool(output_sequence) else h[None])
-        hidden.append(h)
-        cells.append(c)
-    return np.concatenate(states, -1), np.concatenate(hidden, -1), np.concatenate(cells, -1)
-
-
-def _recur(
-    projected: Array,
-    h: Array,
-    c: Array,
-    weight_hh: Array,
-    functions: tuple[Callable[[Array], Array], ...],
-    clip: float | None,
-    *,
-    backwards: bool,
-) -> tuple[Array, Array, Array]:
-    """One direction over projected inputs (s, b, 4H): all states (s, b, H), last h, last c."""
-    gate, cell, output = functions
-    states = np.empty((*projected.shape[:2], h.shape[-1]), projected.dtype)
-    steps = range(projected.shape[0])
-    for step in reversed(steps) if backwards else steps:
-        into, forget, out, candidate = np.split(projected[step] + h @ weight_hh.T, 4, -1)
-        if clip is not None:
-            candidate = np.clip(candidate, -clip, clip)
-        c = gate(forget) * c + gate(into) * cell(candidate)
-        h = gate(out) * output(c)
-        states[step] = h
-    return states, h, c
-
-
 LAYERS: dict[str, Callable[..., Array | tuple[Array, ...]]] = {
     "batch_norm": batch_norm,
     "conv": conv,
+    "conv_transpose": conv_transpose,
     "einsum": einsum,
+    "instance_norm": instance_norm,
     "l2_norm": l2_norm,
     "layer_norm": layer_norm,
     "linear": linear,
-    "lstm": lstm,
     "matmul": matmul,
     "reduce_argmax": _index_reduction(np.argmax),
     "reduce_argmin": _index_reduction(np.argmin),

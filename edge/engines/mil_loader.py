@@ -174,9 +174,7 @@ def _with_releases(steps: list[Step], kept: set[str]) -> tuple[Step, ...]:
     seen = set(kept)
     finished: list[Step] = []
     for step in reversed(steps):
-        used = [name for name, _ in step.results]
-        for source in step.arguments.values():
-            used.extend(source if isinstance(source, tuple) else (source,))
+        used = (*(name for name, _ in step.results), *step.sources)
         last = tuple(dict.fromkeys(name for name in used if name not in seen))
         seen.update(last)
         finished.append(replace(step, released=last))

@@ -11,12 +11,21 @@ from collections.abc import Callable
 from edge.engines.base import Array
 from edge.engines.mil_elementwise import ELEMENTWISE
 from edge.engines.mil_layers import LAYERS
+from edge.engines.mil_recurrent import RECURRENT
+from edge.engines.mil_scatter import SCATTER
 from edge.engines.mil_tensors import TENSORS
 from edge.engines.mil_weights import WEIGHTS
 
 Operator = Callable[..., Array | tuple[Array, ...]]
 
-OPERATORS: dict[str, Operator] = {**ELEMENTWISE, **TENSORS, **LAYERS, **WEIGHTS}
+OPERATORS: dict[str, Operator] = {
+    **ELEMENTWISE,
+    **TENSORS,
+    **SCATTER,
+    **LAYERS,
+    **RECURRENT,
+    **WEIGHTS,
+}
 
 # Their results are elements of their inputs, already rounded; `pad` and the like may add a
 # constant of the same type.

@@ -36,6 +36,15 @@ class Step:
     # Tensors that no later step needs.
     released: tuple[str, ...] = ()
 
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The tensors it reads, constants included."""
+        return tuple(
+            name
+            for source in self.arguments.values()
+            for name in (source if isinstance(source, tuple) else (source,))
+        )
+
     def run(self, values: dict[str, Value], *, round_fp16: bool) -> None:
         """Add the results to `values`; raises EngineError, naming the operator."""
         given = {

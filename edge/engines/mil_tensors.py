@@ -19,7 +19,7 @@ def _ints(values: Array | Sequence[int]) -> tuple[int, ...]:
     return tuple(int(value) for value in np.atleast_1d(values))
 
 
-def _checked(indices: Array, size: int, *, negative: bool) -> Array:
+def checked_indices(indices: Array, size: int, *, negative: bool) -> Array:
     """`indices`, all within a dimension of this size; raises IndexError otherwise."""
     if indices.size:
         low, high = int(indices.min()), int(indices.max())
@@ -41,7 +41,7 @@ def gather(
     iOS 17 added `validate_indices` and with it took negative indices out of the definition.
     """
     axis, batch_dims = int(axis) % max(x.ndim, 1), int(batch_dims)
-    _checked(indices, x.shape[axis], negative=validate_indices is None)
+    checked_indices(indices, x.shape[axis], negative=validate_indices is None)
     if batch_dims == 0:
         return np.take(x, indices, axis)
     batch = x.shape[:batch_dims]
@@ -57,7 +57,7 @@ def gather_along_axis(
 ) -> Array:
     """One element of x for each index; all other dimensions equal."""
     axis = int(axis)
-    _checked(indices, x.shape[axis], negative=validate_indices is None)
+    checked_indices(indices, x.shape[axis], negative=validate_indices is None)
     return np.take_along_axis(x, indices.astype(np.int64), axis)
 
 
@@ -71,7 +71,7 @@ def gather_nd(
     batch_dims = int(batch_dims)
     coordinates = np.moveaxis(indices, -1, 0)
     for size, column in zip(x.shape[batch_dims:], coordinates, strict=False):
-        _checked(column, size, negative=validate_indices is None)
+        checked_indices(column, size, negative=validate_indices is None)
     grids = [
         np.arange(x.shape[dim]).reshape((-1,) + (1,) * (indices.ndim - 2 - dim))
         for dim in range(batch_dims)

@@ -66,15 +66,13 @@ class _Reader:
         seen: set[tuple[str, int]] = set()
         for operation in self._operations:
             name = operation.outputs[0].name if operation.outputs else ""
-            for attribute, value in operation.attributes.items():
-                if attribute == "name" or not _is_tensor(value):
-                    continue
+            for parameter, value in _values(operation):
                 if value.WhichOneof("value") == "blobFileValue":
                     blob = (value.blobFileValue.fileName, value.blobFileValue.offset)
                     if blob in seen:
                         continue
                     seen.add(blob)
-                own = attribute if operation.type != "const" else parameters.get(name, "")
+                own = parameter if operation.type != "const" else parameters.get(name, "")
                 yield self._stored(operation, name, own, value, places)
 
     def _stored(
@@ -147,6 +145,18 @@ def _operations(block: Any) -> Iterator[Any]:
             pending.extend(operation.blocks)
 
 
+def _values(operation: Any) -> Iterator[tuple[str, Any]]:
+    """The tensors that are part of an operator, by parameter; since iOS 18 some are inputs."""
+    for attribute, value in operation.attributes.items():
+        if attribute != "name" and _is_tensor(value):
+            yield attribute, value
+    if operation.type.startswith("constexpr_"):
+        for parameter, argument in operation.inputs.items():
+            for binding in argument.arguments:
+                if binding.WhichOneof("binding") == "value" and _is_tensor(binding.value):
+                    yield parameter, binding.value
+
+
 def _operation(operation: Any) -> Operation:
     names = [b.name for argument in operation.inputs.values() for b in argument.arguments]
     return Operation([n for n in names if n], [output.name for output in operation.outputs])
@@ -165,9 +175,14 @@ def _spec(entry: Any) -> TensorSpec:
     array = entry.type.multiArrayType
     dtype = array.ArrayDataType.Name(array.dataType).lower() if array.dataType else "unknown"
     ranges = list(array.shapeRange.sizeRanges)
+    choices = [tuple(choice.shape) for choice in array.enumeratedShapes.shapes]
     shape: tuple[int | str, ...] = tuple(int(size) for size in array.shape)
     if len(ranges) == len(shape):
         shape = tuple(_size(size) for size in ranges)
+    if choices and {len(choice) for choice in choices} == {len(shape)}:
+        shape = tuple(
+            _choice({int(size) for size in sizes}) for sizes in zip(*choices, strict=True)
+        )
     return TensorSpec(name=entry.name, dtype=dtype, shape=shape)
 
 
@@ -175,3 +190,10 @@ def _size(size: Any) -> int | str:
     if size.lowerBound == size.upperBound:
         return int(size.lowerBound)
     return f"{size.lowerBound}..{size.upperBound if size.upperBound >= 0 else ''}"
+
+
+def _choice(sizes: set[int]) -> int | str:
+    """The sizes that one dimension may have, e.g. 8|16."""
+    if len(sizes) == 1:
+        return sizes.pop()
+    return "|".join(str(size) for size in sorted(sizes))

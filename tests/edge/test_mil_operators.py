@@ -295,6 +295,100 @@ def test_lstm_agrees_with_torch(direction: str, whole: bool) -> None:
     _agrees(actual[2], torch.cat(list(last_c), -1))
 
 
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride", "dilation", "groups", "padding", "extra"),
+    [
+        ((5,), (3,), 1, 1, 1, 0, 0),
+        ((5,), (4,), 3, 2, 2, 2, 1),
+        ((4, 5), (3, 2), 2, 1, 3, 1, 1),
+    ],
+)
+def test_transposed_convolution_agrees_with_torch(
+    size: tuple[int, ...],
+    kernel: tuple[int, ...],
+    stride: int,
+    dilation: int,
+    groups: int,
+    padding: int,
+    extra: int,
+) -> None:
+    import torch
+
+    x, weight, bias = _floats(2, 6, *size), _floats(6, 4, *kernel), _floats(4 * groups)
+    function = getattr(torch.nn.functional, f"conv_transpose{len(size)}d")
+    expected = function(
+        *(torch.from_numpy(value) for value in (x, weight, bias)),
+        stride=stride,
+        padding=padding,
+        output_padding=extra,
+        groups=groups,
+        dilation=dilation,
+    )
+    actual = OPERATORS["conv_transpose"](
+        x,
+        weight,
+        bias,
+        pad=_ints(*[padding, padding] * len(size)),
+        pad_type="custom",
+        output_shape=_ints(*expected.shape) if extra else None,
+        strides=_ints(*[stride] * len(size)),
+        dilations=_ints(*[dilation] * len(size)),
+        groups=_int(groups),
+    )
+    _agrees(actual, expected)
+    if not padding:
+        _agrees(OPERATORS["conv_transpose"](x, weight, bias), expected)
+
+
+@pytest.mark.parametrize("kernel", [2, 3, 4])
+def test_transposed_convolution_of_the_same_size_grows_by_the_stride(kernel: int) -> None:
+    import torch
+
+    x, weight = _floats(1, 2, 5), _floats(2, 3, kernel)
+    tensors = (torch.from_numpy(x), torch.from_numpy(weight))
+    whole = torch.nn.functional.conv_transpose1d(*tensors, stride=2)
+    start = (whole.shape[-1] - 10) // 2
+    actual = OPERATORS["conv_transpose"](x, weight, pad_type="same", strides=_ints(2))
+    _agrees(actual, whole[..., start : start + 10])
+
+
+@pytest.mark.parametrize("mode", ["add", "sub", "mul", "max", "min", "update"])
+def test_scattering_agrees_with_torch(mode: str) -> None:
+    import torch
+
+    data, updates = _floats(3, 5, 4), _floats(3, 2, 4)
+    rows = np.array([3, 0], np.int32)
+    if mode != "update":
+        # Two writes to one place both count.
+        rows[1] = 3
+    along = np.broadcast_to(rows[None, :, None], updates.shape)
+    reduce = {"add": "sum", "mul": "prod", "max": "amax", "min": "amin", "sub": "sum"}
+    start, change = torch.from_numpy(data), torch.from_numpy(updates)
+    if mode == "sub":
+        change = -change
+    places = torch.from_numpy(along.astype(np.int64))
+    if mode == "update":
+        expected = start.scatter(1, places, change)
+    else:
+        expected = start.scatter_reduce(1, places, change, reduce[mode])
+    _agrees(OPERATORS["scatter"](data, rows, updates, _int(1), mode), expected)
+    _agrees(OPERATORS["scatter_along_axis"](data, along, updates, _int(-2), mode), expected)
+    # (row, column) of each slice of four
+    pairs = np.stack(np.broadcast_arrays(np.arange(3)[:, None], rows[None]), -1)
+    _agrees(OPERATORS["scatter_nd"](data, pairs, updates, mode), expected)
+
+
+def test_scattering_divides_and_refuses() -> None:
+    data = np.full((3, 2), 8.0, np.float32)
+    halves = np.full((2, 2), 2.0, np.float32)
+    divided = OPERATORS["scatter"](data, _ints(1, 1), halves, mode="div")
+    np.testing.assert_array_equal(divided, [[8, 8], [2, 2], [8, 8]])
+    with pytest.raises(IndexError, match="index 3 is out of bounds for a dimension of size 3"):
+        OPERATORS["scatter_nd"](data, np.array([[3], [0]]), halves)
+    with pytest.raises(ValueError, match="unknown mode 'xor'"):
+        OPERATORS["scatter"](data, _ints(1, 1), halves, mode="xor")
+
+
 @pytest.mark.parametrize("kind", ["none", "added", "boolean"])
 def test_attention_agrees_with_torch(kind: str) -> None:
     import torch
@@ -318,6 +412,10 @@ def test_other_layers_agree_with_torch() -> None:
     tensors = (torch.from_numpy(value) for value in (x, mean, variance, gamma, beta))
     expected = torch.nn.functional.batch_norm(*tensors)
     _agrees(OPERATORS["batch_norm"](x, mean, variance, gamma, beta), expected)
+    expected = torch.nn.functional.instance_norm(
+        torch.from_numpy(x), weight=torch.from_numpy(gamma), bias=torch.from_numpy(beta)
+    )
+    _agrees(OPERATORS["instance_norm"](x, gamma, beta), expected)
     left, right = _floats(2, 3, 1, 4), _floats(2, 4, 5, 6)
     wide = torch.from_numpy(left).expand(2, 3, 5, 4)
     equation = "nchw,nwhu->nchu"
