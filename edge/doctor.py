@@ -26,7 +26,6 @@ _SETUP = "make setup"
 # Distribution -> module, where they differ.
 _MODULES = {
     "ai-edge-litert": "ai_edge_litert",
-    "ai-edge-quantizer": "ai_edge_quantizer",
     "litert-torch": "litert_torch",
     "litert-converter": "litert_converter",
     "huggingface-hub": "huggingface_hub",
@@ -36,7 +35,7 @@ _MODULES = {
 # What each format is converted with.
 CONVERTERS = {
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
-    "tflite": ("litert-torch", "litert-converter", "ai-edge-quantizer", "ai-edge-litert"),
+    "tflite": ("litert-torch", "litert-converter", "ai-edge-litert"),
     "coreml": ("coremltools",),
 }
 _MAIN_PATH = ("torch", "transformers", "accelerate", "datasets", "safetensors", "tokenizers")

@@ -104,7 +104,7 @@ FORMATS = {
                 "legacy",
                 "tflite-runtime 2.14 and apps of its time",
                 ("tflite-runtime", "litert"),
-                (*_FLOAT, Precision.INT8_WEIGHTS),
+                (*_FLOAT, Precision.INT8_WEIGHTS, Precision.INT8_STATIC),
             ),
         ),
     ),

@@ -18,6 +18,8 @@ from edge.signature import TensorSpec
 
 _TITLE = "TFLite"
 _IDENTIFIER = b"TFL3"
+# How the converter calls the scales of a weight.
+_SCALES = "/scales"
 # What flatbuffers' accessors raise for offsets and lengths that point nowhere.
 _MALFORMED = (struct.error, IndexError, ValueError, TypeError, OverflowError, AttributeError)
 
@@ -135,9 +137,11 @@ class _Reader:
 
     def _stored(self, places: Places) -> Iterator[StoredTensor]:
         """Each buffer once, then the scales that its tensors carry."""
+        halves = set(self._halves())
+        counted: set[int] = set()
         for number, uses in sorted(self._uses().items()):
             first = uses[0]
-            dtype = self._dtype(first.tensor)
+            dtype = "float16" if number in halves else self._dtype(first.tensor)
             if dtype in {"string", "resource", "variant"}:
                 continue
             shape = tuple(int(size) for size in _vector(first.tensor.ShapeAsNumpy()))
@@ -146,7 +150,10 @@ class _Reader:
                 reason = f"the values of '{first.name}' do not fill its shape {shape}"
                 raise damaged(self._path, _TITLE, reason)
             name, layer = places.locate(first.key, first.name)
-            role: Literal["weight", "index"] = "weight" if is_weight(dtype, elements) else "index"
+            role: Literal["weight", "scale", "index"]
+            role = "weight" if is_weight(dtype, elements) else "index"
+            # Scales that operators read are constants of their own.
+            role = "scale" if first.name.endswith(_SCALES) else role
             tensor = StoredTensor(
                 name=name,
                 dtype=dtype,
@@ -157,7 +164,20 @@ class _Reader:
                 layer=layer,
             )
             yield tensor
-            yield from _scales(tensor, [use.tensor for use in uses])
+            yield from _scales(tensor, [use.tensor for use in uses], counted)
+
+    def _halves(self) -> Iterator[int]:
+        """The buffers of 16-bit floats that older runtimes can only look up as integers."""
+        for graph, content in enumerate(self._graphs):
+            tables = {}
+            for number in range(content.OperatorsLength()):
+                operator = content.Operators(number)
+                if (kind := self._kind(operator)) == "GATHER":
+                    tables[operator.Outputs(0)] = operator.Inputs(0)
+                elif kind == "BITCAST" and operator.Inputs(0) in tables:
+                    output = self._tensor(graph, operator.Outputs(0))
+                    if self._dtype(output) == "float16":
+                        yield self._tensor(graph, tables[operator.Inputs(0)]).Buffer()
 
     def _uses(self) -> dict[int, list[_Use]]:
         """The constants of all subgraphs by the number of their buffer."""
@@ -183,16 +203,23 @@ class _Reader:
         return int(inside or outside)
 
 
-def _scales(weight: StoredTensor, tensors: list[Any]) -> Iterator[StoredTensor]:
-    """What quantisation adds to a constant: every subgraph carries its own copy."""
+def _scales(weight: StoredTensor, tensors: list[Any], counted: set[int]) -> Iterator[StoredTensor]:
+    """What quantisation adds to a constant; tensors may share it, and subgraphs carry copies.
+
+    counted: where vectors begin that were yielded before; more are added.
+    """
     arrays: dict[int, Any] = {}
     for tensor in tensors:
         quantization = tensor.Quantization()
         if quantization is None:
             continue
         for array in (quantization.ScaleAsNumpy(), quantization.ZeroPointAsNumpy()):
-            if len(_vector(array)):
-                arrays[array.__array_interface__["data"][0]] = array
+            if (
+                len(_vector(array))
+                and (start := array.__array_interface__["data"][0]) not in counted
+            ):
+                arrays[start] = array
+    counted.update(arrays)
     for dtype in sorted({str(array.dtype) for array in arrays.values()}):
         same = [array for array in arrays.values() if str(array.dtype) == dtype]
         yield StoredTensor(

@@ -1,0 +1,5 @@
+"""From a checkpoint to .tflite files."""
+
+from converters.tflite.converter import TfliteConverter, TfliteExport
+
+__all__ = ["TfliteConverter", "TfliteExport"]
