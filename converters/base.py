@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy.typing as npt
 
+from converters.refusals import describe_failure
 from edge.bundle import Artifact, KeptWider
 from edge.errors import ConversionError
 from edge.formats import FORMATS
@@ -116,7 +117,7 @@ def failure(what: str, error: Exception) -> ConversionError:
     """One line about whatever class a library raised."""
     if isinstance(error, ConversionError):
         return error
-    return ConversionError(f"{what}: {' '.join(str(error).split())[:300]}")
+    return ConversionError(f"{what}: {describe_failure(error)}")
 
 
 def _output_specs(task: Task, sizes: dict[str, int]) -> tuple[TensorSpec, ...]:

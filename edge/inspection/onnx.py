@@ -17,8 +17,10 @@ from edge.signature import TensorSpec
 
 _TITLE = "ONNX"
 _NAMES = {"float": "float32", "double": "float64"}
-# What ONNX Runtime's quantiser calls what it adds.
+# What quantisers call what they add.
 _SCALES = ("_scale", "_zero_point")
+# Two values to a byte, in a tensor of bytes: ONNX Runtime's operators want them so.
+_NIBBLES = "_int4"
 
 
 def read(path: Path) -> Contents:
@@ -103,6 +105,8 @@ def _dtype(path: Path, number: int) -> str:
 def _stored(path: Path, tensor: Any, places: Places) -> StoredTensor:
     dtype = _dtype(path, tensor.data_type)
     shape = tuple(tensor.dims)
+    if dtype == "uint8" and tensor.name.endswith(_NIBBLES) and shape:
+        dtype, shape = "int4", (*shape[:-1], 2 * shape[-1])
     elements = math.prod(shape)
     size_bytes = -(-elements * bits_of(dtype) // 8)
     if min(shape, default=0) < 0 or not _is_whole(tensor, dtype, size_bytes, elements):
