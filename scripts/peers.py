@@ -1,7 +1,7 @@
 """Ours beside what people glue together today, in one run, as ratios.
 
-    .venv/bin/python scripts/peers.py latency --work build/peers [--texts dev.tsv]
-    .venv/bin/python scripts/peers.py convert --work build/peers
+    .venv/bin/python scripts/peers.py latency [--texts dev.tsv --tokenizer FOLDER]
+    .venv/bin/python scripts/peers.py convert
 
 latency: int8 of a DistilBERT-size checkpoint, batch 1, one thread. ONNX against `optimum-cli`'s
 export and quantize --avx512_vnni; TFLite against litert-torch and ai-edge-quantizer as they come,
@@ -31,7 +31,13 @@ import psutil
 
 ROOT = Path(__file__).resolve().parent.parent
 LENGTHS = (32, 64, 128)
-OPTIMUM = ("optimum-onnx[onnxruntime]", "transformers<4.58", "torch==2.13.0", "coremltools==9.0")
+OPTIMUM = (
+    "optimum-onnx[onnxruntime]",
+    "transformers<4.58",
+    "torch==2.13.0",
+    "coremltools==9.0",
+    "numpy<2.3",
+)
 # What the peers' own tools need to write the same files, one program each.
 LITERT_PEER = """
 import sys, torch, transformers, litert_torch
@@ -106,9 +112,11 @@ def latency(options: argparse.Namespace) -> int:
         options.rounds,
     )
     if options.texts is not None:
-        real = _inputs(_lengths(ours, options.texts))
+        lengths = _lengths(options.tokenizer, options.texts)
+        real = _inputs(lengths)
         _compare(
-            f"TFLite int8, real lengths of {options.texts.name}, against the same at 128",
+            f"TFLite int8, {len(lengths)} texts of {options.texts.name} "
+            f"(median {statistics.median(lengths):.0f} tokens), against the same padded to 128",
             tflite(mine, real),
             tflite(theirs, real),
             options.rounds,
@@ -272,15 +280,14 @@ def _inputs(lengths: Sequence[int]) -> list[dict[str, Any]]:
     ]
 
 
-def _lengths(bundle: Path, texts: Path, count: int = 64) -> list[int]:
-    """Tokens of evenly spread texts, as a WordPiece vocabulary of that size would have them.
+def _lengths(tokenizer: Path, texts: Path, count: int = 96) -> list[int]:
+    """Tokens of evenly spread texts, cut to 128; the random checkpoint has no words of its own."""
+    import transformers
 
-    The random checkpoint knows only letters; a word is taken as 1.3 pieces, BERT's own rate on
-    English, and two special tokens are added.
-    """
     rows = texts.read_text(encoding="utf-8").splitlines()[1:]
-    words = [len(row.split("\t")[0].split()) for row in rows[:: max(len(rows) // count, 1)]]
-    return [min(128, 2 + round(1.3 * number)) for number in words]
+    rows = [row.split("\t")[0] for row in rows[:: max(len(rows) // count, 1)]]
+    found = transformers.AutoTokenizer.from_pretrained(tokenizer)(rows)["input_ids"]
+    return [min(128, len(ids)) for ids in found]
 
 
 def _measured(command: Sequence[str | Path]) -> tuple[float, int]:
@@ -331,9 +338,13 @@ def _options() -> argparse.Namespace:
     parser.add_argument("what", choices=["latency", "convert"])
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "peers")
     parser.add_argument("--texts", type=Path, help="TSV whose first column is a text")
+    parser.add_argument("--tokenizer", type=Path, help="folder with the vocabulary for --texts")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--again", action="store_true", help="convert ours anew")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.texts is not None and options.tokenizer is None:
+        parser.error("--texts needs --tokenizer, a folder with a real vocabulary")
+    return options
 
 
 if __name__ == "__main__":

@@ -56,8 +56,8 @@ def unpacked(
     anchor: ir.Node, stored: ir.Value, scales: ir.Value, shape: tuple[int, ...]
 ) -> ir.Value:
     """All the values of a weight, in float32 and with its shape."""
-    width = int(np.prod(shape[1:]))
     count, blocks = _shape(scales)
+    width = int(np.prod(shape)) // count
     values = _split(anchor, stored, 2, width)
     values = add(anchor, "Reshape", values, indices(anchor, count, blocks, width // blocks))
     values = add(anchor, "Mul", values, add(anchor, "Unsqueeze", scales, indices(anchor, -1)))

@@ -36,9 +36,17 @@ class Weight:
         assert found is not None
         return found
 
+    @property
+    def axis(self) -> int:
+        """The axis of output channels or embeddings; an LSTM's directions come before its gates."""
+        shape = self.values.shape
+        return next((i for i, size in enumerate(shape) if size > 1), 0) if self.by_rows else 1
+
     def rows(self) -> Array:
         """The values as (output channels or embeddings, inputs)."""
-        return self.values.reshape(len(self.values), -1) if self.by_rows else self.values.T
+        if not self.by_rows:
+            return self.values.T
+        return self.values.reshape(self.values.shape[self.axis], -1)
 
 
 def store_once(graph: ir.Graph) -> None:
@@ -69,7 +77,10 @@ def find_weights(graph: ir.Graph, owners: Owners) -> list[Weight]:
     for value in _large(graph):
         values = values_of(value)
         assert values is not None
-        weight = Weight(value, owners.of(values), by_rows=not _is_product_only(value))
+        # Exporters reorder an LSTM's gates; its name is left.
+        named = str(value.name).rpartition(".")[0].removeprefix("model.")
+        owner = owners.of(values) or (named if named in owners.sizes else None)
+        weight = Weight(value, owner, by_rows=not _is_product_only(value))
         for node, index in value.uses():
             _add_use(weight, node, index)
         if weight.owner or not weight.others:

@@ -125,7 +125,9 @@ class Narrowing:
         self, anchor: ir.Node, weight: Weight, stored: ir.Value, scales: ir.Value
     ) -> ir.Value:
         if weight.by_rows:
-            shape = indices(anchor, -1, *(1 for _ in weight.values.shape[1:]))
+            shape = indices(
+                anchor, *(-1 if i == weight.axis else 1 for i in range(weight.values.ndim))
+            )
             scales = add(anchor, "Reshape", scales, shape)
         return add(anchor, "Mul", as_float(anchor, stored), scales)
 

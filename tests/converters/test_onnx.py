@@ -302,3 +302,23 @@ def test_the_reference_engine_agrees_with_the_runtime(export: OnnxExport, tmp_pa
     with OnnxReference().open(path) as session:
         found = session.run(_samples(1)[0])
     np.testing.assert_allclose(found["logits"], _run(path)["logits"], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["int8", "int4"])
+def test_an_lstm_has_a_scale_for_each_unit_of_each_gate(
+    tiny_checkpoint: Callable[..., Path], tmp_path: Path, precision: str
+) -> None:
+    source = tiny_checkpoint(tmp_path / "checkpoint", "bilstm")
+    export = _open(source)
+    path = _write(export, tmp_path, precision)
+    # Four gates of 32 units read 32 inputs, in each of two directions.
+    scales = [a for a in _stored(path) if a.dtype == np.float32 and a.size == 4 * 32]
+    assert len(scales) == 4
+    floats = [a for a in _stored(path) if a.dtype == np.float32 and a.size >= 4 * 32 * 32]
+    assert floats == []
+    full = _run(_write(export, tmp_path, "fp32"))["logits"]
+    allowed = {"int8": 0.05, "int4": 0.7}[precision]
+    assert np.abs(_run(path)["logits"] - full).max() < allowed * np.abs(full).max()
+    wider = _write(export, tmp_path, precision, bilstm__layers__0__ahead="fp32")
+    kept = [a for a in _stored(wider) if a.dtype == np.float32 and a.size >= 4 * 32 * 32]
+    assert len(kept) == 2
