@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 import tempfile
+import threading
 import time
 import warnings
 from collections.abc import Iterator
@@ -20,8 +21,12 @@ def set_verbose(verbose: bool) -> None:
 
 
 def say(message: str) -> None:
-    """One line on stderr."""
-    print(message, file=sys.stderr, flush=True)
+    """One line on stderr, also while `hush` holds back what others write there."""
+    visible = _hush.visible
+    if visible is None:
+        print(message, file=sys.stderr, flush=True)
+    else:
+        os.write(visible, f"{message}\n".encode())
 
 
 def human_bytes(count: int) -> str:
@@ -51,27 +56,79 @@ def three_figures(value: float) -> str:
 def step(title: str) -> Iterator[None]:
     """Announce a piece of work that takes a while; a live clock on a terminal, lines elsewhere."""
     start = time.perf_counter()
-    if sys.stderr.isatty() and not _verbose:
-        from rich.console import Console
-        from rich.live import Live
-        from rich.spinner import Spinner
-
-        # A copy of the terminal's descriptor stays visible while `hush` redirects the original,
-        # and what libraries print must not be caught and shown above the clock.
-        with (
-            os.fdopen(os.dup(sys.stderr.fileno()), "w") as terminal,
-            Live(
-                Spinner("dots", title),
-                console=Console(file=terminal),
-                transient=True,
-                redirect_stdout=False,
-                redirect_stderr=False,
-            ),
-        ):
-            yield
-    else:
+    with clock(title):
         yield
     say(f"{title}: {time.perf_counter() - start:.1f} s")
+
+
+@contextlib.contextmanager
+def clock(title: str) -> Iterator[None]:
+    """A live clock on a terminal while something is waited for; nothing elsewhere."""
+    if not sys.stderr.isatty() or _verbose:
+        yield
+        return
+    from rich.console import Console
+    from rich.live import Live
+    from rich.spinner import Spinner
+
+    # A copy of the terminal's descriptor stays visible while `hush` redirects the original,
+    # and what libraries print must not be caught and shown above the clock.
+    visible = sys.stderr.fileno() if _hush.visible is None else _hush.visible
+    with (
+        os.fdopen(os.dup(visible), "w") as terminal,
+        Live(
+            Spinner("dots", title),
+            console=Console(file=terminal),
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        ),
+    ):
+        yield
+
+
+class _Hush:
+    """The streams of the process, held back while at least one `hush` is open in any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open = 0
+        self._held = contextlib.ExitStack()
+        # The descriptor of stderr as a person sees it; None while nothing is held back.
+        self.visible: int | None = None
+
+    def enter(self) -> None:
+        with self._lock:
+            self._open += 1
+            if self._open == 1:
+                self._hold()
+
+    def leave(self) -> None:
+        with self._lock:
+            self._open -= 1
+            if self._open == 0:
+                self._held.close()
+
+    def _hold(self) -> None:
+        if _verbose:
+            self._held.enter_context(_stdout_to_stderr())
+            return
+        # Flushed and copied before it is redirected; closed after it is back.
+        self.visible = os.dup(2)
+        self._held.callback(self._forget)
+        log = self._held.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
+        self._held.enter_context(_redirected((1, 2), log.fileno()))
+        self._held.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")
+
+
+    def _forget(self) -> None:
+        assert self.visible is not None
+        os.close(self.visible)
+        self.visible = None
+
+
+_hush = _Hush()
 
 
 @contextlib.contextmanager
@@ -79,19 +136,13 @@ def hush() -> Iterator[None]:
     """Hold back what libraries print, from Python and from C; `--debug` lets it through to stderr.
 
     Both streams are redirected at the file descriptor: stdout is reserved for results, and
-    converters and native runtimes write to it directly.
+    converters and native runtimes write to it directly. May be nested, and used in threads.
     """
-    if _verbose:
-        with _stdout_to_stderr():
-            yield
-        return
-    with (
-        tempfile.TemporaryFile() as log,
-        _redirected((1, 2), log.fileno()),
-        warnings.catch_warnings(),
-    ):
-        warnings.simplefilter("ignore")
+    _hush.enter()
+    try:
         yield
+    finally:
+        _hush.leave()
 
 
 @contextlib.contextmanager

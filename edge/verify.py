@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from edge.bundle import Artifact, Bundle, GoldenCase, Manifest, Verification
-from edge.console import hush, step
+from edge.console import clock, hush, say
 from edge.engines import runtime_engine
 from edge.engines.base import Array, Engine
 from edge.engines.runner import Runner, bundle_tokenizer
@@ -19,6 +24,10 @@ from edge.tokenization import Encoding
 
 # Besides its own length, every so many-th case also runs at the artifact's longest.
 _PADDED_EVERY = 3
+# Engines that run side by side; each holds a model.
+_AT_ONCE = 2
+# Samples after which an artifact that answers wrong throughout needs no more of them.
+_ENOUGH = 8
 
 
 def verify(
@@ -31,11 +40,8 @@ def verify(
     """
     cases = bundle.golden_cases()
     _check_tokenizer(bundle, cases)
-    found = []
-    for artifact in bundle.select(formats, precisions):
-        runtimes = artifact.runtimes or artifact.target_runtimes
-        found.append(_verified(bundle, artifact, runtimes, cases))
-    return found
+    chosen = bundle.select(formats, precisions)
+    return list(_verified(bundle, [(a, a.runtimes or a.target_runtimes) for a in chosen], cases))
 
 
 def verify_new(bundle: Bundle) -> Manifest:
@@ -46,20 +52,20 @@ def verify_new(bundle: Bundle) -> Manifest:
     cases = bundle.golden_cases()
     _check_tokenizer(bundle, cases)
     artifacts = []
-    for artifact in bundle.manifest.artifacts:
-        runtimes = artifact.target_runtimes
-        checked = _verified(bundle, artifact, runtimes, cases)
-        require_passed(checked)
-        passed = zip(runtimes, checked.verifications, strict=True)
-        declared = tuple(name for name, result in passed if result.status == "passed")
-        artifacts.append(checked.model_copy(update={"runtimes": declared}))
+    jobs = [(artifact, artifact.target_runtimes) for artifact in bundle.manifest.artifacts]
+    with contextlib.closing(_verified(bundle, jobs, cases)) as verified:
+        for checked in verified:
+            require_passed(checked)
+            passed = zip(checked.target_runtimes, checked.verifications, strict=True)
+            declared = tuple(name for name, result in passed if result.status == "passed")
+            artifacts.append(checked.model_copy(update={"runtimes": declared}))
     return bundle.manifest.model_copy(update={"artifacts": tuple(artifacts)})
 
 
 def check(bundle: Bundle, artifact: Artifact, cases: list[GoldenCase]) -> Verification:
     """Run one artifact in its target's main runtime; a failure is returned, not raised."""
-    runtimes = artifact.target_runtimes[:1]
-    return _verified(bundle, artifact, runtimes, cases).verifications[0]
+    (found,) = _verified(bundle, [(artifact, artifact.target_runtimes[:1])], cases)
+    return found.verifications[0]
 
 
 def require_passed(artifact: Artifact) -> None:
@@ -73,37 +79,74 @@ def require_passed(artifact: Artifact) -> None:
 
 
 def _verified(
-    bundle: Bundle, artifact: Artifact, runtimes: Sequence[str], cases: list[GoldenCase]
-) -> Artifact:
-    """The artifact with one verification a runtime, the first of them the main one."""
-    results = []
-    for runtime in runtimes:
-        try:
-            engine = runtime_engine(runtime)
-        except EngineError as error:
-            missing = Verification(status="unavailable", engine=runtime, reason=str(error))
-            results.append(missing)
-            continue
-        with step(f"verify {artifact.name} in {engine.name}"):
-            results.append(_compare(bundle, artifact, engine, cases))
-    return artifact.model_copy(update={"verification": results[0], "verifications": tuple(results)})
+    bundle: Bundle,
+    jobs: Sequence[tuple[Artifact, Sequence[str]]],
+    cases: list[GoldenCase],
+) -> Generator[Artifact, None, None]:
+    """Each artifact with one verification a runtime, the first of them the main one.
+
+    Engines compute outside of Python's lock, some in processes of their own: two run at a time.
+    """
+    stop = threading.Event()
+    pool = ThreadPoolExecutor(max_workers=min(_AT_ONCE, os.cpu_count() or 1))
+    try:
+        running = [
+            (artifact, [pool.submit(_trial, bundle, artifact, r, cases, stop) for r in runtimes])
+            for artifact, runtimes in jobs
+        ]
+        for artifact, trials in running:
+            results = []
+            for trial in trials:
+                with clock(f"verify {artifact.name}"):
+                    result, seconds = trial.result()
+                say(f"verify {artifact.name} in {result.engine}: {seconds:.1f} s")
+                results.append(result)
+            yield artifact.model_copy(
+                update={"verification": results[0], "verifications": tuple(results)}
+            )
+    finally:
+        stop.set()
+        pool.shutdown(cancel_futures=True)
+
+
+def _trial(
+    bundle: Bundle,
+    artifact: Artifact,
+    runtime: str,
+    cases: list[GoldenCase],
+    stop: threading.Event,
+) -> tuple[Verification, float]:
+    """One artifact in one runtime, and how many seconds that took."""
+    start = time.perf_counter()
+    try:
+        found = _compare(bundle, artifact, runtime_engine(runtime), cases, stop)
+    except EngineError as error:
+        found = Verification(status="unavailable", engine=runtime, reason=str(error))
+    return found, time.perf_counter() - start
 
 
 def _compare(
-    bundle: Bundle, artifact: Artifact, engine: Engine, cases: list[GoldenCase]
+    bundle: Bundle,
+    artifact: Artifact,
+    engine: Engine,
+    cases: list[GoldenCase],
+    stop: threading.Event,
 ) -> Verification:
     version = engine.availability().version
+    gate = Precision(artifact.precision).gate
     tally = Tally()
     try:
         with hush(), Runner(bundle, artifact, engine) as runner:
             for case, encoding, length in _runs(artifact, cases):
                 outputs = next(runner.infer([encoding], length=length))
                 tally.add(runner.task, encoding, outputs, case.outputs, length)
+                if stop.is_set() or (tally.samples == _ENOUGH and tally.is_hopeless(gate)):
+                    break
     except EngineError as error:
         return Verification(
             status="failed", engine=engine.name, engine_version=version, reason=str(error)
         )
-    return tally.judge(engine.name, version, Precision(artifact.precision).gate)
+    return tally.judge(engine.name, version, gate)
 
 
 def _runs(
@@ -157,6 +200,14 @@ class Tally:
         a, b = value.ravel(), reference.ravel()
         self.products.append((float(a @ b), float(a @ a), float(b @ b)))
 
+    def is_hopeless(self, gate: Gate) -> bool:
+        """Whether the answers are wrong beyond what more samples could mend."""
+        return not self.finite or self._cosine() < 0.5 * gate.min_cosine
+
+    def _cosine(self) -> float:
+        ab, aa, bb = np.sum(self.products, axis=0) if self.products else (0.0, 0.0, 0.0)
+        return float(ab / np.sqrt(aa * bb)) if aa and bb else 0.0
+
     def judge(self, engine: str, version: str | None, gate: Gate) -> Verification:
         """The verdict of `gate` on everything added."""
         if not self.finite:
@@ -168,8 +219,7 @@ class Tally:
                 reason="outputs are not finite",
             )
         error = max(self.differences) / max(max(self.scales), 1e-12)
-        ab, aa, bb = np.sum(self.products, axis=0)
-        cosine = float(ab / np.sqrt(aa * bb)) if aa and bb else 0.0
+        cosine = self._cosine()
         agreement = float(np.mean(self.agreements)) if self.agreements else None
         reason = _objection(gate, error, cosine, agreement)
         return Verification(
