@@ -3,26 +3,51 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from distill.attention import Attention, recording
 from edge.errors import TrainingError
 
 Inputs = Mapping[str, Tensor]
+States = dict[int, Tensor]
+
+# Every answer of a task's head that can be compared, by the names of Transformers and edge.tasks.
+OUTPUTS = ("logits", "start_logits", "end_logits", "sentence_embedding")
+HIDDEN_STATES = "hidden_states"
+SCORES = "attention_scores"
+RELATED = ("queries", "keys", "values")
+
+
+class Need(NamedTuple):
+    """One thing to capture: a field of Signals and a layer, from 1; 0 is the embeddings."""
+
+    field: str
+    layer: int
+
+
+Needs = frozenset[Need]
 
 
 class Signals(NamedTuple):
-    """What a model says about one batch.
+    """What a model says about one batch: plain tensors by layer, and only what was asked for.
 
-    logits: (B, C). hidden_states: the embeddings, then each layer's output, all (B, L, H); None
-    unless asked for.
+    outputs: the head's answers by name, e.g. "logits" (B, C). hidden_states: each layer's output,
+    (B, L, H), 0 being the embeddings. attention_scores: before the softmax, (B, heads, L, L);
+    padding is not masked. queries, keys, values: (B, heads, L, d). attended: for layers that see
+    a part of the text, where they look, (B, 1, L, L).
     """
 
-    logits: Tensor
-    hidden_states: tuple[Tensor, ...] | None = None
+    outputs: dict[str, Tensor]
+    hidden_states: States = {}
+    attention_scores: States = {}
+    queries: States = {}
+    keys: States = {}
+    values: States = {}
+    attended: States = {}
 
 
 class Source(Protocol):
@@ -31,28 +56,32 @@ class Source(Protocol):
     def __call__(self, inputs: Inputs) -> Signals: ...
 
 
-def capture(model: Any, inputs: Inputs, needs: frozenset[str]) -> Signals:
-    """The signals named in `needs` (fields of Signals), with gradients where they are enabled.
+def capture(model: Any, inputs: Inputs, needs: Needs) -> Signals:
+    """The model's answers and what `needs` names, with gradients where they are enabled.
 
-    Raises TrainingError when the model does not give one state a layer, as an architecture that
-    ignores `output_hidden_states` would: a loss over an empty tuple is silently 0.
+    Attention runs in SDPA; scores are computed beside it for the layers that need them. Raises
+    TrainingError when the model does not give what each of its layers should, as an architecture
+    that ignores `output_hidden_states` would: a loss over an empty tuple is silently 0.
     """
-    wanted = "hidden_states" in needs
-    output = model(**accepted(model, inputs), output_hidden_states=wanted)
-    states = output.hidden_states if wanted else None
-    layers = model.config.num_hidden_layers
-    if wanted and (states is None or len(states) != layers + 1):
-        raise TrainingError(
-            f"{model.config.model_type} gives {len(states or ())} hidden states where its "
-            f"{layers} layers should give {layers + 1}: use a recipe without hidden states"
-        )
-    return Signals(output.logits, None if states is None else tuple(states))
+    looks = _layers(needs, {SCORES, *RELATED})
+    if not looks:
+        output = _run(model, inputs, hidden_states=bool(needs))
+        return Signals(_answers(model, output), _hidden_states(model, output, needs))
+    stated = _layers(needs, {HIDDEN_STATES})
+    with recording(model, looks) as recorder:
+        output = _run(model, inputs, hidden_states=bool(stated))
+    _check_count(model, recorder.count, model.config.num_hidden_layers, "attentions")
+    return Signals(
+        _answers(model, output),
+        _hidden_states(model, output, needs),
+        **_attentions(recorder.found, needs),
+    )
 
 
 class LiveTeacher:
     """A teacher that is asked again for every batch, in eval mode and without gradients."""
 
-    def __init__(self, model: Any, needs: frozenset[str]) -> None:
+    def __init__(self, model: Any, needs: Needs) -> None:
         self.model = model.eval().requires_grad_(False)
         self._needs = needs
 
@@ -69,3 +98,50 @@ def accepted(model: Any, inputs: Inputs) -> dict[str, Tensor]:
     """The inputs this architecture reads; others would be swallowed without a word."""
     known = inspect.signature(model.forward).parameters
     return {name: value for name, value in inputs.items() if name in known}
+
+
+def _run(model: Any, inputs: Inputs, *, hidden_states: bool) -> Any:
+    return model(**accepted(model, inputs), output_hidden_states=hidden_states)
+
+
+def _answers(model: Any, output: Any) -> dict[str, Tensor]:
+    found = {name: output[name] for name in OUTPUTS if output.get(name) is not None}
+    if not found:
+        raise TrainingError(
+            f"{model.config.model_type} gives no answer to compare: it needs the head of a task"
+        )
+    return found
+
+
+def _hidden_states(model: Any, output: Any, needs: Needs) -> States:
+    wanted = _layers(needs, {HIDDEN_STATES})
+    if not wanted:
+        return {}
+    states = output.get("hidden_states") or ()
+    _check_count(model, len(states), model.config.num_hidden_layers + 1, "hidden states")
+    return {layer: states[layer] for layer in sorted(wanted)}
+
+
+def _attentions(found: dict[int, Attention], needs: Needs) -> dict[str, States]:
+    read = {SCORES: "scores", "queries": "query", "keys": "key", "values": "value"}
+    signals: dict[str, States] = {"attended": {}}
+    for layer, attention in found.items():
+        for name, attribute in read.items():
+            if Need(name, layer) in needs:
+                signals.setdefault(name, {})[layer] = getattr(attention, attribute)
+        if attention.attended is not None:
+            signals["attended"][layer] = attention.attended
+    return signals
+
+
+def _check_count(model: Any, found: int, expected: int, what: str) -> None:
+    if found != expected:
+        raise TrainingError(
+            f"{model.config.model_type} gives {found} {what} where its "
+            f"{model.config.num_hidden_layers} layers should give {expected}: "
+            f"use a recipe without {what}"
+        )
+
+
+def _layers(needs: Iterable[Need], fields: set[str]) -> frozenset[int]:
+    return frozenset(need.layer for need in needs if need.field in fields)

@@ -1,70 +1,20 @@
-"""A recipe as data: terms (what is matched, how, how much), stages, and the run that uses them."""
+"""A recipe as data: stages made of terms, and the run that uses them."""
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 from typing_extensions import Self
 
+from distill.terms import MarginTerm, TaughtTerm, Term, counts
 from edge.config import Config, load_yaml
 from edge.data import Columns
 from edge.errors import unknown_name
 
 RECIPES = Path(__file__).parent / "recipes"
 DEFAULT_RECIPE = "kd-hidden"
-
-# A rule of `distill.mapping`, or pairs of (student layer, teacher layer); -1 is the last layer.
-LayerPairs = Annotated[tuple[tuple[int, int], ...], Field(min_length=1)]
-LayerMap = Literal["uniform", "skip", "last"] | LayerPairs
-
-
-class LogitsTerm(Config):
-    """Follow the teacher's answers, softened by `temperature`."""
-
-    match: Literal["logits"]
-    loss: Literal["kl", "mse"] = "kl"
-    weight: NonNegativeFloat = 1.0
-    temperature: PositiveFloat = 1.0
-
-    @model_validator(mode="after")
-    def _temperature_is_used(self) -> Self:
-        if self.loss == "mse" and self.temperature != 1.0:
-            raise ValueError("loss: mse compares raw logits, so temperature must stay 1")
-        return self
-
-
-class LabelsTerm(Config):
-    """Fit the labels of the training data; the loss follows from the task's problem type."""
-
-    match: Literal["labels"]
-    weight: NonNegativeFloat = 1.0
-
-
-class HiddenStatesTerm(Config):
-    """Follow the teacher's hidden states, through a learned projection where widths differ."""
-
-    match: Literal["hidden_states"]
-    loss: Literal["mse", "normalized_mse", "cosine"] = "mse"
-    weight: NonNegativeFloat = 1.0
-    layers: LayerMap = "uniform"
-    tokens: Literal["all", "first"] = "all"
-
-
-class EmbeddingsTerm(Config):
-    """Follow what the teacher feeds its first layer."""
-
-    match: Literal["embeddings"]
-    loss: Literal["mse", "normalized_mse", "cosine"] = "mse"
-    weight: NonNegativeFloat = 1.0
-    tokens: Literal["all", "first"] = "all"
-
-
-Term = Annotated[
-    LogitsTerm | LabelsTerm | HiddenStatesTerm | EmbeddingsTerm, Field(discriminator="match")
-]
 
 
 class Stage(Config):
@@ -86,15 +36,23 @@ class Stage(Config):
 
     @model_validator(mode="after")
     def _something_is_learned(self) -> Self:
-        if not any(term.weight for term in self.terms):
+        if not any(counts(term) for term in self.terms):
             raise ValueError(f"stage '{self.name}' has no term with a weight above 0")
-        if not all(math.isfinite(term.weight) for term in self.terms):
-            raise ValueError(f"stage '{self.name}' has a weight that is not finite")
+        return self
+
+    @model_validator(mode="after")
+    def _candidates_fill_batches(self) -> Self:
+        for term in self.terms:
+            if isinstance(term, MarginTerm) and self.batch_size % (term.candidates or 1):
+                raise ValueError(
+                    f"batch_size {self.batch_size} cuts questions of {term.candidates} candidates: "
+                    f"use a multiple of {term.candidates}"
+                )
         return self
 
     @property
     def needs_teacher(self) -> bool:
-        return any(term.match != "labels" and term.weight for term in self.terms)
+        return any(isinstance(term, TaughtTerm) and counts(term) for term in self.terms)
 
 
 class Recipe(Config):

@@ -1,7 +1,10 @@
 """Losses as pure functions: one value a sample or a token, reduced explicitly by `masked_mean`.
 
-Shapes: B samples, L tokens, C labels, H hidden units. Student first, teacher second. Arithmetic
-is float32 whatever the inputs are, and no gradient reaches the teacher's side.
+Shapes: B samples, L tokens, C labels, H hidden units, A heads of d units. Student first, teacher
+second. Arithmetic is float32 whatever the inputs are, and no gradient reaches the teacher's side.
+`valid` is a boolean mask of what a distribution runs over; what it leaves out may be anything,
+infinities included, and is chosen by that mask alone. Losses of what happens inside a layer are
+in `distill.relations`.
 """
 
 from __future__ import annotations
@@ -13,6 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+# The label that says there is none.
+IGNORED = -100
+# Far below any score and finite, so that a row in which nothing is valid stays finite as well.
+_NEVER = -1e30
 
 
 def masked_mean(values: Tensor, mask: Tensor | None = None, total: Tensor | None = None) -> Tensor:
@@ -24,18 +31,24 @@ def masked_mean(values: Tensor, mask: Tensor | None = None, total: Tensor | None
     """
     if mask is not None:
         values = torch.where(mask.bool(), values, values.new_zeros(()))
-        total = mask.sum() if total is None else total
+        total = mask.sum().clamp(min=1) if total is None else total
     return values.sum() / (values.numel() if total is None else total)
 
 
-def softmax_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
-    """T^2 * KL(softmax(t / T) || softmax(s / T)), (B, C) to (B,).
+def softmax_kl(
+    student: Tensor, teacher: Tensor, temperature: float = 1.0, valid: Tensor | None = None
+) -> Tensor:
+    """T^2 * KL(softmax(t / T) || softmax(s / T)), (..., C) to (...).
 
-    T^2 keeps the size of the gradients the same at every temperature.
+    T^2 keeps the size of the gradients the same at every temperature. Cross-entropy with soft
+    labels has the same gradient: it is larger by the teacher's entropy, which no student changes.
+    valid: (..., C), where the classes differ from row to row, as the tokens of a text do.
     Source: Hinton, Vinyals and Dean 2015, "Distilling the Knowledge in a Neural Network", 2.
     """
-    log_p = F.log_softmax(teacher.detach().float() / temperature, dim=-1)
-    log_q = F.log_softmax(student.float() / temperature, dim=-1)
+    t, s = teacher.detach().float() / temperature, student.float() / temperature
+    if valid is not None:
+        t, s = t.masked_fill(~valid, _NEVER), s.masked_fill(~valid, _NEVER)
+    log_p, log_q = F.log_softmax(t, dim=-1), F.log_softmax(s, dim=-1)
     return (log_p.exp() * (log_p - log_q)).sum(-1) * temperature**2
 
 
@@ -51,17 +64,64 @@ def sigmoid_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Te
     return (yes + no).sum(-1) * temperature**2
 
 
-def logits_mse(student: Tensor, teacher: Tensor) -> Tensor:
-    """mean over labels of (s - t)^2, (B, C) to (B,).
+def logits_mse(student: Tensor, teacher: Tensor, valid: Tensor | None = None) -> Tensor:
+    """mean over labels of (s - t)^2, (..., C) to (...). valid: as in `softmax_kl`.
 
     Source: Ba and Caruana 2014, "Do Deep Nets Really Need to be Deep?", 2.1.
     """
-    return (student.float() - teacher.detach().float()).square().mean(-1)
+    distance = student.float() - teacher.detach().float()
+    if valid is None:
+        return distance.square().mean(-1)
+    # Before the square: the gradient of an infinity that is left out would not be a number.
+    distance = distance.masked_fill(~valid, 0.0)
+    return distance.square().sum(-1) / valid.expand_as(distance).sum(-1).clamp(min=1)
 
 
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """-log softmax(logits)[label], (B, C) and (B,) to (B,); 0 where the label is -100."""
-    return F.cross_entropy(logits.float(), labels.long(), reduction="none", ignore_index=-100)
+def margin_mse(student: Tensor, teacher: Tensor) -> Tensor:
+    """For each candidate, the mean over the others j and over C of ((s_i - s_j) - (t_i - t_j))^2.
+
+    (G, N, C) to (G, N): N >= 2 candidates of each of G questions. Only differences of scores are
+    fitted, so that a bi-encoder need not reach the range of a cross-encoder's scores.
+    Source: Hofstaetter et al. 2020, "Improving Efficient Neural Ranking Models with Cross-
+    Architecture Knowledge Distillation", Margin-MSE, there of one pair a question.
+    """
+    distance = student.float() - teacher.detach().float()
+    pairs = distance.unsqueeze(2) - distance.unsqueeze(1)  # (G, N, N, C), 0 on the diagonal
+    return pairs.square().mean(-1).sum(-1) / (distance.shape[1] - 1)
+
+
+def info_nce(student: Tensor, teacher: Tensor, temperature: float = 0.1) -> Tensor:
+    """-log of the softmax of cos(s_i, t_j) / T over the batch's j, at j = i; (B, H) to (B,).
+
+    Each student state has to find its own teacher state among those of the other rows.
+    Source: Sun et al. 2020, "Contrastive Distillation on Intermediate Representations for Language
+    Model Compression" (CoDIR), 3, with the rows of the batch for negatives; van den Oord et al.
+    2018, "Representation Learning with Contrastive Predictive Coding", eq. 4.
+    """
+    s, t = F.normalize(student.float(), dim=-1), F.normalize(teacher.detach().float(), dim=-1)
+    scores = matmul(s, t.T) / temperature
+    own = torch.arange(len(scores), device=scores.device)
+    return F.cross_entropy(scores, own, reduction="none")
+
+
+def matmul(a: Tensor, b: Tensor) -> Tensor:
+    """a @ b in float32, where autocast would choose less."""
+    with torch.autocast(a.device.type, enabled=False):
+        return a.float() @ b.float()
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, valid: Tensor | None = None) -> Tensor:
+    """-log softmax(logits)[label], (..., C) and (...) to (...); 0 where the label is -100.
+
+    valid: as in `softmax_kl`.
+    """
+    logits, flat = logits.float(), labels.long().flatten()
+    if valid is not None:
+        logits = logits.masked_fill(~valid, _NEVER)
+    values = F.cross_entropy(
+        logits.reshape(-1, logits.shape[-1]), flat, reduction="none", ignore_index=IGNORED
+    )
+    return values.view(labels.shape)
 
 
 def binary_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

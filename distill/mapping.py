@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+import numpy.typing as npt
+
 from edge.errors import ConfigError
 
 Pairs = tuple[tuple[int, int], ...]
+# The rule whose pairs follow from the states themselves, while training.
+DYNAMIC = "emd"
 
 
 def spread(count: int, layers: int) -> tuple[int, ...]:
@@ -24,7 +29,9 @@ def spread(count: int, layers: int) -> tuple[int, ...]:
 def pair_layers(rule: str | Pairs, student: int, teacher: int) -> Pairs:
     """Pairs of (student layer, teacher layer); layers count from 1, a layer's output is meant.
 
-    uniform: student layer i with teacher layer i * teacher / student, the last with the last.
+    uniform: student layer i with teacher layer i * teacher / student, the last with the last. It
+    is TinyBERT's for hidden states and for attention: the same layer, whose attention that paper
+    counts from 0 and so calls (i + 1) k - 1 where it calls its output i k.
     skip: the same without the last, which the logits teach already (Sun et al. 2019, PKD-skip).
     last: the student's layers with the teacher's last ones, the final one left out (PKD-last).
     Explicit pairs may count from the end, -1 being the last. Raises ConfigError for a layer that
@@ -46,6 +53,26 @@ def pair_layers(rule: str | Pairs, student: int, teacher: int) -> Pairs:
             raise ConfigError(f"layers: {rule} needs a teacher as deep as the student ({student})")
         assert s >= 1
     return pairs
+
+
+def transport(costs: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """How much of each student layer goes with each teacher layer, (S, T) to (S, T), in sum 1.
+
+    The plan of the Earth Mover's Distance: of all that give every layer of a side the same share,
+    the one of least cost. costs: the distance of each student layer to each teacher layer.
+    Source: Li et al. 2020, "BERT-EMD", 3.2, with equal weights of layers.
+    """
+    from scipy.optimize import linprog
+
+    student, teacher = costs.shape
+    rows = np.kron(np.eye(student), np.ones(teacher))
+    columns = np.kron(np.ones(student), np.eye(teacher))
+    shares = [1 / student] * student + [1 / teacher] * teacher
+    # Costs in units of their mean: the solver's tolerances are absolute.
+    scaled = costs.ravel() / max(float(costs.mean()), np.finfo(np.float64).tiny)
+    found = linprog(scaled, A_eq=np.vstack([rows, columns]), b_eq=shares, method="highs-ds")
+    flow: npt.NDArray[np.float64] = np.maximum(found.x, 0.0).reshape(student, teacher)
+    return flow
 
 
 def _uniform(student: int, teacher: int) -> Pairs:

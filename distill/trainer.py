@@ -94,12 +94,12 @@ class DistillTrainer(Trainer):  # type: ignore[misc, unused-ignore]
     ) -> tuple[list[Any], Any]:
         """The batches of one optimiser step, and what is counted over all of them."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        tokens = torch.stack([batch["attention_mask"].sum() for batch in batches]).sum()
-        rows = tokens.new_tensor(sum(len(batch["labels"]) for batch in batches))
-        counts = torch.stack([rows, tokens]).float()
+        learner = self.accelerator.unwrap_model(self.model)
+        learner.advance(self.state.global_step, self.state.max_steps)
+        counts = torch.stack([learner.tally(batch) for batch in batches]).sum(0)
         # Gradients are averaged over processes: a mean count makes that a sum over one total.
-        rows, tokens = self.accelerator.reduce(counts, reduction="mean")
-        return batches, {"samples": rows, "tokens": tokens}
+        counts = self.accelerator.reduce(counts, reduction="mean")
+        return batches, learner.totals(counts)
 
     def compute_loss(
         self,

@@ -7,14 +7,17 @@ from typing import Any
 import pytest
 
 from distill import DistillConfig, load_recipe, recipe_names
-from distill.config import (
-    DEFAULT_RECIPE,
+from distill.config import DEFAULT_RECIPE, Recipe, Stage
+from distill.terms import (
     EmbeddingsTerm,
+    FixedLayerMap,
     HiddenStatesTerm,
     LayerMap,
-    Recipe,
-    Stage,
+    LogitsTerm,
+    Schedule,
     Term,
+    at,
+    counts,
 )
 from edge.errors import ConfigError
 
@@ -41,11 +44,8 @@ def test_the_default_recipe_ships() -> None:
 
 
 def test_only_recipes_with_signals_need_a_teacher() -> None:
-    assert {name: load_recipe(name).needs_teacher for name in recipe_names()} == {
-        "finetune": False,
-        "kd": True,
-        "kd-hidden": True,
-    }
+    alone = {name for name in recipe_names() if not load_recipe(name).needs_teacher}
+    assert alone == {"finetune"}
 
 
 def test_every_name_in_the_language_has_its_mechanism() -> None:
@@ -59,7 +59,8 @@ def test_every_name_in_the_language_has_its_mechanism() -> None:
     assert matches == set(objectives.OBJECTIVES)
     for term in (HiddenStatesTerm, EmbeddingsTerm):
         assert choices(term.model_fields["loss"].annotation) == set(losses.STATE_LOSSES)
-    assert choices(typing.get_args(LayerMap)[0]) == set(mapping._RULES)
+    assert choices(typing.get_args(LayerMap)[0]) == {*mapping._RULES, mapping.DYNAMIC}
+    assert choices(typing.get_args(FixedLayerMap)[0]) == set(mapping._RULES)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +73,27 @@ def test_every_name_in_the_language_has_its_mechanism() -> None:
         (stage({"match": "logits", "loss": "mse", "temperature": 2}), "temperature must stay 1"),
         (stage({"match": "labels", "weight": 0}), "no term with a weight above 0"),
         (stage({"match": "labels", "weight": -1}), "weight: .*greater than or equal to 0"),
-        (stage({"match": "labels", "weight": float("inf")}), "not finite"),
+        (stage({"match": "labels", "weight": float("inf")}), "should be finite"),
+        (stage({"match": "labels", "weight": "much"}), "weight.number: .*valid number"),
+        (stage({"match": "labels", "weight": {"start": 0, "end": 0}}), "no term with a weight"),
+        (stage({"match": "labels", "weight": {"start": 1, "end": 0, "shap": 1}}), "mean 'shape'"),
+        (stage({"match": "labels", "weight": {"start": 1, "end": -1}}), "equal to 0, found -1"),
+        (stage({"match": "logits", "temperature": {"start": 0, "end": 1}}), "temperature: .*0"),
+        (stage({"match": "labels", "weight": {"start": 1, "end": 0, "until": 2}}), "until"),
+        (stage({"match": "labels", "weight": {"start": 1, "end": 0, "shape": "x"}}), "'cosine'"),
+        (
+            stage({"match": "logits", "loss": "mse", "temperature": {"start": 4, "end": 1}}),
+            "temperature must stay 1",
+        ),
+        (stage({"match": "hidden_states", "remap_steps": 5}), "belongs to layers: emd"),
+        (stage({"match": "flow", "layers": "emd"}), "'uniform', 'skip' or 'last'"),
+        (stage({"match": "relations"}), "of: Field required"),
+        (stage({"match": "relations", "of": "values"}), "'query', 'key', 'value' or 'query-key'"),
+        (stage({"match": "relations", "of": "value", "heads": 0}), "greater than 0"),
+        (stage({"match": "attention_probs", "loss": "mse"}), "Input should be 'kl'"),
+        (stage({"match": "attention_scores", "teacher": "peers"}), "Input should be 'teacher'"),
+        (stage({"match": "margin", "candidates": 1}), "greater than or equal to 2"),
+        (stage({"match": "margin", "candidates": 5}), "use a multiple of 5"),
         (stage({"match": "logit"}), "'logits'"),
         (stage({"match": "hidden_states", "loss": "kl"}), "'mse', 'normalized_mse' or 'cosine'"),
         (stage({"match": "hidden_states", "layers": []}), "layers"),
@@ -82,6 +103,33 @@ def test_every_name_in_the_language_has_its_mechanism() -> None:
 def test_impossible_recipes(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Recipe.build(values, where="recipe")
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ("linear", [4.0, 3.0, 2.0, 2.0]),
+        ("cosine", [4.0, 3.0, 2.0, 2.0]),
+        ("step", [4.0, 4.0, 2.0, 2.0]),
+    ],
+)
+def test_schedules(shape: Any, expected: list[float]) -> None:
+    schedule = Schedule(start=4, end=2, shape=shape, until=0.5)
+    assert [at(schedule, p) for p in (0.0, 0.25, 0.5, 1.0)] == pytest.approx(expected)
+    assert at(3.0, 0.7) == 3.0
+
+
+def test_a_cosine_schedule_starts_and_ends_slowly() -> None:
+    schedule = Schedule(start=0, end=1, shape="cosine")
+    assert at(schedule, 0.1) == pytest.approx(0.0245, abs=1e-3)
+    assert at(schedule, 0.9) == pytest.approx(0.9755, abs=1e-3)
+
+
+def test_a_weight_that_is_0_at_one_end_counts() -> None:
+    for ends, expected in (((0, 1), True), ((1, 0), True), ((0, 0), False)):
+        weight = {"start": ends[0], "end": ends[1]}
+        term = LogitsTerm.model_validate({"match": "logits", "weight": weight})
+        assert counts(term) is expected
 
 
 def test_stages_need_names_of_their_own() -> None:

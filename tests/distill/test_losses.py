@@ -76,6 +76,86 @@ def test_cross_entropy_leaves_out_ignored_labels() -> None:
     assert found.tolist() == pytest.approx(expected, rel=1e-4)
 
 
+def test_cross_entropy_of_each_token() -> None:
+    s, _, student, _ = tensors(2, 3, 4)
+    labels = torch.tensor([[1, -100, 3], [-100, 0, 0]])
+    found = losses.cross_entropy(student, labels)
+    for b, i in ((0, 0), (0, 2), (1, 1), (1, 2)):
+        expected = -math.log(softmax(s[b, i], 1)[labels[b, i]])
+        assert found[b, i].item() == pytest.approx(expected, rel=1e-4)
+    assert found[0, 1] == found[1, 0] == 0
+
+
+VALID = torch.tensor([[1, 1, 1, 1], [1, 0, 1, 0], [0, 0, 0, 1], [0, 0, 0, 0]]).bool()
+
+
+LABELS = torch.tensor([0, 2, 3, -100])
+MASKED_LOSSES: dict[str, Any] = {
+    "kl": lambda s, t, labels, valid: losses.softmax_kl(s, t, 2.0, valid),
+    "mse": lambda s, t, labels, valid: losses.logits_mse(s, t, valid),
+    "labels": lambda s, t, labels, valid: losses.cross_entropy(s, labels, valid),
+}
+
+
+@pytest.mark.parametrize("junk", [0.0, 1e4, -3.4e38, math.inf, -math.inf])
+@pytest.mark.parametrize("name", MASKED_LOSSES)
+def test_classes_that_are_left_out_may_hold_anything(name: str, junk: float) -> None:
+    """As if they were not there, in values and in gradients; a row without any is 0."""
+    loss = MASKED_LOSSES[name]
+    _, _, *pair = tensors(4, 4)
+    student, teacher = (x.masked_fill(~VALID, junk) for x in pair)
+    student.requires_grad_()
+    values = loss(student, teacher, LABELS, VALID)
+    (gradient,) = torch.autograd.grad(values.sum(), student)
+    assert torch.isfinite(gradient).all()
+    assert (gradient[~VALID] == 0).all() and (gradient[1][VALID[1]] != 0).all()
+    assert values[3] == 0
+    for row in range(3):
+        s, t = (x[row, VALID[row]][None] for x in pair)
+        label = VALID[row, : LABELS[row]].sum()[None]
+        alone = loss(s, t, label, None)[0].item()
+        assert values[row].item() == pytest.approx(alone, rel=1e-4, abs=1e-6)
+
+
+def test_margin_mse() -> None:
+    """Every pair of candidates by loops; the level and nothing but the level is free."""
+    s, t, student, teacher = tensors(2, 3, 1)
+    expected = [
+        [
+            sum(((s[g, i] - s[g, j]) - (t[g, i] - t[g, j])).item() ** 2 for j in range(3)) / 2
+            for i in range(3)
+        ]
+        for g in range(2)
+    ]
+    np.testing.assert_allclose(losses.margin_mse(student, teacher), expected, rtol=1e-4)
+    assert losses.margin_mse(teacher + 7.0, teacher).abs().max() < 1e-9
+    assert losses.margin_mse(teacher * 2, teacher).min() > 0.01
+    pair = losses.margin_mse(student[:, :2], teacher[:, :2])
+    assert torch.equal(pair[:, 0], pair[:, 1])
+
+
+def test_info_nce() -> None:
+    s, t, student, teacher = tensors(4, 5)
+    expected = []
+    for i in range(4):
+        row = [float(s[i] @ t[j] / np.linalg.norm(s[i]) / np.linalg.norm(t[j])) for j in range(4)]
+        expected.append(-math.log(softmax(row, 0.2)[i]))
+    assert losses.info_nce(student, teacher, 0.2).tolist() == pytest.approx(expected, rel=1e-4)
+    assert losses.info_nce(teacher, teacher, 0.01).max() < 0.1
+
+
+@pytest.mark.parametrize("name", [*losses.STATE_LOSSES, "info_nce"])
+def test_states_of_zeros_have_a_finite_gradient(name: str) -> None:
+    student, teacher = torch.zeros(3, 4, requires_grad=True), torch.zeros(3, 4)
+    {**losses.STATE_LOSSES, "info_nce": losses.info_nce}[name](student, teacher).sum().backward()
+    assert student.grad is not None and torch.isfinite(student.grad).all()
+
+
+def test_a_mask_that_selects_nothing_gives_0() -> None:
+    values = torch.tensor([1.0, math.nan])
+    assert losses.masked_mean(values, torch.zeros(2)).item() == 0
+
+
 def test_binary_cross_entropy() -> None:
     s, _, student, _ = tensors(3, 2)
     labels = [[1, 0], [0, 0], [1, 1]]
@@ -112,7 +192,11 @@ def test_state_losses(name: str) -> None:
 
 @pytest.mark.parametrize(
     "loss",
-    [losses.softmax_kl, losses.sigmoid_kl, losses.logits_mse, *losses.STATE_LOSSES.values()],
+    [
+        *(losses.softmax_kl, losses.sigmoid_kl, losses.logits_mse, losses.info_nce),
+        lambda s, t: losses.margin_mse(s[None], t[None]),
+        *losses.STATE_LOSSES.values(),
+    ],
 )
 def test_no_gradient_reaches_the_teacher(loss: losses.Loss) -> None:
     _, _, student, teacher = tensors(3, 4)

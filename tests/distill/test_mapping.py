@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import itertools
+import math
+
+import numpy as np
 import pytest
 
-from distill.mapping import pair_layers, spread
+from distill.mapping import pair_layers, spread, transport
 from edge.errors import ConfigError
 
 
@@ -63,3 +67,45 @@ def test_impossible_pairs(
 def test_more_layers_than_there_are() -> None:
     with pytest.raises(ConfigError, match="4 layers cannot be taken from 3"):
         spread(4, 3)
+
+
+def test_uniform_is_tinybert_s_map_of_attention() -> None:
+    """Its layer (i + 1) k - 1, counted from 0, is layer i k counted from 1."""
+    for student, k in ((4, 3), (6, 2), (3, 4)):
+        from_0 = [(i, (i + 1) * k - 1) for i in range(student)]
+        expected = tuple((s + 1, t + 1) for s, t in from_0)
+        assert pair_layers("uniform", student, student * k) == expected
+
+
+def test_transport_of_equal_depths_is_the_best_assignment() -> None:
+    random = np.random.default_rng(0)
+    for _ in range(5):
+        costs = random.random((4, 4))
+        best = min(
+            sum(costs[i, j] for i, j in enumerate(order)) / 4
+            for order in itertools.permutations(range(4))
+        )
+        assert (transport(costs) * costs).sum() == pytest.approx(best)
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1.0, 1e6])
+def test_transport_against_a_search(scale: float) -> None:
+    """2 layers with 3: each student layer holds 1/2, each teacher layer wants 1/3."""
+    costs = np.asarray([[1.0, 5.0, 2.0], [4.0, 1.0, 1.5]])
+    flow = transport(costs * scale)
+    np.testing.assert_allclose(flow.sum(1), 1 / 2, atol=1e-9)
+    np.testing.assert_allclose(flow.sum(0), 1 / 3, atol=1e-9)
+    assert (flow >= 0).all()
+    # Two free shares decide everything.
+    best = math.inf
+    steps = np.linspace(0, 1 / 3, 121)
+    for a, b in itertools.product(steps, steps):
+        first = np.asarray([a, b, 1 / 2 - a - b])
+        plan = np.stack([first, 1 / 3 - first])
+        if (plan >= -1e-9).all():
+            best = min(best, float((plan * costs).sum()))
+    assert (flow * costs).sum() == pytest.approx(best, rel=1e-6)
+
+
+def test_transport_of_layers_that_are_all_alike() -> None:
+    assert transport(np.zeros((2, 4))).sum() == pytest.approx(1)

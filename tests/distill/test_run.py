@@ -58,7 +58,7 @@ def test_every_recipe_makes_a_checkpoint_that_plain_transformers_loads(
     result = run(
         recipe=recipe,
         teacher=str(taught),
-        student="layers=2,hidden=8",
+        student="layers=2,hidden=8,heads=2",
         epochs=4,
         learning_rate=5e-3,
     )
@@ -85,7 +85,8 @@ def test_every_recipe_makes_a_checkpoint_that_plain_transformers_loads(
     assert result.parameters == model.num_parameters() < (result.teacher_parameters or 0)
     assert (result.train_samples, result.eval_samples, result.metric) == (48, 24, "accuracy")
     _check_record(folder, result)
-    _check_log(folder, {term.match for term in load_recipe(recipe).stages[0].terms})
+    for stage in load_recipe(recipe).stages:
+        _check_log(folder, stage.name, {term.match for term in stage.terms})
 
 
 def _check_record(folder: Path, result: DistillResult) -> None:
@@ -98,9 +99,9 @@ def _check_record(folder: Path, result: DistillResult) -> None:
     assert is_distilled(folder)
 
 
-def _check_log(folder: Path, terms: set[str]) -> None:
+def _check_log(folder: Path, stage: str, terms: set[str]) -> None:
     with (folder / "training_log.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+        rows = [row for row in csv.DictReader(file) if row["stage"] == stage]
     steps = [row for row in rows if row["loss"]]
     assert [int(row["step"]) for row in steps] == list(range(1, 25))
     for name in {"loss", *terms}:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import copy
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,16 @@ from edge.errors import ConfigError, TrainingError
 LOGITS = {"match": "logits", "temperature": 2.0}
 LABELS = {"match": "labels"}
 HIDDEN = {"match": "hidden_states"}
+# A layer map that is renewed, weights and temperatures that change.
+MOVING: list[dict[str, Any]] = [
+    {
+        "match": "logits",
+        "weight": {"start": 1, "end": 0.2, "shape": "cosine"},
+        "temperature": {"start": 4, "end": 1, "until": 0.7},
+    },
+    {"match": "hidden_states", "layers": "emd", "remap_steps": 3},
+]
+VALUES = {"match": "relations", "of": "value"}
 
 
 class World:
@@ -129,16 +139,17 @@ def test_hidden_term_against_loops(world: World) -> None:
     assert float(found[0]) == pytest.approx(np.mean(distances), rel=1e-4)
 
 
+@pytest.mark.parametrize("inside", [HIDDEN, MOVING[1], VALUES], ids=str)
 @pytest.mark.parametrize("parts", [4, 8])
 def test_accumulating_a_batch_in_parts_gives_the_same_step(
-    world: World, tmp_path: Path, parts: int
+    world: World, tmp_path: Path, parts: int, inside: dict[str, Any]
 ) -> None:
     """An epsilon far above any gradient makes Adam's step proportional to the gradient."""
     import torch
 
     def step(accumulation: int) -> tuple[dict[str, Any], dict[str, float]]:
         trainer = world.trainer(
-            tmp_path, LOGITS, LABELS, HIDDEN, max_steps=2, batch_size=16 // accumulation,
+            tmp_path, LOGITS, LABELS, inside, max_steps=2, batch_size=16 // accumulation,
             gradient_accumulation=accumulation, learning_rate=10.0, adam_epsilon=1e3,
         )  # fmt: skip
         trainer.train()
@@ -147,7 +158,7 @@ def test_accumulating_a_batch_in_parts_gives_the_same_step(
     (whole, whole_log), (split, split_log) = step(1), step(parts)
     for name, value in whole.items():
         torch.testing.assert_close(split[name], value, rtol=0, atol=2e-5)
-    for name in ("loss", "logits", "labels", "hidden_states", "grad_norm"):
+    for name in ("loss", "logits", "labels", inside["match"], "grad_norm"):
         assert split_log[name] == pytest.approx(whole_log[name], rel=1e-3)
     moved = (whole["student.classifier.weight"] - world.student.classifier.weight).abs().max()
     assert moved > 1e-4
@@ -208,16 +219,17 @@ def test_the_teacher_is_not_trained(world: World, tmp_path: Path) -> None:
     assert not ours & {id(p) for p in world.teacher.parameters()}
 
 
+@pytest.mark.parametrize("terms", [(LOGITS, HIDDEN), MOVING], ids=["still", "moving"])
 def test_a_run_that_is_resumed_ends_where_an_uninterrupted_one_does(
-    narrow: World, tmp_path: Path
+    narrow: World, tmp_path: Path, terms: Sequence[dict[str, Any]]
 ) -> None:
     """With dropout, projections, and a stop in the middle of an epoch."""
     import torch
 
     settings: dict[str, Any] = {"epochs": 3, "batch_size": 8, "learning_rate": 1e-3}
-    through = narrow.trainer(tmp_path / "a", LOGITS, HIDDEN, **settings)
+    through = narrow.trainer(tmp_path / "a", *terms, **settings)
     through.train()
-    stopped = narrow.trainer(tmp_path / "b", LOGITS, HIDDEN, save_seconds=0, **settings)
+    stopped = narrow.trainer(tmp_path / "b", *terms, save_seconds=0, **settings)
     step, count = stopped.training_step, 0
 
     def fail_in_the_middle(*args: Any) -> Any:
@@ -230,7 +242,7 @@ def test_a_run_that_is_resumed_ends_where_an_uninterrupted_one_does(
     stopped.training_step = fail_in_the_middle
     with pytest.raises(KeyboardInterrupt):
         stopped.train()
-    resumed = narrow.trainer(tmp_path / "b", LOGITS, HIDDEN, **settings)
+    resumed = narrow.trainer(tmp_path / "b", *terms, **settings)
     resumed.train(resume_from_checkpoint=str(tmp_path / "b" / "checkpoint-8"))
     assert resumed.state.global_step == through.state.global_step == 18
     for name, value in through.model.state_dict().items():
@@ -246,8 +258,8 @@ def test_a_loss_that_is_not_finite_stops_the_run(world: World, tmp_path: Path, b
         nonlocal count
         signals = source(inputs)
         if count == batch:
-            states = [state * float("nan") for state in signals.hidden_states]
-            signals = signals._replace(hidden_states=tuple(states))
+            states = {layer: state * float("nan") for layer, state in signals.hidden_states.items()}
+            signals = signals._replace(hidden_states=states)
         count += 1
         return signals
 
@@ -291,7 +303,7 @@ def test_a_loss_that_is_not_finite_after_the_last_log_is_found(
 def test_an_architecture_without_hidden_states_is_refused(world: World) -> None:
     import torch
 
-    from distill.capture import capture
+    from distill.capture import Need, capture
 
     model = copy.deepcopy(world.student)
     forward = model.forward
@@ -301,7 +313,8 @@ def test_an_architecture_without_hidden_states_is_refused(world: World) -> None:
 
     model.forward = silent
     with pytest.raises(TrainingError, match="gives 0 hidden states where its 2 layers"):
-        capture(model, {"input_ids": torch.tensor([[2, 3]])}, frozenset({"hidden_states"}))
+        needs = frozenset({Need("hidden_states", 1)})
+        capture(model, {"input_ids": torch.tensor([[2, 3]])}, needs)
 
 
 def test_a_term_that_needs_a_teacher_without_one(world: World) -> None:

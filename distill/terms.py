@@ -1,0 +1,229 @@
+"""The terms of a recipe as data: what is matched, with which layers, by which loss, how much."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    Discriminator,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    Tag,
+    model_validator,
+)
+from typing_extensions import Self
+
+from edge.config import Config
+
+# Whose signals a term follows; a method with more than one source adds its names here.
+SourceName = Literal["teacher"]
+TEACHER: SourceName = "teacher"
+
+# A rule of `distill.mapping`, or pairs of (student layer, teacher layer); -1 is the last layer.
+LayerPairs = Annotated[tuple[tuple[int, int], ...], Field(min_length=1)]
+LayerMap = Literal["uniform", "skip", "last", "emd"] | LayerPairs
+FixedLayerMap = Literal["uniform", "skip", "last"] | LayerPairs
+LAST_TO_LAST: LayerPairs = ((-1, -1),)
+
+
+class Schedule(Config):
+    """A number that goes from `start` to `end` while a stage trains, and then stays.
+
+    shape: `step` changes at once. until: the share of the stage's steps after which it is `end`.
+    """
+
+    start: float
+    end: float
+    shape: Literal["linear", "cosine", "step"] = "linear"
+    until: PositiveFloat = Field(default=1.0, le=1)
+
+    def at(self, progress: float) -> float:
+        """The value when `progress` of the stage's steps, 0 to 1, are done."""
+        done = min(progress / self.until, 1.0)
+        if self.shape == "step":
+            done = math.floor(done)
+        elif self.shape == "cosine":
+            done = (1 - math.cos(math.pi * done)) / 2
+        return self.start + (self.end - self.start) * done
+
+
+Scheduled = float | Schedule
+
+
+def at(value: Scheduled, progress: float) -> float:
+    """A number, or what a schedule makes of it at `progress`."""
+    return value.at(progress) if isinstance(value, Schedule) else value
+
+
+def _bounded(fits: Callable[[float], bool], rule: str) -> Callable[[Scheduled], Scheduled]:
+    def check(value: Scheduled) -> Scheduled:
+        ends = (value.start, value.end) if isinstance(value, Schedule) else (value,)
+        for end in ends:
+            if not (math.isfinite(end) and fits(end)):
+                raise ValueError(f"should be finite and {rule}, found {end:g}")
+        return value
+
+    return check
+
+
+def _kind(value: Any) -> str:
+    return "schedule" if isinstance(value, dict | Schedule) else "number"
+
+
+_Either = Annotated[
+    Annotated[float, Tag("number")] | Annotated[Schedule, Tag("schedule")], Discriminator(_kind)
+]
+Weight = Annotated[
+    _Either, AfterValidator(_bounded(lambda value: value >= 0, "greater than or equal to 0"))
+]
+Temperature = Annotated[
+    _Either, AfterValidator(_bounded(lambda value: value > 0, "greater than 0"))
+]
+
+
+class LabelsTerm(Config):
+    """Fit the labels of the training data; the loss follows from the task's problem type."""
+
+    match: Literal["labels"]
+    weight: Weight = 1.0
+
+
+class TaughtTerm(Config):
+    """What all terms share that follow somebody. teacher: whom."""
+
+    match: str
+    weight: Weight = 1.0
+    teacher: SourceName = TEACHER
+
+
+class LogitsTerm(TaughtTerm):
+    """Follow the teacher's answers, softened by `temperature`.
+
+    tokens: for a task that answers for each token, those that have a label, or all of the text.
+    """
+
+    match: Literal["logits"]
+    loss: Literal["kl", "mse", "cosine"] = "kl"
+    temperature: Temperature = 1.0
+    tokens: Literal["labelled", "all"] = "labelled"
+
+    @model_validator(mode="after")
+    def _temperature_is_used(self) -> Self:
+        if self.loss != "kl" and self.temperature != 1.0:
+            raise ValueError(f"loss: {self.loss} compares raw logits, so temperature must stay 1")
+        return self
+
+
+class MarginTerm(TaughtTerm):
+    """Follow the differences of the teacher's scores between rows: a ranking, whatever its scale.
+
+    candidates: rows of one question that follow each other; None compares all rows of a batch.
+    """
+
+    match: Literal["margin"]
+    candidates: int | None = Field(default=None, ge=2)
+
+
+class MappedTerm(TaughtTerm):
+    """What all terms share that compare layers. remap_steps: with `layers: emd`, how often."""
+
+    layers: LayerMap = "uniform"
+    remap_steps: PositiveInt = 50
+
+    @model_validator(mode="after")
+    def _remap_steps_are_used(self) -> Self:
+        if self.layers != "emd" and "remap_steps" in self.model_fields_set:
+            raise ValueError("remap_steps belongs to layers: emd, other maps do not change")
+        return self
+
+
+class HiddenStatesTerm(MappedTerm):
+    """Follow the teacher's hidden states, through a learned projection where widths differ."""
+
+    match: Literal["hidden_states"]
+    loss: Literal["mse", "normalized_mse", "cosine"] = "mse"
+    tokens: Literal["all", "first"] = "all"
+
+
+class EmbeddingsTerm(TaughtTerm):
+    """Follow what the teacher feeds its first layer."""
+
+    match: Literal["embeddings"]
+    loss: Literal["mse", "normalized_mse", "cosine"] = "mse"
+    tokens: Literal["all", "first"] = "all"
+
+
+class AttentionScoresTerm(MappedTerm):
+    """Follow attention before its softmax, head by head."""
+
+    match: Literal["attention_scores"]
+    loss: Literal["mse"] = "mse"
+
+
+class AttentionProbsTerm(MappedTerm):
+    """Follow where the teacher's heads look, head by head."""
+
+    match: Literal["attention_probs"]
+    loss: Literal["kl"] = "kl"
+
+
+class RelationsTerm(MappedTerm):
+    """Follow how tokens relate to each other in queries, keys or values.
+
+    of: one of them with itself, or queries with keys. heads: into how many relation heads both
+    models' are cut; `auto` for the most, up to MiniLMv2's 48, that divide both widths; None for
+    their own, as many in both.
+    """
+
+    match: Literal["relations"]
+    of: Literal["query", "key", "value", "query-key"]
+    heads: PositiveInt | Literal["auto"] | None = None
+    layers: LayerMap = LAST_TO_LAST
+
+
+class FlowTerm(TaughtTerm):
+    """Follow how each mapped layer's states become the next one's, from the embeddings on."""
+
+    match: Literal["flow"]
+    layers: FixedLayerMap = "uniform"
+
+
+class SelectivityTerm(MappedTerm):
+    """Follow on which tokens neurons are active, whichever neurons and however many there are."""
+
+    match: Literal["selectivity"]
+
+
+class ContrastiveTerm(MappedTerm):
+    """Find the teacher's state of the first token among those of the batch's other rows."""
+
+    match: Literal["contrastive"]
+    temperature: Temperature = 0.1
+    layers: LayerMap = LAST_TO_LAST
+
+
+Term = Annotated[
+    LogitsTerm
+    | LabelsTerm
+    | MarginTerm
+    | HiddenStatesTerm
+    | EmbeddingsTerm
+    | AttentionScoresTerm
+    | AttentionProbsTerm
+    | RelationsTerm
+    | FlowTerm
+    | SelectivityTerm
+    | ContrastiveTerm,
+    Field(discriminator="match"),
+]
+
+
+def counts(term: LabelsTerm | TaughtTerm) -> bool:
+    """Whether a term weighs anything at some time."""
+    weight = term.weight
+    ends = (weight.start, weight.end) if isinstance(weight, Schedule) else (weight,)
+    return any(ends)
