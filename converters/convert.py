@@ -37,6 +37,7 @@ from edge.checkpoint import (
 )
 from edge.console import hush, step
 from edge.errors import CheckpointError
+from edge.memory import release_memory
 from edge.reference import Reference, golden_cases
 from edge.storage import check_target, require_space, sha256, staged_folder, write_text
 from edge.tasks import Task
@@ -90,11 +91,13 @@ def convert(config: ConvertConfig) -> Manifest:
         draft = _manifest(checkpoint, info, plan, stage, len(cases), parameters)
         scored = _scored(config, checkpoint, model, calibration)
         del model
+        release_memory()
         artifacts = write_artifacts(
             config, checkpoint, plan, Bundle(stage, draft), cases, scored=scored
         )
         manifest = draft.model_copy(update={"artifacts": tuple(artifacts)})
         write_manifest(stage, manifest)
+        release_memory()
         if config.verify:
             manifest = verify_new(Bundle.open(stage, checksums=False))
             write_manifest(stage, manifest)

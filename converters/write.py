@@ -15,6 +15,7 @@ from edge.bundle import Artifact, Bundle, GoldenCase
 from edge.checkpoint import Checkpoint, load_model
 from edge.console import hush, step
 from edge.formats import FORMATS
+from edge.memory import release_memory
 from edge.precision import Precision
 from edge.tasks.base import Examples
 
@@ -77,6 +78,8 @@ def write_artifacts(
                 path = artifact_path(bundle.path, name, request)
                 entry = functools.partial(describe, converter, request, path, plan, sizes)
                 artifacts.append(_write(export, request, path, entry, budget))
+            del export
+        release_memory()
     return artifacts
 
 

@@ -24,8 +24,10 @@ from edge.tokenization import Encoding
 
 # Besides its own length, every so many-th case also runs at the artifact's longest.
 _PADDED_EVERY = 3
-# Engines that run side by side; each holds a model.
+# Engines that run side by side, if a model is small: each holds it once or twice, and large ones
+# wait for the same memory anyway.
 _AT_ONCE = 2
+_SMALL_BYTES = 200_000_000
 # Samples after which an artifact that answers wrong throughout needs no more of them.
 _ENOUGH = 8
 
@@ -85,10 +87,11 @@ def _verified(
 ) -> Generator[Artifact, None, None]:
     """Each artifact with one verification a runtime, the first of them the main one.
 
-    Engines compute outside of Python's lock, some in processes of their own: two run at a time.
+    Engines compute outside of Python's lock, some in processes of their own.
     """
     stop = threading.Event()
-    pool = ThreadPoolExecutor(max_workers=min(_AT_ONCE, os.cpu_count() or 1))
+    small = all(artifact.bytes < _SMALL_BYTES for artifact, _ in jobs)
+    pool = ThreadPoolExecutor(max_workers=min(_AT_ONCE, os.cpu_count() or 1) if small else 1)
     try:
         running = [
             (artifact, [pool.submit(_trial, bundle, artifact, r, cases, stop) for r in runtimes])

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -131,7 +132,8 @@ def conversion(options: argparse.Namespace) -> int:
     python = environment(work)
     found: dict[str, tuple[float, int]] = {}
     out = work / "peer-files"
-    out.mkdir(exist_ok=True)
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir()
     cli = python.parent / "optimum-cli"
     task = ("--task", "text-classification")
     export = [cli, "export", "onnx", "--model", source, *task, out / "onnx"]
@@ -144,6 +146,7 @@ def conversion(options: argparse.Namespace) -> int:
     found["coremltools"] = _measured([python, "-c", COREML_PEER, source, out])
     peers_s = sum(seconds for seconds, _ in found.values())
     edge = [sys.executable, "-m", "edge.cli.main", "convert", source, "-o", work / "ours-bert"]
+    edge += ["--seq-length", "128"]
     found["edge convert, verified"] = _measured(edge)
     print("command\twall, s\tpeak memory, GB")
     for name, (seconds, peak) in found.items():
