@@ -12,7 +12,7 @@ import numpy.typing as npt
 from converters.refusals import describe_failure
 from edge.bundle import Artifact, KeptWider
 from edge.errors import ConversionError
-from edge.formats import FORMATS
+from edge.formats import FORMATS, variant
 from edge.precision import Precision
 from edge.signature import TensorSpec, input_specs
 from edge.storage import sha256, size_bytes
@@ -107,10 +107,8 @@ def describe(
 
 def artifact_path(folder: Path, format_name: str, request: Request) -> Path:
     """Where an artifact goes: model-<precision>[-<target>]<suffix>."""
-    form = FORMATS[format_name]
-    usual = request.target == form.default_target.name
-    parts = ("model", request.precision.value) + (() if usual else (request.target,))
-    return folder / ("-".join(parts) + form.suffix)
+    name = variant(format_name, request.target, request.precision.value)
+    return folder / f"model-{name}{FORMATS[format_name].suffix}"
 
 
 def failure(what: str, error: Exception) -> ConversionError:

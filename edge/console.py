@@ -121,7 +121,6 @@ class _Hush:
         self._held.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
 
-
     def _forget(self) -> None:
         assert self.visible is not None
         os.close(self.visible)

@@ -137,3 +137,9 @@ def parse_target(name: str) -> tuple[Format, Target]:
                 return form, target
     known = [target.name for form in FORMATS.values() for target in form.targets]
     raise unknown_name("target", name, known)
+
+
+def variant(format_name: str, target: str, precision: str) -> str:
+    """What tells artifacts of a format apart: the precision, and a target if not the usual."""
+    usual = FORMATS[format_name].default_target.name
+    return precision if target == usual else f"{precision}-{target}"

@@ -16,6 +16,7 @@ class Prediction(Config):
     """One artifact's answer to one text."""
 
     format: str
+    target: str
     precision: str
     engine: str
     text: str
@@ -47,6 +48,7 @@ def predict(
                 found.append(
                     Prediction(
                         format=artifact.format,
+                        target=artifact.target,
                         precision=artifact.precision,
                         engine=runner.engine.name,
                         text=texts[row],

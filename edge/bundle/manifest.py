@@ -9,7 +9,7 @@ from typing_extensions import Self
 
 from edge.config import Config
 from edge.errors import ConfigError
-from edge.formats import FORMATS, parse_format
+from edge.formats import FORMATS, parse_format, variant
 from edge.precision import parse_precision
 from edge.signature import SHORTEST_LENGTH, TensorSpec
 
@@ -134,8 +134,7 @@ class Artifact(Config):
     @property
     def variant(self) -> str:
         """What tells it from others of its format: precision, and target if not the usual."""
-        usual = FORMATS[self.format].default_target.name
-        return self.precision if self.target == usual else f"{self.precision}-{self.target}"
+        return variant(self.format, self.target, self.precision)
 
     @property
     def target_runtimes(self) -> tuple[str, ...]:

@@ -100,6 +100,8 @@ def convert(
     if json:
         print_json(manifest.model_dump(mode="json"))
         return
+    from edge.cli.inspect import print_wider
     from edge.cli.verify import print_verifications
 
     print_verifications(str(output), manifest.artifacts)
+    print_wider(manifest.artifacts)

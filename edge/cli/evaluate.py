@@ -57,8 +57,18 @@ def evaluate(
     if json:
         print_json({"artifacts": [row.model_dump(mode="json") for row in found]})
         return
+    from edge.formats import variant
+
     header = ("format", "precision", "engine", "metric", "value", "samples")
     rows = [
-        (r.format, r.precision, r.engine, r.metric, f"{r.value:.4f}", str(r.samples)) for r in found
+        (
+            r.format,
+            variant(r.format, r.target, r.precision),
+            r.engine,
+            r.metric,
+            f"{r.value:.4f}",
+            str(r.samples),
+        )
+        for r in found
     ]
     print_table(str(bundle), header, rows)

@@ -138,7 +138,7 @@ def _print_bundle(found: BundleInspection) -> None:
         ("artifact", "size", "lengths", "engine", "status", "rel. error", "agreement"),
         (row for artifact in artifacts for row in _artifact_rows(artifact)),
     )
-    _print_wider(artifacts)
+    print_wider(artifacts)
 
 
 def _artifact_rows(artifact: Artifact) -> Iterable[tuple[str, ...]]:
@@ -162,7 +162,7 @@ def _artifact_rows(artifact: Artifact) -> Iterable[tuple[str, ...]]:
         )
 
 
-def _print_wider(artifacts: Sequence[Artifact]) -> None:
+def print_wider(artifacts: Sequence[Artifact]) -> None:
     """What was kept wider, and the metric it was kept wider for; nothing where nothing was."""
     rows = [
         (

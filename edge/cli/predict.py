@@ -48,8 +48,19 @@ def predict(
     if json:
         print_json({"predictions": [row.model_dump(mode="json") for row in found]})
         return
+    from edge.formats import variant
+
     header = ("format", "precision", "engine", "text", "prediction")
-    rows = [(r.format, r.precision, r.engine, _cut(r.text), _words(r.prediction)) for r in found]
+    rows = [
+        (
+            r.format,
+            variant(r.format, r.target, r.precision),
+            r.engine,
+            _cut(r.text),
+            _words(r.prediction),
+        )
+        for r in found
+    ]
     print_table(str(bundle), header, rows)
 
 

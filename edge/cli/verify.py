@@ -92,7 +92,7 @@ def print_verifications(
         for result in artifact.verifications:
             row = (
                 artifact.format,
-                artifact.precision,
+                artifact.variant,
                 human_bytes(artifact.bytes),
                 result.engine,
                 result.status,
