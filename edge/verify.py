@@ -18,6 +18,7 @@ from edge.engines import runtime_engine
 from edge.engines.base import Array, Engine
 from edge.engines.runner import Runner, bundle_tokenizer
 from edge.errors import EngineError, VerificationError
+from edge.memory import release_memory
 from edge.precision import Gate, Precision
 from edge.tasks import Outputs, Task
 from edge.tokenization import Encoding
@@ -125,6 +126,8 @@ def _trial(
         found = _compare(bundle, artifact, runtime_engine(runtime), cases, stop)
     except EngineError as error:
         found = Verification(status="unavailable", engine=runtime, reason=str(error))
+    # Engines unpack weights once a length; the next one may run in a process of its own beside it.
+    release_memory()
     return found, time.perf_counter() - start
 
 

@@ -26,8 +26,10 @@ class Model:
         except ImportError as error:
             raise ImportError(f"{sys.executable} cannot import it ({error})") from None
 
-        # From memory: a mapped file would outlive a bundle that is being replaced.
-        self._interpreter = Interpreter(model_content=Path(path).read_bytes(), num_threads=threads)
+        # By its path: a copy in memory would be there beside the weights of each length. It is
+        # looked for first, since the interpreter does not say that a file is missing.
+        Path(path).stat()
+        self._interpreter = Interpreter(model_path=path, num_threads=threads)
         self._runners = {}
         for name in self._interpreter.get_signature_list():
             runner = self._interpreter.get_signature_runner(name)
