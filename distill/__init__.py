@@ -1,6 +1,6 @@
 """Distillation: one trainer, recipes as data."""
 
-from distill.config import DistillConfig, Recipe, load_recipe, recipe_names
+from distill.config import DistillConfig, Recipe, load_recipe, recipe_file, recipe_names
 from distill.run import DistillResult, distil, is_distilled
 
 __all__ = [
@@ -10,5 +10,6 @@ __all__ = [
     "distil",
     "is_distilled",
     "load_recipe",
+    "recipe_file",
     "recipe_names",
 ]

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 from typing_extensions import Self
 
+from distill.augment import Augmentation
 from distill.terms import MarginTerm, TaughtTerm, Term, counts
 from edge.config import Config, load_yaml
 from edge.data import Columns
@@ -17,11 +18,30 @@ RECIPES = Path(__file__).parent / "recipes"
 DEFAULT_RECIPE = "kd-hidden"
 
 
+class Masking(Config):
+    """Which tokens of a plain text are hidden for a model to guess.
+
+    share: of a text's tokens. rare: a token that occurs `count` times is chosen in proportion to
+    max(count, 1) to the power of -rare; all alike at 0.
+    Source of `rare`: Lample and Conneau 2019, "Cross-lingual Language Model Pretraining", 3.1;
+    DistilBERT trains with 0.7.
+    """
+
+    share: PositiveFloat = Field(default=0.15, lt=1)
+    rare: NonNegativeFloat = 0.0
+
+
 class Stage(Config):
-    """One training run: its terms and its optimiser (AdamW)."""
+    """One training run: its terms, its texts and its optimiser (AdamW).
+
+    augment: texts besides the labelled ones, which terms that follow a teacher learn from.
+    masking: for a task that guesses hidden tokens, which ones.
+    """
 
     name: str = Field(default="train", pattern=r"^[a-z0-9][a-z0-9-]*$")
     terms: tuple[Term, ...] = Field(min_length=1)
+    augment: tuple[Augmentation, ...] = ()
+    masking: Masking | None = None
     epochs: PositiveFloat = 3.0
     max_steps: PositiveInt | None = None
     learning_rate: PositiveFloat = 5e-5
@@ -38,6 +58,15 @@ class Stage(Config):
     def _something_is_learned(self) -> Self:
         if not any(counts(term) for term in self.terms):
             raise ValueError(f"stage '{self.name}' has no term with a weight above 0")
+        return self
+
+    @model_validator(mode="after")
+    def _augmented_texts_are_answered(self) -> Self:
+        if self.augment and not self.needs_teacher:
+            raise ValueError(
+                f"stage '{self.name}' has augment and no term that follows a teacher: new texts "
+                "have no labels, so add match: logits or another such term, or take augment out"
+            )
         return self
 
     @model_validator(mode="after")
@@ -83,6 +112,8 @@ class DistillConfig(Config):
     student: SPEC, see `distill.spec`; the recipe's own by default.
     recipe: the name of a shipped recipe, or a YAML file.
     max_length: tokens; by default 128, or less where the model allows less.
+    augment_folder: where augmented texts are kept between runs; the user's cache by default.
+    teacher_cache: a folder to keep what the teacher says in, so that it is asked only once.
     save_seconds: how often an interrupted run can be continued from.
     """
 
@@ -93,6 +124,8 @@ class DistillConfig(Config):
     recipe: str = DEFAULT_RECIPE
     output: Path
     columns: Columns = Columns()
+    augment_folder: Path | None = None
+    teacher_cache: Path | None = None
     max_length: PositiveInt | None = None
     epochs: PositiveFloat | None = None
     max_steps: PositiveInt | None = None
@@ -118,9 +151,14 @@ def recipe_names() -> list[str]:
 
 def load_recipe(source: str) -> Recipe:
     """A shipped recipe by name, or a YAML file; raises ConfigError when it is neither."""
+    return Recipe.build(load_yaml(recipe_file(source)), where=f"recipe {source}")
+
+
+def recipe_file(source: str) -> Path:
+    """The YAML file of a recipe; raises ConfigError for a name that does not ship."""
     path = Path(source)
-    if path.suffix not in {".yaml", ".yml"}:
-        path = RECIPES / f"{source}.yaml"
-        if source not in recipe_names():
-            raise unknown_name("recipe", source, recipe_names())
-    return Recipe.build(load_yaml(path), where=f"recipe {source}")
+    if path.suffix in {".yaml", ".yml"}:
+        return path
+    if source not in recipe_names():
+        raise unknown_name("recipe", source, recipe_names())
+    return RECIPES / f"{source}.yaml"

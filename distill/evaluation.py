@@ -2,39 +2,54 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from distill.batches import Samples
 from distill.capture import accepted
 from edge.tasks import Outputs, Task
+from edge.tasks.base import Examples
+from edge.tokenization import Tokenizer
 
 _BATCH_SIZE = 64
 
 
-def score(model: Any, task: Task, samples: Samples) -> tuple[str, float]:
-    """Metric name and value over `samples`; the model's mode is put back afterwards."""
-    training = model.training
-    model.eval()
-    outputs: list[Outputs] = [{} for _ in range(len(samples))]
-    order = np.argsort(samples.lengths, kind="stable")
-    try:
-        for start in range(0, len(order), _BATCH_SIZE):
-            rows = order[start : start + _BATCH_SIZE]
-            for row, found in zip(rows, _run(model, task, samples, rows), strict=True):
-                outputs[row] = found
-    finally:
-        model.train(training)
-    return task.metric(outputs, samples.targets)
+@dataclass(frozen=True)
+class Judge:
+    """Gives the name and the value of a task's main metric for any model of that task."""
 
+    task: Task
+    examples: Examples
+    tokenizer: Tokenizer
 
-def _run(model: Any, task: Task, samples: Samples, rows: Any) -> list[Outputs]:
-    batch = samples.collate([samples[row] for row in rows])
-    del batch["labels"]
-    inputs = {name: value.to(model.device) for name, value in batch.items()}
-    with torch.inference_mode():
-        heads = task.heads(model(**accepted(model, inputs)), inputs["attention_mask"])
-    arrays = {name: value.float().cpu().numpy() for name, value in heads.items()}
-    return [task.trim(arrays, index, len(samples.encodings[row])) for index, row in enumerate(rows)]
+    def __call__(self, model: Any) -> tuple[str, float]:
+        """The model's mode is put back afterwards."""
+        training = model.training
+        model.eval()
+        encodings = self.examples.encodings
+        outputs: list[Outputs] = [{} for _ in encodings]
+        order = np.argsort([len(encoding) for encoding in encodings], kind="stable")
+        try:
+            for start in range(0, len(order), _BATCH_SIZE):
+                rows = order[start : start + _BATCH_SIZE].tolist()
+                for row, found in zip(rows, self._run(model, rows), strict=True):
+                    outputs[row] = found
+        finally:
+            model.train(training)
+        return next(iter(self.examples.score(outputs).items()))
+
+    def _run(self, model: Any, rows: list[int]) -> list[Outputs]:
+        encodings = [self.examples.encodings[row] for row in rows]
+        columns = self.tokenizer.pad(encodings, max(map(len, encodings)))
+        inputs = {
+            name: torch.from_numpy(column).long().to(model.device)
+            for name, column in columns.items()
+        }
+        with torch.inference_mode():
+            heads = self.task.heads(model(**accepted(model, inputs)), inputs["attention_mask"])
+        arrays = {name: value.float().cpu().numpy() for name, value in heads.items()}
+        return [
+            self.task.trim(arrays, index, len(encoding)) for index, encoding in enumerate(encodings)
+        ]

@@ -17,7 +17,9 @@ from edge.data import Table
 from edge.errors import CheckpointError, ConfigError, DataError, UserError
 from edge.tasks import Task, get_task
 
-TASK = "text-classification"
+# The tasks a student can be trained for, and the one it is made for without a teacher.
+TASKS = ("text-classification", "token-classification", "question-answering", "fill-mask")
+TASK = TASKS[0]
 # Layers of a feed-forward block, by architecture.
 _INTERMEDIATE = ("intermediate_size", "hidden_dim")
 _MAX_DERIVED_LABELS = 1000
@@ -95,7 +97,7 @@ def _from_teacher(spec: StudentSpec, teacher: Teacher) -> Student:
     layers = _chosen_layers(spec, total)
     config = _resized(teacher.model.config, spec, layers)
     with hush():
-        model = _new_model(config, trust_remote_code=teacher.checkpoint.trust_remote_code)
+        model = _new_model(replace(teacher.checkpoint, config=config))
     checkpoint = replace(teacher.checkpoint, config=model.config)
     if spec.init == "random":
         return Student(model, teacher.tokenizer, checkpoint)
@@ -152,13 +154,15 @@ def _resized(config: Any, spec: StudentSpec, layers: tuple[int, ...]) -> Any:
     return config
 
 
-def _new_model(config: Any, *, trust_remote_code: bool) -> Any:
+def _new_model(checkpoint: Checkpoint) -> Any:
+    """A random model of a checkpoint's configuration and task."""
     import torch
     import transformers
 
-    auto = getattr(transformers, get_task(TASK).auto_class)
+    auto = getattr(transformers, checkpoint.task.auto_class)
+    trusted = checkpoint.trust_remote_code
     try:
-        return auto.from_config(config, dtype=torch.float32, trust_remote_code=trust_remote_code)
+        return auto.from_config(checkpoint.config, dtype=torch.float32, trust_remote_code=trusted)
     except (ValueError, TypeError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ConfigError(f"a student of this shape cannot be built: {reason}") from error
@@ -204,18 +208,19 @@ def _from_source(
     allow_pickle: bool,
     trust_remote_code: bool,
 ) -> Student:
+    task = teacher.checkpoint.task.name if teacher else TASK
     path = Path(source)
     folder = path.parent if path.is_file() else path
     config_only = path.is_file() or (
         folder.is_dir() and not any(folder.glob("*.safetensors")) and not any(folder.glob("*.bin"))
     )
     if config_only:
-        checkpoint = _config_checkpoint(path, folder, trust_remote_code=trust_remote_code)
+        checkpoint = _config_checkpoint(path, folder, task, trust_remote_code=trust_remote_code)
         # A shape without words of its own reads the teacher's.
         words = checkpoint if (folder / "tokenizer_config.json").is_file() else None
     else:
         checkpoint = open_checkpoint(
-            source, task=TASK, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code
+            source, task=task, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code
         )
         words = checkpoint
     if words is None and teacher is None:
@@ -230,14 +235,13 @@ def _from_source(
             "vocabularies: a student must read the teacher's tokens"
         )
     with hush():
-        if config_only:
-            model = _new_model(checkpoint.config, trust_remote_code=trust_remote_code)
-        else:
-            model = _load_encoder(checkpoint)
+        model = _new_model(checkpoint) if config_only else _load_encoder(checkpoint)
     return Student(model, tokenizer, checkpoint)
 
 
-def _config_checkpoint(path: Path, folder: Path, *, trust_remote_code: bool) -> Checkpoint:
+def _config_checkpoint(
+    path: Path, folder: Path, task: str, *, trust_remote_code: bool
+) -> Checkpoint:
     import transformers
 
     try:
@@ -248,14 +252,16 @@ def _config_checkpoint(path: Path, folder: Path, *, trust_remote_code: bool) -> 
         reason = " ".join(str(error).split())[:300]
         raise CheckpointError(f"student {path} is not a model configuration: {reason}") from None
     labels = tuple(str(config.id2label[i]) for i in range(config.num_labels))
-    task = get_task(TASK, labels=labels, problem_type=config.problem_type)
-    return Checkpoint(str(path), folder, config, task, trust_remote_code=trust_remote_code)
+    found = get_task(task, labels=labels, problem_type=config.problem_type)
+    return Checkpoint(str(path), folder, config, found, trust_remote_code=trust_remote_code)
 
 
 def _with_labels(
     checkpoint: Checkpoint, teacher: Teacher | None, table: Table, *, has_weights: bool
 ) -> Checkpoint:
     """The checkpoint with the teacher's labels, its own, or else those of the data."""
+    if teacher is not None and teacher.checkpoint.labels is None:
+        return checkpoint  # nothing to name, as where questions are answered
     config = copy.deepcopy(checkpoint.config)
     own = tuple(str(config.id2label[i]) for i in range(config.num_labels))
     named = any(name != f"LABEL_{i}" for i, name in enumerate(own))
@@ -274,7 +280,7 @@ def _with_labels(
         labels = _labels_of(table)
     config.id2label = dict(enumerate(labels))
     config.label2id = {name: index for index, name in enumerate(labels)}
-    task = get_task(TASK, labels=labels, problem_type=problem)
+    task = get_task(checkpoint.task.name, labels=labels, problem_type=problem)
     config.problem_type = task.problem_type
     return replace(checkpoint, config=config, task=task)
 

@@ -15,12 +15,11 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from distill.batches import BucketSampler, Samples
 from distill.capture import Source
 from distill.config import Stage
-from distill.evaluation import score
+from distill.evaluation import Judge
 from distill.objectives import Learner
 from distill.progress import Progress
 from edge.errors import TrainingError
 from edge.storage import storage_errors
-from edge.tasks import Task
 
 _LOGS_A_STAGE = 40
 _WEIGHTS = "model.safetensors"
@@ -30,7 +29,7 @@ class DistillTrainer(Trainer):  # type: ignore[misc, unused-ignore]
     """Adds to Trainer the loss of a Learner, its terms in the log, and exact accumulation.
 
     source: gives the teacher's signals for a batch; None when only labels teach.
-    evaluated: rows the task's metric is computed on after each epoch.
+    judge: computes the task's metric after each epoch.
     """
 
     def __init__(
@@ -39,16 +38,15 @@ class DistillTrainer(Trainer):  # type: ignore[misc, unused-ignore]
         *,
         stage: Stage,
         samples: Samples,
-        task: Task,
         source: Source | None,
         folder: Path,
-        evaluated: Samples | None = None,
+        judge: Judge | None = None,
         seed: int = 0,
         bf16: bool = False,
         save_seconds: float = 60.0,
     ) -> None:
         self._source = source
-        self._task = task
+        self._judge = judge
         self._progress = Progress(stage.name)
         # One row of term values for each batch since the last log, kept on the device.
         self._window: list[Tensor] = []
@@ -56,10 +54,11 @@ class DistillTrainer(Trainer):  # type: ignore[misc, unused-ignore]
         super().__init__(
             model=learner,
             args=_arguments(
-                stage, len(samples), folder, seed=seed, bf16=bf16, evaluates=evaluated is not None
+                stage, len(samples), folder, seed=seed, bf16=bf16, evaluates=judge is not None
             ),
             train_dataset=samples,
-            eval_dataset=evaluated,
+            # Trainer insists on one; `evaluate` asks the judge.
+            eval_dataset=samples if judge is not None else None,
             data_collator=samples.collate,
             callbacks=[self._progress, _KeepState(save_seconds)],
         )
@@ -79,6 +78,7 @@ class DistillTrainer(Trainer):  # type: ignore[misc, unused-ignore]
             self.train_dataset.lengths,
             batch_size * self.args.gradient_accumulation_steps,
             seed=self.args.seed,
+            on_epoch=self.train_dataset.set_epoch,
         )
         loader = DataLoader(
             self.train_dataset,
@@ -121,7 +121,8 @@ class DistillTrainer(Trainer):  # type: ignore[misc, unused-ignore]
         return (values * weights).sum()
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        name, value = score(self.model.student, self._task, self.eval_dataset)
+        assert self._judge is not None
+        name, value = self._judge(self.model.student)
         metrics = {f"eval_{name}": value}
         self.log(metrics)
         return metrics
@@ -157,6 +158,11 @@ class DistillTrainer(Trainer):  # type: ignore[misc, unused-ignore]
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         with storage_errors(Path(self.args.output_dir)):
             super()._save_checkpoint(model, trial)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        # Knows tied weights, of which `_save` wrote one.
+        file = Path(resume_from_checkpoint) / _WEIGHTS
+        safetensors.torch.load_model(model or self.model, str(file))
 
     def _save(
         self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None

@@ -17,6 +17,11 @@ from edge.errors import StorageError, UserError
 _CHUNK_BYTES = 1 << 20
 
 
+def cache_folder() -> Path:
+    """Where files made once are kept between runs: EDGE_CACHE, or ~/.cache/edge-encoders."""
+    return Path(os.environ.get("EDGE_CACHE") or Path.home() / ".cache" / "edge-encoders")
+
+
 @contextlib.contextmanager
 def staged_folder(target: Path, *, replaces: Callable[[Path], bool]) -> Iterator[Path]:
     """A temporary folder beside `target` that becomes `target` when the block succeeds.

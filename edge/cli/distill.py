@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -41,7 +42,13 @@ def distill(
         str | None, typer.Option(help="Data file to measure teacher and student on.")
     ] = None,
     recipe: Annotated[
-        str | None, typer.Option(help="kd-hidden, kd, finetune or a YAML file.")
+        str | None, typer.Option(help="A name that edge recipes lists, or a YAML file.")
+    ] = None,
+    augment_folder: Annotated[
+        Path | None, typer.Option(help="Where new texts are kept between runs. The user's cache.")
+    ] = None,
+    teacher_cache: Annotated[
+        Path | None, typer.Option(help="Keep what the teacher says here and ask it only once.")
     ] = None,
     text_column: TextColumn = None,
     pair_column: PairColumn = None,
@@ -67,6 +74,8 @@ def distill(
         "train": train,
         "eval": eval,
         "recipe": recipe,
+        "augment_folder": augment_folder,
+        "teacher_cache": teacher_cache,
         "output": output,
         "columns": columns(text_column, pair_column, label_column),
         "max_length": max_length,

@@ -22,6 +22,7 @@ from edge.cli import (
     evaluate,
     pack,
     predict,
+    recipes,
     run,
     verify,
 )
@@ -73,6 +74,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "benchmark": benchmark.benchmark,
     "predict": predict.predict,
     "inspect": inspect_command.inspect,
+    "recipes": recipes.recipes,
     "run": run.run,
     "demo": demo.demo,
     "doctor": doctor.doctor,

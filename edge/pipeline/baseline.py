@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +13,7 @@ from edge.console import hush, step
 from edge.errors import BundleError, unknown_name
 from edge.formats import FORMATS
 from edge.precision import Precision
-from edge.storage import staged_folder, write_text
+from edge.storage import cache_folder, staged_folder, write_text
 
 if TYPE_CHECKING:
     from benchmark import Baseline, BenchmarkConfig
@@ -71,11 +70,6 @@ def prepare_baseline(
         bundle=bundle,
         random_weights=random_weights,
     )
-
-
-def cache_folder() -> Path:
-    """Where files made once are kept between runs."""
-    return Path(os.environ.get("EDGE_CACHE") or Path.home() / ".cache" / "edge-encoders")
 
 
 def _bert_base(cache: Path) -> Path:

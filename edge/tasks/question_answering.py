@@ -14,7 +14,7 @@ from edge.tokenization import Encoding, Tokenizer
 
 _MAX_ANSWER_TOKENS = 30
 # A context that is too long runs in pieces that share a third: 128 of 384, as is usual for SQuAD.
-_OVERLAP = 1 / 3
+OVERLAP = 1 / 3
 
 
 class QuestionAnswering(Task):
@@ -47,9 +47,9 @@ class QuestionAnswering(Task):
         contexts = table.pairs
         if contexts is None or table.targets is None:
             raise self.unfit(table, "there are no contexts with answers")
-        accepted = self._accepted(table)
+        accepted = self.accepted(table)
         whole = tokenizer.encode_whole(table.texts, contexts)
-        encodings, rows = in_pieces(whole, max_length, _OVERLAP)
+        encodings, rows = in_pieces(whole, max_length, OVERLAP)
 
         def score(outputs: Iterable[Outputs]) -> dict[str, float]:
             best = [(-np.inf, "")] * len(table)
@@ -64,7 +64,7 @@ class QuestionAnswering(Task):
 
         return Examples(encodings, score)
 
-    def _accepted(self, table: Table) -> list[list[str]]:
+    def accepted(self, table: Table) -> list[list[str]]:
         """The answers of each row, at least one."""
         found = []
         for number, value in enumerate(table.targets or (), start=1):

@@ -13,7 +13,7 @@ from edge.tasks.base import Array, Examples, Outputs, Task, in_pieces, softmax
 from edge.tokenization import Encoding, Tokenizer
 
 # A sentence that is too long runs in pieces; words at the start of one need what is before them.
-_OVERLAP = 0.25
+OVERLAP = 0.25
 
 
 class TokenClassification(Task):
@@ -56,8 +56,8 @@ class TokenClassification(Task):
         words = table.words
         if words is None or table.targets is None:
             raise self.unfit(table, "there are no words with tags")
-        targets = self._tags(table, words)
-        encodings, rows = in_pieces(tokenizer.encode_words(words), max_length, _OVERLAP)
+        targets = self.tags(table, words)
+        encodings, rows = in_pieces(tokenizer.encode_words(words), max_length, OVERLAP)
 
         def score(outputs: Iterable[Outputs]) -> dict[str, float]:
             predicted = [["O"] * len(tags) for tags in targets]
@@ -84,7 +84,7 @@ class TokenClassification(Task):
     def _label(self, index: int) -> str:
         return self.labels[index] if self.labels else str(index)
 
-    def _tags(self, table: Table, words: list[list[str]]) -> list[list[str]]:
+    def tags(self, table: Table, words: list[list[str]]) -> list[list[str]]:
         """The tags of each row by name, checked against words and labels."""
         labels = self.labels or ()
         kinds = {split_tag(label)[1] for label in labels}

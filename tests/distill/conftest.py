@@ -82,16 +82,22 @@ def make_config(model_type: str, labels: tuple[str, ...] = LABELS, **changes: An
 
 @pytest.fixture(scope="session")
 def make_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Save a random text classifier of an architecture and give its folder."""
+    """Save a random model of an architecture and give its folder; a text classifier by default."""
 
-    def make(model_type: str = "bert", *, seed: int = 1, **changes: Any) -> Path:
+    def make(
+        model_type: str = "bert",
+        *,
+        auto: str = "AutoModelForSequenceClassification",
+        seed: int = 1,
+        **changes: Any,
+    ) -> Path:
         import torch
-        from transformers import AutoModelForSequenceClassification
+        import transformers
 
         folder = tmp_path_factory.mktemp(f"{model_type}-checkpoint")
         torch.manual_seed(seed)
         config = make_config(model_type, **changes)
-        AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
+        getattr(transformers, auto).from_config(config).save_pretrained(folder)
         make_tokenizer().save_pretrained(folder)
         return folder
 

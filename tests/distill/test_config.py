@@ -21,6 +21,8 @@ from distill.terms import (
 )
 from edge.errors import ConfigError
 
+RULES = {"method": "rules"}
+
 
 def stage(*terms: dict[str, Any], **values: Any) -> dict[str, Any]:
     return {"name": "r", "summary": "s", "stages": [{"terms": list(terms), **values}]}
@@ -95,6 +97,9 @@ def test_every_name_in_the_language_has_its_mechanism() -> None:
         (stage({"match": "margin", "candidates": 1}), "greater than or equal to 2"),
         (stage({"match": "margin", "candidates": 5}), "use a multiple of 5"),
         (stage({"match": "logit"}), "'logits'"),
+        (stage({"match": "labels"}, augment=[RULES]), "no term that follows a teacher: new texts"),
+        (stage({"match": "logits"}, augment=[{**RULES, "mask": 2}]), "mask: .*equal to 1"),
+        (stage({"match": "logits"}, augment=[{"method": "rule"}]), "'nearest-embedding'"),
         (stage({"match": "hidden_states", "loss": "kl"}), "'mse', 'normalized_mse' or 'cosine'"),
         (stage({"match": "hidden_states", "layers": []}), "layers"),
         (stage(), "terms"),

@@ -32,6 +32,7 @@ class World:
 
     def __init__(self, folder: Path, data: dict[str, Path], spec: str = "layers=2") -> None:
         from distill.batches import Samples
+        from distill.evaluation import Judge
         from distill.spec import parse_spec
         from distill.students import Teacher, build_student
         from edge.checkpoint import load_model, load_tokenizer, open_checkpoint
@@ -46,7 +47,10 @@ class World:
         self.task = checkpoint.task
         text, info = describe(teacher.tokenizer, folder=folder)
         self.tokenizer = Tokenizer.from_text(text, info)
-        self.samples = Samples(table, self.task.targets(table), self.tokenizer, max_length=16)
+        encodings = self.tokenizer.encode(table.texts, max_length=16)
+        self.samples = Samples(encodings, self.task.targets(table), self.tokenizer)
+        examples = self.task.examples(table, self.tokenizer, max_length=16)
+        self.judge = Judge(self.task, examples, self.tokenizer)
 
     def learner(self, *terms: dict[str, Any], **values: Any) -> tuple[Any, Stage]:
         import torch
@@ -63,13 +67,12 @@ class World:
         from distill.capture import LiveTeacher
         from distill.trainer import DistillTrainer
 
-        options = {key: values.pop(key) for key in ("save_seconds", "evaluated") if key in values}
+        options = {key: values.pop(key) for key in ("save_seconds",) if key in values}
         learner, stage = self.learner(*terms, **values)
         return DistillTrainer(
             learner,
             stage=stage,
             samples=self.samples,
-            task=self.task,
             source=LiveTeacher(self.teacher, learner.needs),
             folder=folder,
             **options,
@@ -126,7 +129,7 @@ def test_hidden_term_against_loops(world: World) -> None:
     found = values_of(world, rows, {**HIDDEN, "layers": [[1, 2], [2, 4]]})
     distances: list[float] = []
     for row in rows:
-        ids = torch.tensor([world.samples[row][0].input_ids])
+        ids = torch.tensor([world.samples[row][1].input_ids])
         with torch.no_grad():
             ours, theirs = (
                 model.eval()(input_ids=ids, output_hidden_states=True).hidden_states
@@ -361,15 +364,13 @@ def test_batches_are_bucketed_shuffled_and_complete() -> None:
 def test_evaluation_keeps_the_order_of_rows(world: World) -> None:
     import torch
 
-    from distill.evaluation import score
-
     model = world.student.train()
-    name, value = score(model, world.task, world.samples)
+    name, value = world.judge(model)
     assert name == "accuracy"
     assert model.training
     correct = []
     model.eval()
-    for encoding, target in world.samples:
+    for _, encoding, target in world.samples:
         with torch.no_grad():
             logits = model(input_ids=torch.tensor([encoding.input_ids])).logits
         correct.append(int(logits.argmax()) == int(target))

@@ -1,0 +1,58 @@
+"""`edge recipes`: which ways to train a student there are, and what each does."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from edge.cli.options import AsJson, print_json, print_table
+
+if TYPE_CHECKING:
+    from distill import Recipe
+
+
+def recipes(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[show NAME]", help="Print one recipe: a name, or a YAML file."),
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """List the recipes of edge distill and when to use which, or show one."""
+    from edge.errors import ConfigError
+
+    if not words:
+        _list(json)
+    elif words[0] == "show" and len(words) == 2:
+        _show(words[1], json)
+    else:
+        raise ConfigError(
+            f"edge recipes {' '.join(words)}: use edge recipes, or edge recipes show NAME"
+        )
+
+
+def _list(json: bool) -> None:
+    from distill import load_recipe, recipe_names
+
+    found = [load_recipe(name) for name in recipe_names()]
+    if json:
+        print_json([_line(recipe) for recipe in found])
+    else:
+        rows = [(recipe.name, recipe.summary) for recipe in found]
+        print_table("", ("recipe", "when to use it"), rows)
+
+
+def _line(recipe: Recipe) -> dict[str, Any]:
+    values = recipe.model_dump(mode="json", include={"name", "summary", "paper", "student"})
+    return {**values, "needs_teacher": recipe.needs_teacher}
+
+
+def _show(name: str, json: bool) -> None:
+    from distill import load_recipe, recipe_file
+
+    recipe = load_recipe(name)
+    if json:
+        print_json(recipe.model_dump(mode="json"))
+    else:
+        typer.echo(recipe_file(name).read_text(encoding="utf-8"), nl=False)
