@@ -22,11 +22,7 @@ def set_verbose(verbose: bool) -> None:
 
 def say(message: str) -> None:
     """One line on stderr, also while `hush` holds back what others write there."""
-    visible = _hush.visible
-    if visible is None:
-        print(message, file=sys.stderr, flush=True)
-    else:
-        os.write(visible, f"{message}\n".encode())
+    _hush.say(message)
 
 
 def human_bytes(count: int) -> str:
@@ -73,9 +69,8 @@ def clock(title: str) -> Iterator[None]:
 
     # A copy of the terminal's descriptor stays visible while `hush` redirects the original,
     # and what libraries print must not be caught and shown above the clock.
-    visible = sys.stderr.fileno() if _hush.visible is None else _hush.visible
     with (
-        os.fdopen(os.dup(visible), "w") as terminal,
+        os.fdopen(_hush.terminal(), "w") as terminal,
         Live(
             Spinner("dots", title),
             console=Console(file=terminal),
@@ -95,7 +90,21 @@ class _Hush:
         self._open = 0
         self._held = contextlib.ExitStack()
         # The descriptor of stderr as a person sees it; None while nothing is held back.
-        self.visible: int | None = None
+        self._visible: int | None = None
+
+    def say(self, message: str) -> None:
+        """Show a line whether or not streams are held back."""
+        # Under the lock: another thread may be about to hold them, or to give them back.
+        with self._lock:
+            if self._visible is None:
+                print(message, file=sys.stderr, flush=True)
+            else:
+                os.write(self._visible, f"{message}\n".encode())
+
+    def terminal(self) -> int:
+        """A new descriptor of stderr as a person sees it."""
+        with self._lock:
+            return os.dup(sys.stderr.fileno() if self._visible is None else self._visible)
 
     def enter(self) -> None:
         with self._lock:
@@ -114,7 +123,7 @@ class _Hush:
             self._held.enter_context(_stdout_to_stderr())
             return
         # Flushed and copied before it is redirected; closed after it is back.
-        self.visible = os.dup(2)
+        self._visible = os.dup(2)
         self._held.callback(self._forget)
         log = self._held.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
         self._held.enter_context(_redirected((1, 2), log.fileno()))
@@ -122,9 +131,9 @@ class _Hush:
         warnings.simplefilter("ignore")
 
     def _forget(self) -> None:
-        assert self.visible is not None
-        os.close(self.visible)
-        self.visible = None
+        assert self._visible is not None
+        os.close(self._visible)
+        self._visible = None
 
 
 _hush = _Hush()
