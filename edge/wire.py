@@ -3,19 +3,21 @@
 A message is the length of a JSON text (4 bytes, little-endian), the text, then the bytes of each
 array that the text lists, in order. `edge.link` is the parent's end.
 
-A child may run under another Python, which loads this file by its path: standard library and
-numpy only, nothing else of this project, and Python 3.9.
+A child may run under another Python, with this file as its program and the path of a worker as
+argument: standard library and numpy only, nothing else of this project, and Python 3.9.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import importlib.util
 import json
 import os
 import select
 import signal
 import struct
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -123,3 +125,18 @@ def _end_with_parent(requests: int, orphan_check_s: float | None) -> None:
     while not watcher.poll(pause_ms) and os.getppid() == parent:
         pass
     os._exit(0)
+
+
+def _worker(path: str) -> Any:
+    """The class `Worker` of a file."""
+    spec = importlib.util.spec_from_file_location("worker", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["worker"] = module
+    spec.loader.exec_module(module)
+    return module.Worker
+
+
+if __name__ == "__main__":
+    # Whatever a runtime raises must reach the parent as text.
+    serve(_worker(sys.argv[1])().answer, explain=lambda error: str(error) or type(error).__name__)

@@ -14,7 +14,7 @@ import numpy as np
 
 from converters.packs import tflite_file, tflite_metadata
 from converters.packs.config import PackConfig
-from converters.packs.mediapipe_process import ENGINE, TextClassifier, availability
+from converters.packs.mediapipe_process import ENGINE, ENVIRONMENT, TextClassifier
 from converters.packs.report import Proof, TextDifference
 from converters.packs.texts import (
     Sample,
@@ -67,7 +67,7 @@ class MediapipePacker:
         with step(f"verify {path.name} in litert"), hush():
             samples = _samples(bundle, artifact, length)
             results = [_in_litert(bundle, artifact, path, length, samples)]
-        found = availability()
+        found = ENVIRONMENT.availability()
         if not found.available:
             reason = f"{found.reason}: {found.remedy}"
             results.append(Verification(status="unavailable", engine=ENGINE, reason=reason))

@@ -1,15 +1,12 @@
-"""The child process that runs MediaPipe's TextClassifier.
+"""What the child process that runs MediaPipe's TextClassifier answers.
 
-It is a script for the Python of MediaPipe's own environment, which has nothing of this project: its
-argument is the path of `edge/wire.py`, it imports nothing else that is not there, and keeps to
-Python 3.9. Requests are "open" and "classify".
+It is loaded by `edge.wire` under the Python of MediaPipe's own environment, which has nothing of
+this project: it imports nothing else that is not there, and keeps to Python 3.9. Requests are
+"open" and "classify".
 """
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -44,24 +41,3 @@ class Worker:
         for category in head.categories:
             scores[category.index] = category.score
         return scores
-
-
-def _load_wire(path: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("wire", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def main() -> None:
-    """Serve until the parent closes stdin or is gone."""
-    _load_wire(sys.argv[1]).serve(
-        Worker().answer,
-        # Whatever MediaPipe raises must reach the parent as text.
-        explain=lambda error: str(error) or type(error).__name__,
-    )
-
-
-if __name__ == "__main__":
-    main()

@@ -1,17 +1,15 @@
-"""The child process that runs tflite-runtime.
+"""What the child process that runs tflite-runtime answers.
 
-It is a script for the Python of the legacy environment, which has tflite-runtime and an old numpy
-and nothing of this project: it loads `edge.wire` by its path, imports nothing else that is not
-there, and keeps to Python 3.9. Requests are "open" and "run".
+It is loaded by `edge.wire` under the Python of the legacy environment, which has tflite-runtime
+and an old numpy and nothing of this project: it imports nothing else, and keeps to Python 3.9.
+Requests are "open" and "run".
 """
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 Arrays = dict[str, Any]
@@ -75,26 +73,3 @@ class Worker:
         if self._model is None:
             raise ValueError("no file is open")
         return {}, self._model.run(arrays)
-
-
-def _load_wire() -> ModuleType:
-    """The module `edge.wire`, from the file beside this package."""
-    path = Path(__file__).resolve().parents[1] / "wire.py"
-    spec = importlib.util.spec_from_file_location("wire", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def main() -> None:
-    """Serve until the parent closes stdin or is gone."""
-    _load_wire().serve(
-        Worker().answer,
-        # Whatever the runtime raises must reach the parent as text.
-        explain=lambda error: str(error) or type(error).__name__,
-    )
-
-
-if __name__ == "__main__":
-    main()

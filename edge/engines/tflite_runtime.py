@@ -6,24 +6,24 @@ child process also turns its crashes into errors.
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from edge.engines.base import Array, Availability, Engine, Session
+from edge.engines.separate import Environment, worker_command
 from edge.errors import EngineError
 from edge.link import Ended, Link, NoAnswer, Refused
 
-_VARIABLE = "EDGE_LEGACY_PYTHON"
-_REMEDY = "run make setup where Python 3.9-3.11 is installed on Linux"
+ENVIRONMENT = Environment(
+    title="its environment",
+    folder=".venv-legacy",
+    variable="EDGE_LEGACY_PYTHON",
+    module="tflite_runtime.interpreter",
+    distribution="tflite-runtime",
+    remedy="run make setup where Python 3.9-3.11 is installed on Linux",
+    timeout_s=60.0,
+)
 _WORKER = Path(__file__).with_name("legacy_worker.py")
-_LOOK = """
-import importlib.metadata
-import tflite_runtime.interpreter
-print(importlib.metadata.version("tflite-runtime"))
-"""
 
 
 class TfliteRuntime(Engine):
@@ -33,44 +33,10 @@ class TfliteRuntime(Engine):
     format = "tflite"
 
     def availability(self) -> Availability:
-        python = find_python()
-        if python is None:
-            return Availability(None, "its environment is not set up", _REMEDY)
-        found = version(python)
-        if found is None:
-            remedy = f"{_REMEDY}, or correct {_VARIABLE}"
-            return Availability(None, f"{python} cannot import tflite_runtime", remedy)
-        return Availability(found)
+        return ENVIRONMENT.availability()
 
     def open(self, path: Path, *, threads: int = 1) -> Session:
         return TfliteRuntimeSession(path, threads=threads)
-
-
-def find_python() -> Path | None:
-    """The Python of the legacy environment: EDGE_LEGACY_PYTHON, else `.venv-legacy` beside ours.
-
-    A path given by EDGE_LEGACY_PYTHON is returned as it is, whether it works or not.
-    """
-    named = os.environ.get(_VARIABLE)
-    if named:
-        return Path(named)
-    beside = Path(sys.prefix).parent / ".venv-legacy" / "bin" / "python"
-    return beside if beside.exists() else None
-
-
-def version(python: Path, *, timeout_s: float = 60.0) -> str | None:
-    """The version of tflite-runtime that `python` imports; None when it cannot."""
-    try:
-        done = subprocess.run(
-            [python, "-I", "-c", _LOOK],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=timeout_s,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None if done.returncode == 0 else None
 
 
 class TfliteRuntimeSession(Session):
@@ -84,9 +50,9 @@ class TfliteRuntimeSession(Session):
         self, path: Path, *, threads: int = 1, python: Path | None = None, timeout_s: float = 120.0
     ) -> None:
         """Start the process and load `path`; raises EngineError, one line, when that fails."""
-        python = python or find_python()
+        python = python or ENVIRONMENT.find_python()
         if python is None:
-            raise EngineError(f"tflite-runtime is not set up here: {_REMEDY}")
+            raise EngineError(f"tflite-runtime is not set up here: {ENVIRONMENT.remedy}")
         self._path = path
         self._timeout_s = timeout_s
         self._link = _start(python)
@@ -134,11 +100,11 @@ class TfliteRuntimeSession(Session):
 
 def _start(python: Path) -> Link:
     try:
-        # -I: the script's folder, where this file is called `tflite_runtime`, is not searched.
-        return Link([str(python), "-I", str(_WORKER)])
+        return Link(worker_command(python, _WORKER))
     except OSError as error:
         raise EngineError(
-            f"{python} cannot be started ({error.strerror}): {_REMEDY}, or correct {_VARIABLE}"
+            f"{python} cannot be started ({error.strerror}): {ENVIRONMENT.remedy}, "
+            f"or correct {ENVIRONMENT.variable}"
         ) from None
 
 

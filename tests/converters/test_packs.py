@@ -63,7 +63,7 @@ def no_mediapipe(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def mediapipe() -> None:
-    found = mediapipe_process.availability()
+    found = mediapipe_process.ENVIRONMENT.availability()
     if not found.available:
         pytest.skip(f"{found.reason}: {found.remedy}")
 

@@ -16,8 +16,8 @@ import psutil
 import pytest
 
 from edge import wire
-from edge.engines import get_engine, tflite_runtime
-from edge.engines.tflite_runtime import TfliteRuntimeSession, find_python
+from edge.engines import get_engine
+from edge.engines.tflite_runtime import ENVIRONMENT, TfliteRuntimeSession
 from edge.errors import EngineError
 
 LENGTHS = (8, 16)
@@ -25,8 +25,8 @@ LENGTHS = (8, 16)
 
 @pytest.fixture(scope="module", autouse=True)
 def legacy_python() -> Path:
-    python = find_python()
-    if python is None or tflite_runtime.version(python) is None:
+    python = ENVIRONMENT.find_python()
+    if python is None or ENVIRONMENT.version(python) is None:
         pytest.skip("tflite-runtime is not set up (make setup, with Python 3.9-3.11 on Linux)")
     return python
 
@@ -251,14 +251,14 @@ def test_the_environment_is_named_or_found_beside_ours(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("EDGE_LEGACY_PYTHON", "/named/python")
-    assert find_python() == Path("/named/python")
+    assert ENVIRONMENT.find_python() == Path("/named/python")
     monkeypatch.delenv("EDGE_LEGACY_PYTHON")
     monkeypatch.setattr(sys, "prefix", str(tmp_path / ".venv"))
-    assert find_python() is None
+    assert ENVIRONMENT.find_python() is None
     python = tmp_path / ".venv-legacy" / "bin" / "python"
     python.parent.mkdir(parents=True)
     python.touch()
-    assert find_python() == python
+    assert ENVIRONMENT.find_python() == python
 
 
 def test_availability_says_what_is_wrong(
