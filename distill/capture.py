@@ -49,6 +49,11 @@ class Signals(NamedTuple):
     values: States = {}
     attended: States = {}
 
+    def detach(self) -> Signals:
+        """The same values, through which no gradient flows."""
+        still: list[Any] = [{key: x.detach() for key, x in part.items()} for part in self]
+        return Signals(*still)
+
 
 class Source(Protocol):
     """Where the teacher's signals come from: a live model, or what it said before."""

@@ -9,7 +9,8 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_
 from typing_extensions import Self
 
 from distill.augment import Augmentation
-from distill.terms import MarginTerm, TaughtTerm, Term, counts
+from distill.companions import CompanionConfig
+from distill.terms import STUDENT, TEACHER, MarginTerm, Name, TaughtTerm, Term, counts
 from edge.config import Config, load_yaml
 from edge.data import Columns
 from edge.errors import unknown_name
@@ -36,10 +37,12 @@ class Stage(Config):
 
     augment: texts besides the labelled ones, which terms that follow a teacher learn from.
     masking: for a task that guesses hidden tokens, which ones.
+    companions: who takes part beside the student and the teacher.
     """
 
     name: str = Field(default="train", pattern=r"^[a-z0-9][a-z0-9-]*$")
     terms: tuple[Term, ...] = Field(min_length=1)
+    companions: tuple[CompanionConfig, ...] = ()
     augment: tuple[Augmentation, ...] = ()
     masking: Masking | None = None
     epochs: PositiveFloat = 3.0
@@ -58,6 +61,19 @@ class Stage(Config):
     def _something_is_learned(self) -> Self:
         if not any(counts(term) for term in self.terms):
             raise ValueError(f"stage '{self.name}' has no term with a weight above 0")
+        return self
+
+    @model_validator(mode="after")
+    def _everyone_is_known(self) -> Self:
+        known = {STUDENT, TEACHER, *self.members, *self.groups}
+        named = [term.learner for term in self.terms]
+        named += [term.teacher for term in self.terms if isinstance(term, TaughtTerm)]
+        for name in (*named, *(name for one in self.companions for name in one.reads)):
+            if name not in known:
+                raise ValueError(
+                    f"stage '{self.name}' speaks of '{name}', and only "
+                    f"{', '.join(sorted(known))} take part: add it to companions"
+                )
         return self
 
     @model_validator(mode="after")
@@ -80,8 +96,24 @@ class Stage(Config):
         return self
 
     @property
+    def members(self) -> tuple[Name, ...]:
+        """Everybody whom companions bring."""
+        return tuple(name for one in self.companions for name in one.members)
+
+    @property
+    def groups(self) -> dict[Name, tuple[Name, ...]]:
+        """Names that stand for several."""
+        return {name: who for one in self.companions for name, who in one.groups.items()}
+
+    def who(self, name: Name) -> tuple[Name, ...]:
+        """Those whom a name stands for."""
+        return self.groups.get(name, (name,))
+
+    @property
     def needs_teacher(self) -> bool:
-        return any(isinstance(term, TaughtTerm) and counts(term) for term in self.terms)
+        followed = [t.teacher for t in self.terms if isinstance(t, TaughtTerm) and counts(t)]
+        read = [name for one in self.companions for name in one.reads]
+        return any(TEACHER in self.who(name) for name in (*followed, *read))
 
 
 class Recipe(Config):

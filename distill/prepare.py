@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from distill.batches import Samples
     from distill.capture import Needs, Source
     from distill.evaluation import Judge
-    from distill.objectives import Setting
+    from distill.objectives import Learner, Setting
+    from distill.spec import StudentSpec
     from distill.students import Student, Teacher
     from edge.checkpoint import Checkpoint
     from edge.tokenization import Tokenizer
@@ -33,7 +34,7 @@ _OF_NO_ACCOUNT = {"output", "threads", "save_seconds", "augment_folder"}
 
 @dataclass(frozen=True)
 class Inputs:
-    """The files and models of a run. held_out: the rows it is evaluated on."""
+    """The files and models of a run. held_out: the rows it is evaluated on; spec: the student's."""
 
     config: DistillConfig
     teacher: Teacher | None
@@ -41,6 +42,7 @@ class Inputs:
     table: Table
     held_out: Table | None
     max_length: int
+    spec: StudentSpec
 
     def setting(self) -> Setting:
         """What the terms of a stage must know of the two models."""
@@ -52,6 +54,21 @@ class Inputs:
             problem_type=self.student.task.problem_type,
             task=self.student.task.name,
         )
+
+    def learner(self, stage: Stage) -> Learner:
+        """The student with the terms and companions of a stage."""
+        from distill.objectives import Learner
+
+        return Learner(self.student.model, stage, self.setting(), self._new_student)
+
+    def _new_student(self, spec: str | None, number: int) -> Any:
+        """Another model for the student's task, with random weights of its own."""
+        from distill.spec import parse_spec
+
+        parsed = parse_spec(spec) if spec else self.spec
+        return _build(
+            self.config, parsed, self.teacher, self.table, self.config.seed + number
+        ).model
 
     def tokenizer(self) -> Tokenizer:
         """What both models read texts with."""
@@ -132,7 +149,7 @@ def prepare(config: DistillConfig, recipe: Recipe) -> Run:
 
 def _open(config: DistillConfig, recipe: Recipe) -> Inputs:
     from distill.spec import parse_spec
-    from distill.students import TASK, build_student
+    from distill.students import TASK
 
     spec = parse_spec(config.student or recipe.student)
     checkpoint = _open_teacher(config)
@@ -142,22 +159,29 @@ def _open(config: DistillConfig, recipe: Recipe) -> Inputs:
     with step("loading"):
         _set_threads(config.threads)
         teacher = _load_teacher(checkpoint) if checkpoint else None
-        student = build_student(
-            spec,
-            teacher,
-            table,
-            seed=config.seed,
-            allow_pickle=config.allow_pickle,
-            trust_remote_code=config.trust_remote_code,
-        )
-    return Inputs(config, teacher, student, table, held_out, _max_length(config, teacher, student))
+        student = _build(config, spec, teacher, table, config.seed)
+    length = _max_length(config, teacher, student)
+    return Inputs(config, teacher, student, table, held_out, length, spec)
+
+
+def _build(
+    config: DistillConfig, spec: StudentSpec, teacher: Teacher | None, table: Table, seed: int
+) -> Student:
+    from distill.students import build_student
+
+    return build_student(
+        spec,
+        teacher,
+        table,
+        seed=seed,
+        allow_pickle=config.allow_pickle,
+        trust_remote_code=config.trust_remote_code,
+    )
 
 
 def _needs(inputs: Inputs, stage: Stage) -> Needs:
     """What a stage asks of its teacher; raises ConfigError for terms that do not fit the models."""
-    from distill.objectives import Learner
-
-    return Learner(inputs.student.model, stage, inputs.setting()).needs
+    return inputs.learner(stage).needs
 
 
 def _texts(inputs: Inputs, recipe: Recipe) -> dict[str, Texts]:

@@ -134,13 +134,12 @@ def _run_stage(run: Run, stage: Stage, state: Any, index: int) -> Log:
     """Train one stage, or take over what an earlier run of it left; gives its log."""
     import transformers
 
-    from distill.objectives import Learner
     from distill.trainer import DistillTrainer
 
-    config, student = run.inputs.config, run.inputs.student
+    config = run.inputs.config
     # A stage starts alike whether those before it ran just now or long ago.
     transformers.set_seed(config.seed)
-    learner = Learner(student.model, stage, run.inputs.setting())
+    learner = run.inputs.learner(stage)
     folder: Path = state.stage(index, stage.name)
     log: Log | None = state.finished(folder)
     if log is not None:

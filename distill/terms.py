@@ -19,9 +19,11 @@ from typing_extensions import Self
 
 from edge.config import Config
 
-# Whose signals a term follows; a method with more than one source adds its names here.
-SourceName = Literal["teacher"]
-TEACHER: SourceName = "teacher"
+# Who takes part in a stage, by name: the student, the teacher, and whom the stage's companions
+# bring. A companion's name may also stand for several of them.
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$")]
+STUDENT: Name = "student"
+TEACHER: Name = "teacher"
 
 # A rule of `distill.mapping`, or pairs of (student layer, teacher layer); -1 is the last layer.
 LayerPairs = Annotated[tuple[tuple[int, int], ...], Field(min_length=1)]
@@ -85,19 +87,28 @@ Temperature = Annotated[
 ]
 
 
-class LabelsTerm(Config):
-    """Fit the labels of the training data; the loss follows from the task's problem type."""
-
-    match: Literal["labels"]
-    weight: Weight = 1.0
-
-
-class TaughtTerm(Config):
-    """What all terms share that follow somebody. teacher: whom."""
+class AnyTerm(Config):
+    """What all terms share. learner: who learns by it; a name for several gives each a share."""
 
     match: str
     weight: Weight = 1.0
-    teacher: SourceName = TEACHER
+    learner: Name = STUDENT
+
+
+class LabelsTerm(AnyTerm):
+    """Fit the labels of the training data; the loss follows from the task's problem type."""
+
+    match: Literal["labels"]
+
+
+class TaughtTerm(AnyTerm):
+    """What all terms share that follow somebody.
+
+    teacher: whom. What is followed stands still: no gradient goes there. A name for several gives
+    the mean over all pairs of a learner and another it follows.
+    """
+
+    teacher: Name = TEACHER
 
 
 class LogitsTerm(TaughtTerm):
@@ -222,7 +233,7 @@ Term = Annotated[
 ]
 
 
-def counts(term: LabelsTerm | TaughtTerm) -> bool:
+def counts(term: AnyTerm) -> bool:
     """Whether a term weighs anything at some time."""
     weight = term.weight
     ends = (weight.start, weight.end) if isinstance(weight, Schedule) else (weight,)

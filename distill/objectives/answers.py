@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from distill import losses
-from distill.objectives.base import Batch, Objective, Setting
+from distill.objectives.base import Batch, Objective
+from distill.setting import Setting
 from distill.terms import LabelsTerm, LogitsTerm, MarginTerm, at
 from edge.errors import ConfigError, TrainingError
 from edge.tasks.text_classification import MULTI_LABEL, REGRESSION
@@ -56,7 +57,7 @@ class Logits(Objective):
 
     def __init__(self, term: LogitsTerm, setting: Setting) -> None:
         super().__init__()
-        self.source = term.teacher
+        self.learner, self.source = term.learner, term.teacher
         self._reading = READINGS[setting.task]
         self._all_tokens = term.tokens == "all"
         self._temperature = term.temperature
@@ -67,12 +68,12 @@ class Logits(Objective):
         self.temperature = at(self._temperature, progress)
 
     def forward(self, batch: Batch) -> Tensor:
-        reading, taught = self._reading, self.follow(batch)
+        reading, ours, taught = self._reading, self.learn(batch), self.follow(batch)
         classes = reading.classes(batch.mask)
         loss = self._loss(self.temperature)
         values = torch.stack(
             [
-                loss(batch.student.outputs[name], taught.outputs[name], valid=classes)
+                loss(ours.outputs[name], taught.outputs[name], valid=classes)
                 for name in reading.outputs
             ]
         ).mean(0)
@@ -125,6 +126,7 @@ class Labels(Objective):
         super().__init__()
         if setting.task == _EMBEDS:
             raise ConfigError(f"{_EMBEDS} has no labels to fit: use match: logits or hidden_states")
+        self.learner = term.learner
         self._reading = READINGS[setting.task]
         self._loss: Callable[..., Tensor] = {
             REGRESSION: losses.squared_error,
@@ -132,7 +134,7 @@ class Labels(Objective):
         }.get(setting.problem_type or "", losses.cross_entropy)
 
     def forward(self, batch: Batch) -> Tensor:
-        reading, labels, outputs = self._reading, batch.labels, batch.student.outputs
+        reading, labels, outputs = self._reading, batch.labels, self.learn(batch).outputs
         assert labels is not None
         known = reading.labelled(labels, batch.mask)
         if reading.over_tokens:
@@ -155,11 +157,11 @@ class Margin(Objective):
         super().__init__()
         if setting.task != "text-classification":
             raise ConfigError(f"match: margin compares scores of texts, {setting.task} gives none")
-        self.source = term.teacher
+        self.learner, self.source = term.learner, term.teacher
         self._candidates = term.candidates
 
     def forward(self, batch: Batch) -> Tensor:
-        ours, theirs = batch.student.outputs["logits"], self.follow(batch).outputs["logits"]
+        ours, theirs = self.learn(batch).outputs["logits"], self.follow(batch).outputs["logits"]
         candidates = self._candidates or len(ours)
         if len(ours) % candidates:
             raise TrainingError(

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from distill import losses, relations
 from distill.capture import SCORES, Signals
-from distill.objectives.base import Batch, Mapped, Setting, Shape
+from distill.objectives.base import Batch, Mapped
+from distill.setting import Setting, Shape
 from distill.terms import AttentionProbsTerm, AttentionScoresTerm, MappedTerm, RelationsTerm
 from edge.errors import ConfigError
 
@@ -32,13 +33,13 @@ class _Attentive(Mapped):
         raise NotImplementedError
 
     def distance(self, batch: Batch, index: int) -> Tensor:
-        teacher = self.follow(batch)
+        student, teacher = self.learn(batch), self.follow(batch)
         valid = relations.pair_mask(batch.mask)
-        for signals, layer in zip((batch.student, teacher), self.pairs[index], strict=True):
+        for signals, layer in zip((student, teacher), self.pairs[index], strict=True):
             # Where a layer looks at a part of the text only, both are compared on that part.
             if layer in signals.attended:
                 valid = valid & signals.attended[layer]
-        values = self.between(batch.student, teacher, index, valid)
+        values = self.between(student, teacher, index, valid)
         return losses.masked_mean(values, batch.mask, batch.totals["tokens"])
 
 
@@ -113,7 +114,7 @@ def _check_heads(term: MappedTerm, setting: Setting) -> None:
 
 def _attention(term: MappedTerm, setting: Setting, owner: _Owner) -> tuple[int, int]:
     """Heads and width of one side; raises ConfigError where attention cannot be captured."""
-    shape: Shape = setting.student if owner == "student" else setting.source(term.teacher)
+    shape: Shape = setting.shape(term.learner if owner == "student" else term.teacher)
     if shape.attention is None:
         raise ConfigError(
             f"match: {term.match} needs the attention of the {owner}, and {shape.architecture} "

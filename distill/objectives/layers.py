@@ -8,7 +8,8 @@ from torch import Tensor
 from distill import losses, relations
 from distill.capture import HIDDEN_STATES, Need
 from distill.mapping import Pairs, pair_layers
-from distill.objectives.base import Batch, Mapped, Objective, Setting, projections
+from distill.objectives.base import Batch, Mapped, Objective, projections
+from distill.setting import Setting
 from distill.terms import (
     ContrastiveTerm,
     EmbeddingsTerm,
@@ -30,13 +31,13 @@ class _Projected(Mapped):
     def __init__(self, term: MappedTerm | EmbeddingsTerm, setting: Setting) -> None:
         super().__init__(term, setting)
         kept = self.pairs if self.transport is None else self.pairs[:1]
-        self.projections = projections(kept, setting, term.teacher)
+        self.projections = projections(kept, setting, term.learner, term.teacher)
 
     def states(self, batch: Batch, index: int, tokens: slice) -> tuple[Tensor, Tensor]:
         """Both models' states of a pair, (B, tokens, H), of one width."""
         s, t = self.pairs[index]
         projection = self.projections[index if self.transport is None else 0]
-        student = projection(batch.student.hidden_states[s][:, tokens])
+        student = projection(self.learn(batch).hidden_states[s][:, tokens])
         teacher = self.follow(batch).hidden_states[t][:, tokens]
         assert student.shape == teacher.shape, (student.shape, teacher.shape)
         return student, teacher
@@ -86,7 +87,7 @@ class Selectivity(Mapped):
 
     def distance(self, batch: Batch, index: int) -> Tensor:
         s, t = self.pairs[index]
-        ours, theirs = batch.student.hidden_states[s], self.follow(batch).hidden_states[t]
+        ours, theirs = self.learn(batch).hidden_states[s], self.follow(batch).hidden_states[t]
         values = relations.selectivity_mmd(ours, theirs, batch.mask)
         return losses.masked_mean(values, total=batch.totals["samples"])
 
@@ -96,17 +97,17 @@ class Flow(Objective):
 
     def __init__(self, term: FlowTerm, setting: Setting) -> None:
         super().__init__()
-        self.source = term.teacher
-        layers = setting.student.layers, setting.source(term.teacher).layers
+        self.learner, self.source = term.learner, term.teacher
+        layers = setting.shape(term.learner).layers, setting.shape(term.teacher).layers
         # The embeddings come first, so that a map of one layer has a flow as well.
         self._pairs: Pairs = ((0, 0), *sorted(pair_layers(term.layers, *layers)))
-        self.projections = projections(self._pairs, setting, term.teacher)
+        self.projections = projections(self._pairs, setting, term.learner, term.teacher)
         self.ours = frozenset(Need(HIDDEN_STATES, s) for s, _ in self._pairs)
         self.theirs = frozenset(Need(HIDDEN_STATES, t) for _, t in self._pairs)
 
     def forward(self, batch: Batch) -> Tensor:
         pairs = list(zip(self.projections, self._pairs, strict=True))
-        ours = [projection(batch.student.hidden_states[s]) for projection, (s, _) in pairs]
+        ours = [projection(self.learn(batch).hidden_states[s]) for projection, (s, _) in pairs]
         theirs = [self.follow(batch).hidden_states[t] for _, t in self._pairs]
         values = [
             relations.flow_mse((ours[i], ours[i + 1]), (theirs[i], theirs[i + 1]), batch.mask)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from distill.capture import Need, Needs, Signals, capture
+from distill.capture import Needs, Signals, capture
+from distill.companions.base import Cast, Companion, MakeStudent, Scene
+from distill.companions.peers import PeerModels
 from distill.config import Stage
 from distill.objectives.answers import READINGS, Labels, Logits, Margin
 from distill.objectives.attention import Attentions, Relations
-from distill.objectives.base import Batch, Objective, Setting, Totals
+from distill.objectives.base import Batch, Objective, Totals
 from distill.objectives.layers import Contrastive, Flow, HiddenStates, Selectivity
-from distill.terms import TEACHER, at, counts
+from distill.setting import Setting
+from distill.terms import STUDENT, TEACHER, AnyTerm, Name, TaughtTerm, at, counts
 from edge.errors import ConfigError
 
 # What a recipe's `match` builds.
@@ -31,6 +35,8 @@ OBJECTIVES: dict[str, Callable[..., Objective]] = {
     "selectivity": Selectivity,
     "contrastive": Contrastive,
 }
+# What a stage's companion of a `kind` builds.
+COMPANIONS: dict[str, Callable[..., Companion]] = {"peers": PeerModels}
 _TALLIED = ("samples", "tokens", "labelled")
 
 
@@ -44,19 +50,32 @@ class Learner(nn.Module):
     # Trainer must not believe that a loss was scaled for it.
     accepts_loss_kwargs = False
 
-    def __init__(self, student: Any, stage: Stage, setting: Setting) -> None:
+    def __init__(
+        self,
+        student: Any,
+        stage: Stage,
+        setting: Setting,
+        make_student: MakeStudent | None = None,
+    ) -> None:
         super().__init__()
         if stage.needs_teacher and setting.teacher is None:
             raise ConfigError(f"stage '{stage.name}' learns from a teacher: name it with --teacher")
         terms = [term for term in stage.terms if counts(term)]
         self.student = student
         self._reading = READINGS[setting.task]
-        objectives: list[Objective] = [OBJECTIVES[term.match](term, setting) for term in terms]
-        self.objectives = nn.ModuleList(objectives)
-        self._terms = objectives
+        self._companions: list[Companion] = []
+        for config in stage.companions:
+            assert make_student is not None
+            companion = COMPANIONS[config.kind](config, Cast(student, setting, make_student))
+            setting = replace(setting, others={**setting.others, **companion.shapes})
+            self._companions.append(companion)
+        self.companions = nn.ModuleList(self._companions)
+        self._terms = [_parts(term, stage, setting) for term in terms]
+        self.objectives = nn.ModuleList(one for parts in self._terms for one in parts)
         self.names = _names([term.match for term in terms])
-        self.needs = _union(term.theirs for term in objectives if term.source == TEACHER)
-        self._own_needs = _union(term.ours for term in objectives)
+        needs = self._all_needs()
+        self.needs = needs.get(TEACHER, frozenset())
+        self._own_needs = needs.get(STUDENT, frozenset())
         self._weights = [term.weight for term in terms]
         self._scheduled = not all(isinstance(weight, float) for weight in self._weights)
         weights = torch.tensor([at(weight, 0.0) for weight in self._weights])
@@ -68,8 +87,11 @@ class Learner(nn.Module):
         They follow from the step alone, or from what a training checkpoint holds.
         """
         progress = step / max(steps, 1)
-        for objective in self._terms:
-            objective.advance(step, progress)
+        for parts in self._terms:
+            for objective in parts:
+                objective.advance(step, progress)
+        for companion in self._companions:
+            companion.advance(step, progress, self.student)
         if self._scheduled:
             values = [at(weight, progress) for weight in self._weights]
             self.get_buffer("weights").copy_(torch.tensor(values))
@@ -96,14 +118,52 @@ class Learner(nn.Module):
     ) -> Tensor:
         """Each term's unweighted value, shape (terms,), in the order of `names`."""
         said = capture(self.student, inputs, self._own_needs)
-        # A method whose sources are not a teacher, as peers or exits, adds them here.
-        sources: dict[str, Signals] = {} if taught is None else {TEACHER: taught}
+        sources: dict[Name, Signals] = {} if taught is None else {TEACHER: taught}
+        for companion in self._companions:
+            sources |= companion(Scene(inputs, labels, {STUDENT: said, **sources}))
         batch = Batch(said, sources, labels, inputs["attention_mask"], totals)
-        return torch.stack([objective(batch) for objective in self._terms])
+        return torch.stack([_value(parts, batch) for parts in self._terms])
+
+    def _all_needs(self) -> dict[Name, Needs]:
+        """What everybody has to give beside answers; companions are told theirs, last one first."""
+        needs: dict[Name, Needs] = {}
+
+        def add(name: Name, wanted: Needs) -> None:
+            needs[name] = needs.get(name, frozenset()) | wanted
+
+        for objective in (one for parts in self._terms for one in parts):
+            add(objective.learner, objective.ours)
+            if objective.source is not None:
+                add(objective.source, objective.theirs)
+        for companion in reversed(self._companions):
+            companion.answer_for({name: needs.get(name, frozenset()) for name in companion.shapes})
+            for name, wanted in companion.asks.items():
+                add(name, wanted)
+        return needs
 
 
-def _union(needs: Iterable[Needs]) -> Needs:
-    return frozenset[Need]().union(*needs)
+def _parts(term: AnyTerm, stage: Stage, setting: Setting) -> list[Objective]:
+    """The term once for each learner and each other it follows.
+
+    Raises ConfigError when nobody follows anybody but themselves.
+    """
+    build = OBJECTIVES[term.match]
+    learners = stage.who(term.learner)
+    if not isinstance(term, TaughtTerm):
+        return [build(term.model_copy(update={"learner": name}), setting) for name in learners]
+    pairs = [(a, b) for a in learners for b in stage.who(term.teacher) if a != b]
+    if not pairs:
+        raise ConfigError(
+            f"match: {term.match} of stage '{stage.name}' lets {term.learner} follow "
+            f"{term.teacher}, which is nobody else: name another teacher"
+        )
+    return [build(term.model_copy(update={"learner": a, "teacher": b}), setting) for a, b in pairs]
+
+
+def _value(parts: Sequence[Objective], batch: Batch) -> Tensor:
+    """The sum over learners, as if each were trained alone, of the mean over whom it follows."""
+    learners = len({objective.learner for objective in parts})
+    return torch.stack([objective(batch) for objective in parts]).mean() * learners
 
 
 def _names(matches: Sequence[str]) -> list[str]:

@@ -93,7 +93,10 @@ def test_every_name_in_the_language_has_its_mechanism() -> None:
         (stage({"match": "relations", "of": "values"}), "'query', 'key', 'value' or 'query-key'"),
         (stage({"match": "relations", "of": "value", "heads": 0}), "greater than 0"),
         (stage({"match": "attention_probs", "loss": "mse"}), "Input should be 'kl'"),
-        (stage({"match": "attention_scores", "teacher": "peers"}), "Input should be 'teacher'"),
+        (
+            stage({"match": "attention_scores", "teacher": "peers"}),
+            "speaks of 'peers', and only student, ",
+        ),
         (stage({"match": "margin", "candidates": 1}), "greater than or equal to 2"),
         (stage({"match": "margin", "candidates": 5}), "use a multiple of 5"),
         (stage({"match": "logit"}), "'logits'"),

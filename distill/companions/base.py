@@ -1,0 +1,61 @@
+"""What every companion is: a module that says something about a batch, trained with the student."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from distill.capture import Needs, Signals
+from distill.setting import Setting, Shape
+from distill.terms import Name
+
+# A new model of a SPEC (the run's own student for None), made with a seed.
+MakeStudent = Callable[[str | None, int], Any]
+
+
+@dataclass(frozen=True)
+class Cast:
+    """What companions are made of. setting: of the models there are before them."""
+
+    student: Any
+    setting: Setting
+    make_student: MakeStudent
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One batch as companions see it.
+
+    said: the signals of the student, the teacher where there is one, and earlier companions.
+    """
+
+    inputs: Mapping[str, Tensor]
+    labels: Tensor | None
+    said: Mapping[Name, Signals]
+
+
+class Companion(nn.Module):
+    """Saved and resumed with the student, optimised where it has parameters; never exported.
+
+    shapes: of each member, by name. asks: what it needs of those it is made of, beside answers.
+    """
+
+    shapes: Mapping[Name, Shape]
+    asks: Mapping[Name, Needs]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asks = {}
+
+    def answer_for(self, needs: Mapping[Name, Needs]) -> None:
+        """Told once, before training, what terms ask of its members; may set `asks`."""
+
+    def advance(self, step: int, progress: float, student: Any) -> None:
+        """Called before each optimiser step, from 0; progress is the share of steps done."""
+
+    def forward(self, scene: Scene) -> dict[Name, Signals]:
+        """The signals of each member."""
+        raise NotImplementedError

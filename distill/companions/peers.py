@@ -1,0 +1,36 @@
+"""Models that are trained beside the student."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import nn
+
+from distill.capture import Needs, Signals, capture
+from distill.companions.base import Cast, Companion, Scene
+from distill.companions.config import Peers
+from distill.setting import Shape
+from distill.terms import Name
+
+
+class PeerModels(Companion):
+    """Each member is a student of its own, with its own dropout and its own new weights."""
+
+    def __init__(self, config: Peers, cast: Cast) -> None:
+        super().__init__()
+        models = [cast.make_student(config.student, i + 1) for i in range(config.count)]
+        self.models = nn.ModuleList(models)
+        self._members = config.members
+        self.shapes = {
+            name: Shape.of(model.config) for name, model in zip(self._members, models, strict=True)
+        }
+        self._needs: Mapping[Name, Needs] = {}
+
+    def answer_for(self, needs: Mapping[Name, Needs]) -> None:
+        self._needs = needs
+
+    def forward(self, scene: Scene) -> dict[Name, Signals]:
+        return {
+            name: capture(model, scene.inputs, self._needs.get(name, frozenset()))
+            for name, model in zip(self._members, self.models, strict=True)
+        }
