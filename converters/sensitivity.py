@@ -10,8 +10,9 @@ from torch import nn
 
 from converters.base import Inputs
 from converters.graph import ExportView
+from converters.integers import block_of, largest
 from converters.weights import Owners
-from edge.precision import INT4_BLOCK, Precision
+from edge.precision import Precision
 
 # Enough to tell layers apart, few enough to run the model once a layer.
 _SAMPLES = 24
@@ -62,11 +63,11 @@ def fake_quantize(weights: torch.Tensor, precision: Precision) -> torch.Tensor:
     if precision.weight_bits >= 16:
         return weights.half().to(weights.dtype) if precision.weight_bits == 16 else weights
     rows = weights.reshape(weights.shape[0], -1)
-    if precision is Precision.INT4 and rows.shape[1] % INT4_BLOCK == 0:
-        rows = rows.reshape(-1, INT4_BLOCK)
-    elif precision.value.startswith("palette"):
+    if precision.value.startswith("palette"):
         rows = rows.reshape(1, -1)
-    top = 2 ** (precision.weight_bits - 1) - 1
+    else:
+        rows = rows.reshape(-1, block_of(rows.shape[1], precision.weight_bits))
+    top = largest(precision.weight_bits)
     scale = rows.abs().amax(1, keepdim=True).clamp_min(1e-12) / top
     return ((rows / scale).round().clamp(-top, top) * scale).reshape(weights.shape)
 

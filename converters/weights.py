@@ -30,12 +30,12 @@ class Owners:
             name = path.rpartition(".")[0]
             values = _matrix(parameter.detach().to(torch.float32).cpu().numpy())
             for orientation in (values, values.T):
-                self._names.setdefault(_digest(orientation), name)
+                self._names.setdefault(digest(orientation), name)
             self.sizes[name] = self.sizes.get(name, 0) + parameter.numel()
 
     def of(self, values: Array) -> str | None:
         """The module that holds a float32 array, as it is or transposed; None if there is none."""
-        return self._names.get(_digest(_matrix(values)))
+        return self._names.get(digest(_matrix(values)))
 
 
 def _matrix(values: Array) -> Array:
@@ -43,7 +43,8 @@ def _matrix(values: Array) -> Array:
     return values.reshape([size for size in values.shape if size != 1] or [1])
 
 
-def _digest(values: Array) -> bytes:
+def digest(values: Array) -> bytes:
+    """What arrays of equal shape and values have in common, and no others."""
     made = hashlib.blake2b(repr(values.shape).encode(), digest_size=16)
     made.update(np.ascontiguousarray(values).data)
     return made.digest()

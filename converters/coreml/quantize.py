@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge.precision import INT4_BLOCK
+from converters.integers import block_of, largest
 
 Array = npt.NDArray[Any]
 
@@ -36,17 +36,16 @@ def int8(weights: Array, axis: int) -> Scaled:
     """Values within -127..127, one scale for each index of the output axis."""
     counts = [1] * weights.ndim
     counts[axis] = weights.shape[axis]
-    return _scaled(weights, 127, counts)
+    return _scaled(weights, largest(8), counts)
 
 
 def int4(weights: Array, axis: int) -> Scaled:
-    """Values within -7..7, one scale for INT4_BLOCK inputs of each index of the output axis."""
+    """Values within -7..7, one scale for a block of inputs of each index of the output axis."""
     counts = [1] * weights.ndim
     counts[axis] = weights.shape[axis]
     inputs = _input_axis(weights.ndim, axis)
-    if weights.shape[inputs] % INT4_BLOCK == 0:
-        counts[inputs] = weights.shape[inputs] // INT4_BLOCK
-    return _scaled(weights, 7, counts)
+    counts[inputs] = weights.shape[inputs] // block_of(weights.shape[inputs], 4)
+    return _scaled(weights, largest(4), counts)
 
 
 def _input_axis(rank: int, axis: int) -> int:
@@ -60,10 +59,10 @@ def _scaled(weights: Array, limit: int, counts: list[int]) -> Scaled:
     )
     inside = tuple(range(1, blocks.ndim, 2))
     # The extremes one by one: the magnitudes of all weights would be another copy of them.
-    largest = np.maximum(
+    furthest = np.maximum(
         blocks.max(axis=inside, keepdims=True), -blocks.min(axis=inside, keepdims=True)
     )
-    scales = largest / np.float32(limit)
+    scales = furthest / np.float32(limit)
     # Where 16 bits hold a scale badly it is rounded up, and the weights counted in what is stored.
     coarse = scales < _FP16_NORMAL
     upwards = np.ceil(scales / np.float32(_FP16_LEAST)) * np.float32(_FP16_LEAST)

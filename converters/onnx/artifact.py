@@ -11,7 +11,6 @@ from converters.base import Inputs, Request
 from converters.onnx.constants import find_weights
 from converters.onnx.edits import clean
 from converters.onnx.narrow import Narrowing
-from converters.onnx.numbers import INT8_LIMIT
 from converters.onnx.ranges import measure
 from converters.weights import Owners
 from edge.errors import ConversionError
@@ -41,7 +40,7 @@ def write(
     narrowing = Narrowing(
         copy.graph,
         fused=not portable,
-        limit=_LIMITS.get(request.target, INT8_LIMIT),
+        limit=_LIMITS.get(request.target),
         ranges=measure(model, static, calibration, path.parent) if static else None,
     )
     for weight, precision in wanted:

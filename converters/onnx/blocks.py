@@ -5,18 +5,29 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from converters.integers import Array, block_of
 from converters.onnx.edits import MICROSOFT, add, as_float, constant, indices, rank_of, values_of
-from converters.onnx.numbers import NIBBLE_ZERO, int4_block
 from edge.precision import INT4_BLOCK
 
 # Of the activations in a product; float ones take longer.
 _ACCURACY_INT8 = 4
+# Stored nibbles are unsigned.
+_NIBBLE_ZERO = 8
+
+
+def nibbles(values: Array) -> Array:
+    """Integers (n, k) of -8..7, two to a byte, the first one low: uint8 (n, ceil(k / 2))."""
+    if values.shape[1] % 2:
+        values = np.pad(values, ((0, 0), (0, 1)))
+    unsigned = (values + _NIBBLE_ZERO).astype(np.uint8)
+    packed: Array = unsigned[:, ::2] | (unsigned[:, 1::2] << 4)
+    return packed
 
 
 def gather(node: ir.Node, stored: ir.Value, scales: ir.Value, width: int) -> ir.Value:
     """Rows of a table (n, ceil(width / 2)), as `node` looks them up, in float32."""
     ids = node.inputs[1]
-    if int4_block(width) == INT4_BLOCK:
+    if block_of(width, 4) == INT4_BLOCK:
         attributes = {"bits": 4, "block_size": INT4_BLOCK, "gather_axis": 0, "quantize_axis": 1}
         return add(
             node, "GatherBlockQuantized", stored, ids, scales, domain=MICROSOFT, **attributes
@@ -31,9 +42,9 @@ def product(node: ir.Node, stored: ir.Value, scales: ir.Value, width: int) -> ir
     """What `node` multiplies, by a matrix (channels, ceil(width / 2))."""
     count, columns = _shape(stored)
     blocks = -(-width // INT4_BLOCK)
-    if int4_block(width) != INT4_BLOCK:
+    if block_of(width, 4) != INT4_BLOCK:
         # The operator has no longer blocks: the last is filled up, and all share one scale.
-        filler = constant(_graph(node), "nibbles_zero", np.array(NIBBLE_ZERO * 17, dtype=np.uint8))
+        filler = constant(_graph(node), "nibbles_zero", np.array(_NIBBLE_ZERO * 17, dtype=np.uint8))
         missing = blocks * INT4_BLOCK // 2 - columns
         stored = add(node, "Pad", stored, indices(node, 0, 0, 0, missing), filler)
         scales = add(node, "Expand", scales, indices(node, count, blocks))
@@ -69,7 +80,7 @@ def _split(anchor: ir.Node, packed: ir.Value, rank: int, width: int) -> ir.Value
     graph, last = _graph(anchor), indices(anchor, -1)
     mask = constant(graph, "nibble_mask", np.array(15, dtype=np.uint8))
     bits = constant(graph, "nibble_bits", np.array(4, dtype=np.uint8))
-    zero = constant(graph, "nibble_zero", np.array(NIBBLE_ZERO, dtype=np.float32))
+    zero = constant(graph, "nibble_zero", np.array(_NIBBLE_ZERO, dtype=np.float32))
     low = add(anchor, "BitwiseAnd", packed, mask)
     high = add(anchor, "BitShift", packed, bits, direction="RIGHT")
     parts = (add(anchor, "Unsqueeze", part, last) for part in (low, high))

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from dataclasses import dataclass, field
 
-import numpy as np
 import onnx_ir as ir
 
 from converters.onnx.edits import Array, add, axis_of, constant, nodes, replace, values_of
-from converters.weights import Owners
+from converters.weights import Owners, digest
 from edge.precision import SMALL_ELEMENTS
 
 
@@ -59,8 +57,7 @@ def store_once(graph: ir.Graph) -> None:
         products = _is_product_only(value)
         values = values_of(value)
         assert values is not None
-        digest = _digest(values.T if products else values)
-        first = kept.setdefault(digest, value)
+        first = kept.setdefault(digest(values.T if products else values), value)
         if first is value:
             continue
         for node, index in list(value.uses()):
@@ -120,12 +117,6 @@ def _is_product_only(value: ir.Value) -> bool:
     """Whether a matrix is only ever the second factor of products."""
     flat = value.shape is not None and value.shape.rank() == 2
     return flat and all(_is_product(node, index) for node, index in value.uses())
-
-
-def _digest(values: Array) -> bytes:
-    made = hashlib.blake2b(repr(values.shape).encode(), digest_size=16)
-    made.update(np.ascontiguousarray(values).data)
-    return made.digest()
 
 
 def _split_gemm(node: ir.Node) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
+from converters.integers import quantize
 from converters.onnx import blocks
 from converters.onnx.constants import Weight
 from converters.onnx.edits import (
@@ -22,7 +23,6 @@ from converters.onnx.edits import (
     replace,
     values_of,
 )
-from converters.onnx.numbers import INT8_LIMIT, int4_rows, int8_rows, nibbles
 from converters.onnx.ranges import Ranges
 from edge.precision import Precision
 
@@ -31,13 +31,13 @@ from edge.precision import Precision
 class Narrowing:
     """How one artifact computes with narrow weights.
 
-    fused: with ONNX Runtime's own operators, else with standard ones. limit: largest int8 weight.
+    fused: with ONNX Runtime's own operators, else with standard ones. limit: of int8 weights.
     ranges: of activations by name; without them they are measured at run time.
     """
 
     graph: ir.Graph
     fused: bool
-    limit: int = INT8_LIMIT
+    limit: int | None = None
     ranges: Ranges | None = None
     _quantised: dict[ir.Value, tuple[ir.Value, ir.Value, ir.Value]] = field(default_factory=dict)
 
@@ -79,9 +79,9 @@ class Narrowing:
     def int4(self, weight: Weight) -> None:
         """Two weights to a byte; ONNX Runtime's operators for such."""
         rows = weight.rows()
-        values, scales = int4_rows(rows)
+        values, scales = quantize(rows, 4)
         width = rows.shape[1]
-        stored = self._store(weight, "int4", nibbles(values))
+        stored = self._store(weight, "int4", blocks.nibbles(values))
         scale = constant(self.graph, f"{weight.value.name}_scale", scales)
         for node in weight.gathers:
             replace(node, blocks.gather(node, stored, scale, width))
@@ -109,10 +109,10 @@ class Narrowing:
                 node.replace_input_with(index, whole)
 
     def _int8(self, weight: Weight) -> tuple[ir.Value, ir.Value]:
-        values, scales = int8_rows(weight.rows(), self.limit)
+        values, scales = quantize(weight.rows(), 8, self.limit)
         values = values.reshape(weight.values.shape) if weight.by_rows else values.T
         stored = self._store(weight, "int8", values)
-        return stored, constant(self.graph, f"{weight.value.name}_scale", scales)
+        return stored, constant(self.graph, f"{weight.value.name}_scale", scales[:, 0])
 
     def _int8_gathers(self, weight: Weight, stored: ir.Value, scales: ir.Value) -> None:
         for node in weight.gathers:

@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from converters.integers import quantize
 from converters.tflite.flatbuffer import Array, Program
 from converters.tflite.graph import Type
-from edge.precision import INT4_BLOCK
 
 # Runtimes want the scales of 4-bit blocks in 16-bit floats; tables follow the matrices.
 SCALES = {8: Type.FLOAT32, 4: Type.FLOAT16}
-_ROWS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
@@ -78,26 +77,6 @@ class Store:
             values = np.moveaxis(values.reshape(rows.shape), 0, axis)
         buffer = self._program.store(pack(values) if bits == 4 else values)
         return Integers(buffer, scales, inputs // scales.shape[1])
-
-
-def quantize(weights: Array, bits: int) -> tuple[Array, Array]:
-    """Float32 (rows, inputs) as int8 values, within -127..127 or -7..7, and (rows, blocks) scales.
-
-    A block of zeros stays zeros; its scale is 1.
-    """
-    rows, inputs = weights.shape
-    block = INT4_BLOCK if bits == 4 and inputs % INT4_BLOCK == 0 else inputs
-    top = 2 ** (bits - 1) - 1
-    values = np.empty((rows, inputs // block, block), np.int8)
-    scales = np.empty((rows, inputs // block), np.float32)
-    # A part at a time: the table of a large vocabulary is the largest constant there is.
-    for start in range(0, rows, _ROWS_AT_ONCE):
-        part = slice(start, start + _ROWS_AT_ONCE)
-        blocks = weights[part].reshape(-1, inputs // block, block)
-        found = np.abs(blocks).max(axis=2) / np.float32(top)
-        scales[part] = np.where(found > 0, found, np.float32(1))
-        values[part] = np.clip(np.rint(blocks / scales[part][..., None]), -top, top)
-    return values.reshape(rows, inputs), scales
 
 
 def pack(values: Array) -> Array:

@@ -168,7 +168,7 @@ def test_int4_has_a_scale_per_block(
     tiny_checkpoint: Callable[..., Path], tmp_path: Path, hidden: int
 ) -> None:
     """128 inputs make a block of their own; 36 fill none, nor do 72."""
-    from converters.onnx.numbers import int4_rows
+    from converters.integers import quantize
 
     size = {"hidden_size": hidden, "intermediate_size": 2 * hidden}
     source = tiny_checkpoint(tmp_path / "checkpoint", "bert", **size)
@@ -177,7 +177,7 @@ def test_int4_has_a_scale_per_block(
     model = load_model(open_checkpoint(str(source)), attention="eager")
     for parameter in model.parameters():
         if parameter.dim() == 2 and parameter.numel() >= 1024:
-            values, scales = int4_rows(parameter.detach().numpy())
+            values, scales = quantize(parameter.detach().numpy(), 4)
             blocks = values.reshape(*scales.shape, -1) * scales[:, :, None]
             parameter.data.copy_(parameter.data.new_tensor(blocks.reshape(values.shape)))
     expected = _run(_write(_open(source, model=model), tmp_path, "fp32"))["logits"]

@@ -12,10 +12,11 @@ import torch
 
 from converters.base import Plan, Request
 from converters.graph import ExportView
+from converters.integers import quantize
 from converters.tflite import TfliteConverter, TfliteExport
 from converters.tflite.flatbuffer import Program
 from converters.tflite.graph import Kind, Type
-from converters.tflite.integers import pack, quantize
+from converters.tflite.integers import pack
 from edge.bundle import KeptWider
 from edge.checkpoint import load_model, open_checkpoint
 from edge.engines import get_engine
