@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import threading
 import time
@@ -28,6 +29,8 @@ _PADDED_EVERY = 3
 # Engines that run side by side, if a model is small: each holds it once or twice, and large ones
 # wait for the same memory anyway.
 _AT_ONCE = 2
+# Threads of one verification; more wait for each other at batch 1.
+_MOST = 4
 _SMALL_BYTES = 200_000_000
 # Samples after which an artifact that answers wrong throughout needs no more of them.
 _ENOUGH = 8
@@ -91,11 +94,15 @@ def _verified(
     Engines compute outside of Python's lock, some in processes of their own.
     """
     stop = threading.Event()
+    cores = os.cpu_count() or 1
     small = all(artifact.bytes < _SMALL_BYTES for artifact, _ in jobs)
-    pool = ThreadPoolExecutor(max_workers=min(_AT_ONCE, os.cpu_count() or 1) if small else 1)
+    at_once = min(_AT_ONCE, cores) if small else 1
+    pool = ThreadPoolExecutor(max_workers=at_once)
+    # What does not run side by side is spread over the cores instead.
+    run = functools.partial(_trial, bundle, cases, stop, threads=min(cores, _MOST) // at_once)
     try:
         running = [
-            (artifact, [pool.submit(_trial, bundle, artifact, r, cases, stop) for r in runtimes])
+            (artifact, [pool.submit(run, artifact, runtime) for runtime in runtimes])
             for artifact, runtimes in jobs
         ]
         for artifact, trials in running:
@@ -115,15 +122,17 @@ def _verified(
 
 def _trial(
     bundle: Bundle,
-    artifact: Artifact,
-    runtime: str,
     cases: list[GoldenCase],
     stop: threading.Event,
+    artifact: Artifact,
+    runtime: str,
+    *,
+    threads: int,
 ) -> tuple[Verification, float]:
     """One artifact in one runtime, and how many seconds that took."""
     start = time.perf_counter()
     try:
-        found = _compare(bundle, artifact, runtime_engine(runtime), cases, stop)
+        found = _compare(bundle, artifact, runtime_engine(runtime), cases, stop, threads)
     except EngineError as error:
         found = Verification(status="unavailable", engine=runtime, reason=str(error))
     # Engines unpack weights once a length; the next one may run in a process of its own beside it.
@@ -137,12 +146,13 @@ def _compare(
     engine: Engine,
     cases: list[GoldenCase],
     stop: threading.Event,
+    threads: int,
 ) -> Verification:
     version = engine.availability().version
     gate = Precision(artifact.precision).gate
     tally = Tally()
     try:
-        with hush(), Runner(bundle, artifact, engine) as runner:
+        with hush(), Runner(bundle, artifact, engine, threads=threads) as runner:
             for case, encoding, length in _runs(artifact, cases):
                 outputs = next(runner.infer([encoding], length=length))
                 tally.add(runner.task, encoding, outputs, case.outputs, length)
