@@ -30,6 +30,8 @@ from typing import Any
 import numpy as np
 import psutil
 
+from edge.pipeline.baseline import random_checkpoint
+
 ROOT = Path(__file__).resolve().parent.parent
 LENGTHS = (32, 64, 128)
 OPTIMUM = (
@@ -88,7 +90,7 @@ def main() -> int:
 def latency(options: argparse.Namespace) -> int:
     """Interleaved latencies of int8 artifacts, ours and the peers'."""
     work = options.work
-    source = checkpoint(work / "distilbert", "distilbert")
+    source = random_checkpoint(work / "distilbert", "distilbert")
     optimum = optimum_files(work, source)
     plain = work / "litert"
     if not (plain / "int8.tflite").is_file():
@@ -128,7 +130,7 @@ def latency(options: argparse.Namespace) -> int:
 def conversion(options: argparse.Namespace) -> int:
     """Wall time and peak memory of converting BERT-base, ours and the peers'."""
     work = options.work
-    source = checkpoint(work / "bert-base", "bert")
+    source = random_checkpoint(work / "bert-base", "bert")
     python = environment(work)
     found: dict[str, tuple[float, int]] = {}
     out = work / "peer-files"
@@ -140,6 +142,9 @@ def conversion(options: argparse.Namespace) -> int:
     found["optimum-cli export onnx"] = _measured(export)
     quantize = [cli, "onnxruntime", "quantize", "--onnx_model", out / "onnx", "--avx512_vnni"]
     found["optimum-cli onnxruntime quantize"] = _measured([*quantize, "-o", out / "onnx-int8"])
+    halve = ["-m", "onnxruntime.transformers.optimizer", "--input", out / "onnx" / "model.onnx"]
+    halve += ["--output", out / "fp16.onnx", "--model_type", "bert", "--float16"]
+    found["onnxruntime.transformers.optimizer --float16"] = _measured([python, *halve])
     found["litert-torch, ai-edge-quantizer"] = _measured(
         [sys.executable, "-c", LITERT_PEER, source, out]
     )
@@ -154,32 +159,6 @@ def conversion(options: argparse.Namespace) -> int:
     seconds, _ = found["edge convert, verified"]
     print(f"ours / sum of the peers\t{seconds / peers_s:.2f}\t")
     return 0
-
-
-def checkpoint(folder: Path, architecture: str) -> Path:
-    """A random checkpoint of the true size, written on first use."""
-    if (folder / "config.json").is_file():
-        return folder
-    import torch
-    import transformers
-
-    torch.manual_seed(0)
-    names = {
-        "bert": (transformers.BertConfig, transformers.BertForSequenceClassification),
-        "distilbert": (
-            transformers.DistilBertConfig,
-            transformers.DistilBertForSequenceClassification,
-        ),
-    }
-    config, model = names[architecture]
-    model(config()).save_pretrained(folder)
-    special = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-    letters = [chr(code) for code in range(33, 127)]
-    words = [*special, *letters, *(f"##{letter}" for letter in letters)]
-    words += [f"[unused{i}]" for i in range(30522 - len(words))]
-    (folder / "vocab.txt").write_text("\n".join(words) + "\n")
-    transformers.BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
-    return folder
 
 
 def environment(work: Path) -> Path:

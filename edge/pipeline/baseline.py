@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 BERT_BASE = "bert-base"
 NO_BASELINE = "none"
 _GOLDEN_TEXTS = 6
-_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+BERT_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _VOCABULARY_SIZE = 30522
 
 
@@ -57,7 +57,7 @@ def prepare_baseline(
 
     random_weights = name == BERT_BASE
     if random_weights:
-        checkpoint = _bert_base(cache_folder())
+        checkpoint = random_checkpoint(cache_folder() / f"bert-base-{__version__}")
     elif Path(name).is_dir():
         checkpoint = Path(name)
     else:
@@ -72,18 +72,20 @@ def prepare_baseline(
     )
 
 
-def _bert_base(cache: Path) -> Path:
-    """The checkpoint folder, written on first use."""
-    target = cache / f"bert-base-{__version__}"
+def random_checkpoint(target: Path, architecture: str = "bert") -> Path:
+    """A text classifier of an architecture's base size in folder `target`, written on first use.
+
+    architecture: one that reads BERT's words, such as "distilbert".
+    """
     if (target / "config.json").is_file():
         return target
-    with step("BERT-base with random weights"), hush():
+    with step(f"{architecture} of base size with random weights"), hush():
         import torch
         import transformers
 
         torch.manual_seed(0)
-        config = transformers.BertConfig(architectures=["BertForSequenceClassification"])
-        model = transformers.BertForSequenceClassification(config)
+        config = transformers.AutoConfig.for_model(architecture)
+        model = transformers.AutoModelForSequenceClassification.from_config(config)
         with staged_folder(target, replaces=lambda folder: True) as stage:
             model.save_pretrained(stage)
             write_text(stage / "vocab.txt", "\n".join(_vocabulary()) + "\n")
@@ -94,7 +96,7 @@ def _bert_base(cache: Path) -> Path:
 def _vocabulary() -> list[str]:
     """As many entries as BERT-base has: the printable characters, then unused ones."""
     characters = [chr(code) for code in range(33, 127)]
-    known = [*_SPECIAL, *characters, *(f"##{character}" for character in characters)]
+    known = [*BERT_TOKENS, *characters, *(f"##{character}" for character in characters)]
     return known + [f"[unused{i}]" for i in range(_VOCABULARY_SIZE - len(known))]
 
 

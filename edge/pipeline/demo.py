@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge.console import hush, step
+from edge.pipeline.baseline import BERT_TOKENS
 from edge.pipeline.config import load_recipe
 from edge.pipeline.demo_data import LABELS, messages, to_tsv
 from edge.pipeline.ledger import claim, is_run
@@ -17,9 +18,6 @@ from edge.storage import check_target, staged_folder, write_text
 
 if TYPE_CHECKING:
     from distill import DistillConfig
-
-_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-
 
 # The teacher, trained from random weights; more rows change nothing but the time it takes.
 _LAYERS, _HIDDEN, _HEADS, _EPOCHS, _LEARNING_RATE = 4, 128, 4, 6, 5e-4
@@ -113,5 +111,5 @@ def _vocabulary(text: str) -> list[str]:
     words = Counter(re.findall(r"[a-z]+", text.lower()))
     characters = sorted(set(text.lower()) - set(" \t\n"))
     pieces = [*characters, *(f"##{character}" for character in characters)]
-    known = dict.fromkeys([*_SPECIAL, *pieces])
+    known = dict.fromkeys([*BERT_TOKENS, *pieces])
     return [*known, *sorted(w for w, count in words.items() if count > 1 and w not in known)]
