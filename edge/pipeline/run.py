@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from edge import __version__
 from edge.bundle import Bundle, Manifest, is_bundle
+from edge.checkpoint import open_checkpoint
 from edge.config import Config
-from edge.data import Columns, read_table
+from edge.data import Columns
 from edge.engines.runner import bundle_task
 from edge.evaluate import Evaluation, evaluate
 from edge.pipeline.baseline import with_baseline
@@ -106,8 +107,13 @@ class _Plan:
             where=f"recipe {recipe.name}, distill",
         )
         load_recipe(self.distill.recipe)
-        read_table(inputs.train, columns=inputs.columns)
-        read_table(inputs.eval, columns=inputs.columns)
+        task = open_checkpoint(
+            inputs.teacher,
+            allow_pickle=inputs.allow_pickle,
+            trust_remote_code=inputs.trust_remote_code,
+        ).task
+        for file in (inputs.train, inputs.eval):
+            task.read(file, columns=inputs.columns)
         self.convert: ConvertConfig = ConvertConfig.build(
             {"samples": inputs.eval, "columns": inputs.columns}
             | self._section("convert")
