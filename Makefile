@@ -39,8 +39,9 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# A file at a time for each core, so that what a file sets up is made once.
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 demo: setup
 	$(BIN)/edge demo --output build/demo

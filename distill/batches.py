@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import BatchSampler, Dataset, Sampler
 
+from distill.config import Stage
 from distill.losses import IGNORED
 from edge.tasks.base import Array
 from edge.tokenization import Encoding, Tokenizer
 
 # The entry of a batch that says which rows of the data it holds, (B,).
 ROWS = "rows"
+# The entry of a batch that stands in for rows that other processes have; see `StepBatches`.
+IDLE = "idle"
 # A row's number, its tokens and its target.
 Row = tuple[int, Encoding, Array]
 # One for each row, (N, ...), or a list with one for each token of a row.
@@ -24,7 +28,12 @@ _POOL_BATCHES = 50
 
 
 class Samples(Dataset[Row]):
-    """Encoded rows and their targets in the task's form."""
+    """Encoded rows and their targets in the task's form.
+
+    block: runs of so many rows stay together, as those of one question do.
+    """
+
+    block: int = 1
 
     def __init__(
         self, encodings: Sequence[Encoding], targets: Targets, tokenizer: Tokenizer
@@ -35,6 +44,13 @@ class Samples(Dataset[Row]):
 
     def set_epoch(self, epoch: int) -> None:
         """Told when an epoch starts, for rows that change from one to the next."""
+
+    def read_by(self, name: str) -> Samples:
+        """The rows as who takes part under a name reads them; batches have its NAME.input_ids.
+
+        Those are left out where it reads what the student does.
+        """
+        return self
 
     def __len__(self) -> int:
         return len(self.encodings)
@@ -72,7 +88,8 @@ class BucketSampler(Sampler[int]):
 
     The order depends on seed and epoch alone, so a run that is continued sees what it would have
     seen. batch_size: that of an optimiser step. on_epoch: who else is told that an epoch starts;
-    data loaders tell their sampler always, their data set not when they skip batches.
+    data loaders tell their sampler always, their data set not when they skip batches. block: runs
+    of so many rows stay together.
     """
 
     def __init__(
@@ -82,10 +99,12 @@ class BucketSampler(Sampler[int]):
         *,
         seed: int,
         on_epoch: Callable[[int], None] | None = None,
+        block: int = 1,
     ) -> None:
         self._on_epoch = on_epoch
-        self._lengths = lengths
-        self._batch_size = batch_size
+        self._lengths = lengths.reshape(-1, block).max(1)
+        self._batch_size = batch_size // block
+        self.block = block
         self._seed = seed
         self._epoch = 0
 
@@ -95,7 +114,7 @@ class BucketSampler(Sampler[int]):
             self._on_epoch(epoch)
 
     def __len__(self) -> int:
-        return len(self._lengths)
+        return len(self._lengths) * self.block
 
     def __iter__(self) -> Iterator[int]:
         random = np.random.default_rng((self._seed, self._epoch))
@@ -112,6 +131,56 @@ class BucketSampler(Sampler[int]):
         full = [batch for batch in batches if len(batch) == self._batch_size]
         rest = [batch for batch in batches if len(batch) < self._batch_size]
         for index in random.permutation(len(full)):
-            yield from full[index].tolist()
+            yield from self._rows(full[index])
         for batch in rest:
-            yield from batch.tolist()
+            yield from self._rows(batch)
+
+    def _rows(self, blocks: Array) -> list[int]:
+        rows: list[int] = (blocks[:, None] * self.block + np.arange(self.block)).ravel().tolist()
+        return rows
+
+
+class StepBatches(BatchSampler):
+    """The batches of `batch_size` rows that an order gives, or one process's part of each.
+
+    Each batch is the same whatever the number of processes: it is cut into `parts` runs of blocks
+    of rows whose numbers differ by one at most. Where the last batch of an epoch has fewer rows
+    than there are processes, some of them get no rows.
+    """
+
+    def __init__(
+        self, order: BucketSampler, batch_size: int, *, parts: int = 1, part: int = 0
+    ) -> None:
+        super().__init__(order, batch_size, drop_last=False)
+        self._parts, self._part, self._block = parts, part, order.block
+
+    def set_epoch(self, epoch: int) -> None:
+        assert isinstance(self.sampler, BucketSampler)
+        self.sampler.set_epoch(epoch)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for batch in super().__iter__():
+            blocks = np.asarray(batch).reshape(-1, self._block)
+            yield np.array_split(blocks, self._parts)[self._part].ravel().tolist()
+
+
+class Collator:
+    """Makes a batch of rows; of no rows, one whose values are not to count."""
+
+    def __init__(self, samples: Samples, idle_rows: int) -> None:
+        self._samples = samples
+        self._idle_rows = min(idle_rows, len(samples))
+
+    def __call__(self, rows: Sequence[Row]) -> dict[str, Tensor]:
+        if rows:
+            return self._samples.collate(rows)
+        batch = self._samples.collate([self._samples[i] for i in range(self._idle_rows)])
+        return {**batch, IDLE: torch.tensor(0.0)}
+
+
+def steps_of(stage: Stage, rows: int) -> int:
+    """The optimiser steps of a stage over so many rows, as Trainer counts them."""
+    if stage.max_steps is not None:
+        return stage.max_steps
+    per_epoch = math.ceil(math.ceil(rows / stage.batch_size) / stage.gradient_accumulation)
+    return math.ceil(stage.epochs * per_epoch)

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from distill.attention import Attention, recording
 from edge.errors import TrainingError
+from edge.sentences import SentenceEncoder
 
 Inputs = Mapping[str, Tensor]
 States = dict[int, Tensor]
@@ -20,10 +21,14 @@ OUTPUTS = ("logits", "start_logits", "end_logits", "sentence_embedding")
 HIDDEN_STATES = "hidden_states"
 SCORES = "attention_scores"
 RELATED = ("queries", "keys", "values")
+FEATURES = "features"
 
 
 class Need(NamedTuple):
-    """One thing to capture: a field of Signals and a layer, from 1; 0 is the embeddings."""
+    """One thing to capture: a field of Signals and a layer, from 1; 0 is the embeddings.
+
+    Features are no layer's and count as 0.
+    """
 
     field: str
     layer: int
@@ -38,7 +43,8 @@ class Signals(NamedTuple):
     outputs: the head's answers by name, e.g. "logits" (B, C). hidden_states: each layer's output,
     (B, L, H), 0 being the embeddings. attention_scores: before the softmax, (B, heads, L, L);
     padding is not masked. queries, keys, values: (B, heads, L, d). attended: for layers that see
-    a part of the text, where they look, (B, 1, L, L).
+    a part of the text, where they look, (B, 1, L, L). features: what the last linear layer of the
+    task's head reads, (B, F) or (B, L, F), under 0.
     """
 
     outputs: dict[str, Tensor]
@@ -48,6 +54,7 @@ class Signals(NamedTuple):
     keys: States = {}
     values: States = {}
     attended: States = {}
+    features: States = {}
 
     def detach(self) -> Signals:
         """The same values, through which no gradient flows."""
@@ -68,6 +75,31 @@ def capture(model: Any, inputs: Inputs, needs: Needs) -> Signals:
     TrainingError when the model does not give what each of its layers should, as an architecture
     that ignores `output_hidden_states` would: a loss over an empty tuple is silently 0.
     """
+    read = frozenset(need for need in needs if need.field == FEATURES)
+    if not read:
+        return _captured(model, inputs, needs)
+    found: list[Tensor] = []
+    hook = answer_layer(model).register_forward_pre_hook(lambda _, given: found.append(given[0]))
+    try:
+        signals = _captured(model, inputs, needs - read)
+    finally:
+        hook.remove()
+    return signals._replace(features={0: found[-1]})
+
+
+def answer_layer(model: Any) -> nn.Linear:
+    """The linear layer that gives a task's answers: the last one outside the encoder."""
+    inside = set(model.base_model.modules())
+    found = [m for m in model.modules() if isinstance(m, nn.Linear) and m not in inside]
+    if not found:
+        raise TrainingError(
+            f"{type(model).__name__} has no linear layer that answers: use a recipe without "
+            "features"
+        )
+    return found[-1]
+
+
+def _captured(model: Any, inputs: Inputs, needs: Needs) -> Signals:
     looks = _layers(needs, {SCORES, *RELATED})
     if not looks:
         output = _run(model, inputs, hidden_states=bool(needs))
@@ -101,7 +133,8 @@ class LiveTeacher:
 
 def accepted(model: Any, inputs: Inputs) -> dict[str, Tensor]:
     """The inputs this architecture reads; others would be swallowed without a word."""
-    known = inspect.signature(model.forward).parameters
+    reader = model.encoder if isinstance(model, SentenceEncoder) else model
+    known = inspect.signature(reader.forward).parameters
     return {name: value for name, value in inputs.items() if name in known}
 
 

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 from typing_extensions import Self
 
 from distill.augment import Augmentation
-from distill.companions import CompanionConfig
-from distill.terms import STUDENT, TEACHER, MarginTerm, Name, TaughtTerm, Term, counts
+from distill.companions import Brought, CompanionConfig
+from distill.terms import (
+    STUDENT,
+    TEACHER,
+    TEACHERS,
+    MarginTerm,
+    Name,
+    TaughtTerm,
+    Term,
+    counts,
+    is_teacher,
+)
+from distill.unfreezing import EVERYTHING, Part, Unfreeze
 from edge.config import Config, load_yaml
 from edge.data import Columns
 from edge.errors import unknown_name
 
 RECIPES = Path(__file__).parent / "recipes"
 DEFAULT_RECIPE = "kd-hidden"
+_ON_ANSWERS = {"labels", "logits", "margin"}
 
 
 class Masking(Config):
@@ -37,12 +50,22 @@ class Stage(Config):
 
     augment: texts besides the labelled ones, which terms that follow a teacher learn from.
     masking: for a task that guesses hidden tokens, which ones.
+    translations: for embeddings, the second text of a row says the same in another language: the
+    teacher reads the first one for both.
+    cycles: how often a cosine schedule falls from the full learning rate to 0.
+    batch_size: rows of one step of all processes together, before accumulation.
+    early_stopping: end after so many evaluations (one an epoch) without a better metric, and take
+    the weights that had the best one.
     companions: who takes part beside the student and the teacher.
+    train: which parts of the student learn: `all`, `embeddings`, `layers`, `head`, a layer's number
+    (from 1, -1 is the last), a module by name, or several of these. unfreeze: one part after the
+    other. layer_decay: each part learns at so much of the rate of the one above it.
     """
 
     name: str = Field(default="train", pattern=r"^[a-z0-9][a-z0-9-]*$")
     terms: tuple[Term, ...] = Field(min_length=1)
     companions: tuple[CompanionConfig, ...] = ()
+    translations: bool = False
     augment: tuple[Augmentation, ...] = ()
     masking: Masking | None = None
     epochs: PositiveFloat = 3.0
@@ -51,11 +74,16 @@ class Stage(Config):
     batch_size: PositiveInt = 32
     gradient_accumulation: PositiveInt = 1
     schedule: Literal["linear", "cosine", "constant"] = "linear"
+    cycles: PositiveInt = 1
     warmup_ratio: float = Field(default=0.1, ge=0, lt=1)
     weight_decay: NonNegativeFloat = 0.01
     max_grad_norm: PositiveFloat = 1.0
     adam_betas: tuple[float, float] = (0.9, 0.999)
     adam_epsilon: PositiveFloat = 1e-8
+    early_stopping: PositiveInt | None = None
+    train: Literal["all"] | Part | Annotated[tuple[Part, ...], Field(min_length=1)] = EVERYTHING
+    unfreeze: Unfreeze | None = None
+    layer_decay: PositiveFloat = Field(default=1.0, le=1)
 
     @model_validator(mode="after")
     def _something_is_learned(self) -> Self:
@@ -65,15 +93,37 @@ class Stage(Config):
 
     @model_validator(mode="after")
     def _everyone_is_known(self) -> Self:
-        known = {STUDENT, TEACHER, *self.members, *self.groups}
+        known = {STUDENT, TEACHER, TEACHERS, *self.members, *self.groups}
         named = [term.learner for term in self.terms]
         named += [term.teacher for term in self.terms if isinstance(term, TaughtTerm)]
         for name in (*named, *(name for one in self.companions for name in one.reads)):
-            if name not in known:
+            # How many teachers there are is known when a run starts.
+            if name not in known and not is_teacher(name):
                 raise ValueError(
                     f"stage '{self.name}' speaks of '{name}', and only "
                     f"{', '.join(sorted(known))} take part: add it to companions"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _companions_come_in_order(self) -> Self:
+        there: set[Name] = set()
+        for companion in self.companions:
+            made_of = {one for name in companion.reads for one in self.who(name)}
+            later = sorted((made_of & set(self.members)) - there)
+            if later:
+                raise ValueError(
+                    f"companion '{companion.name}' of stage '{self.name}' is made of "
+                    f"'{later[0]}', who comes after it: list it later"
+                )
+            own = companion.brings(self.who).members
+            twice = sorted({STUDENT, *there} & set(own))
+            if twice:
+                raise ValueError(
+                    f"stage '{self.name}' has two that are called '{twice[0]}': "
+                    "give a companion another name"
+                )
+            there.update(own)
         return self
 
     @model_validator(mode="after")
@@ -82,6 +132,15 @@ class Stage(Config):
             raise ValueError(
                 f"stage '{self.name}' has augment and no term that follows a teacher: new texts "
                 "have no labels, so add match: logits or another such term, or take augment out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _cycles_have_a_shape(self) -> Self:
+        if self.cycles > 1 and (self.schedule != "cosine" or self.warmup_ratio):
+            raise ValueError(
+                f"stage '{self.name}' has cycles: {self.cycles}, which start at the full learning "
+                "rate and fall to 0: set schedule: cosine and warmup_ratio: 0"
             )
         return self
 
@@ -95,15 +154,78 @@ class Stage(Config):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _questions_are_of_one_size(self) -> Self:
+        found = {(term.candidates, term.negatives) for term in self._margins}
+        if len(found) > 1:
+            raise ValueError(
+                f"stage '{self.name}' compares candidates in several ways: all its terms of match: "
+                "margin need the same candidates and negatives"
+            )
+        if self.questions and self.augment:
+            raise ValueError(
+                f"stage '{self.name}' has candidates and augment: new texts belong to no question, "
+                "so take augment out"
+            )
+        return self
+
+    @property
+    def _margins(self) -> list[MarginTerm]:
+        found = [t for t in self.terms if isinstance(t, MarginTerm) and counts(t)]
+        return [term for term in found if term.candidates is not None]
+
+    @property
+    def questions(self) -> tuple[int, bool] | None:
+        """How many rows of a question are compared, and whether others' make up for few."""
+        for term in self._margins:
+            assert term.candidates is not None
+            return term.candidates, term.negatives
+        return None
+
+    @model_validator(mode="after")
+    def _answers_can_be_measured(self) -> Self:
+        if self.early_stopping is not None and not self.teaches_answers:
+            raise ValueError(
+                f"stage '{self.name}' has early_stopping and no term on the student's answers, so "
+                "the metric says nothing about it: leave early_stopping out"
+            )
+        return self
+
+    @property
+    def teaches_answers(self) -> bool:
+        """Whether the student learns what it answers here, and not only what it is inside."""
+        return any(
+            term.match in _ON_ANSWERS and counts(term) and STUDENT in self.who(term.learner)
+            for term in self.terms
+        )
+
+    @property
+    def brought(self) -> Brought:
+        """Everybody whom companions bring; a name that several use stands for all of theirs."""
+        members: tuple[Name, ...] = ()
+        groups: dict[Name, tuple[Name, ...]] = {}
+        kin: dict[Name, Name] = {}
+        for companion in self.companions:
+            found = companion.brings(lambda name: groups.get(name, (name,)))
+            members, kin = (*members, *found.members), {**kin, **found.kin}
+            for name, who in found.groups.items():
+                groups[name] = tuple(dict.fromkeys((*groups.get(name, ()), *who)))
+        return Brought(members, groups, kin)
+
+    @property
+    def views(self) -> dict[Name, str]:
+        """Texts that come with each row for companions to read, by name."""
+        return {name: kind for one in self.companions for name, kind in one.views.items()}
+
     @property
     def members(self) -> tuple[Name, ...]:
         """Everybody whom companions bring."""
-        return tuple(name for one in self.companions for name in one.members)
+        return self.brought.members
 
     @property
-    def groups(self) -> dict[Name, tuple[Name, ...]]:
+    def groups(self) -> Mapping[Name, tuple[Name, ...]]:
         """Names that stand for several."""
-        return {name: who for one in self.companions for name, who in one.groups.items()}
+        return self.brought.groups
 
     def who(self, name: Name) -> tuple[Name, ...]:
         """Those whom a name stands for."""
@@ -113,16 +235,26 @@ class Stage(Config):
     def needs_teacher(self) -> bool:
         followed = [t.teacher for t in self.terms if isinstance(t, TaughtTerm) and counts(t)]
         read = [name for one in self.companions for name in one.reads]
-        return any(TEACHER in self.who(name) for name in (*followed, *read))
+        return any(is_teacher(one) for name in (*followed, *read) for one in self.who(name))
 
 
 class Recipe(Config):
-    """A named way to train a student; `student` is the default of --student."""
+    """A named way to train a student; `student` is the default of --student.
+
+    task: what a student is for, by default what its teacher is. Embeddings may follow a teacher
+    that scores two texts, a cross-encoder.
+    assistants: SPECs of models between teacher and student, each made of the one before it and
+    trained by the same stages. guides: who teaches each, the one before it or all before it; of
+    all, the nearest is teacher-1.
+    """
 
     name: str
     summary: str
     paper: str | None = None
+    task: str | None = None
     student: str = "layers=1/2"
+    assistants: tuple[str, ...] = ()
+    guides: Literal["last", "all"] = "last"
     stages: tuple[Stage, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -140,23 +272,34 @@ class Recipe(Config):
 class DistillConfig(Config):
     """What `distil` does. `epochs` to `learning_rate` replace those of every stage.
 
-    teacher: checkpoint folder or hub id; None when the recipe learns from labels alone.
+    teacher: checkpoint folder or hub id, or several; None when the recipe learns from labels
+    alone. Where there are several a student is made of the first.
     student: SPEC, see `distill.spec`; the recipe's own by default.
+    assistants: SPECs of the models between, in their order; the recipe's own by default.
+    task: what is learned without a teacher, text-classification by default; else the teacher's.
     recipe: the name of a shipped recipe, or a YAML file.
     max_length: tokens; by default 128, or less where the model allows less.
+    unlabelled: texts for the stages that augment by `unlabelled` and name no source.
     augment_folder: where augmented texts are kept between runs; the user's cache by default.
     teacher_cache: a folder to keep what the teacher says in, so that it is asked only once.
     save_seconds: how often an interrupted run can be continued from.
+    early_stopping: of the stages that teach answers, in place of theirs.
+    resume: continue a run that was interrupted also with other learning rates, epochs or weights.
+    baselines: train the same student without a teacher too, from its own weights and from random.
+    tensorboard: a folder for TensorBoard's logs; the CSV is written in any case.
     """
 
-    teacher: str | None = None
+    teacher: str | Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     student: str | None = None
+    assistants: tuple[str, ...] | None = None
+    task: str | None = None
     train: str
     eval: str | None = None
     recipe: str = DEFAULT_RECIPE
     output: Path
     columns: Columns = Columns()
     augment_folder: Path | None = None
+    unlabelled: str | None = None
     teacher_cache: Path | None = None
     max_length: PositiveInt | None = None
     epochs: PositiveFloat | None = None
@@ -169,6 +312,17 @@ class DistillConfig(Config):
     allow_pickle: bool = False
     trust_remote_code: bool = False
     save_seconds: NonNegativeFloat = 60.0
+    early_stopping: PositiveInt | None = None
+    resume: bool = False
+    baselines: bool = False
+    tensorboard: Path | None = None
+
+    @property
+    def teachers(self) -> tuple[str, ...]:
+        """All teachers, in their order."""
+        if self.teacher is None or isinstance(self.teacher, tuple):
+            return self.teacher or ()
+        return (self.teacher,)
 
     def stage_overrides(self) -> dict[str, Any]:
         """The stage settings this run replaces."""

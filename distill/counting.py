@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import time
 from collections.abc import Callable, Iterator
 
-from edge.console import say
+from edge.console import is_terminal, say
 
 _LINE_SECONDS = 15.0
 
@@ -19,7 +18,7 @@ def counting(title: str, total: int, *, done: int = 0) -> Iterator[Callable[[int
     done: how many of `total` were done before, by a run that was interrupted.
     """
     start = time.perf_counter()
-    with _bar(title, total, done) if sys.stderr.isatty() else _lines(title, total, done) as add:
+    with _bar(title, total, done) if is_terminal() else _lines(title, total, done) as add:
         yield add
     say(f"{title}: {total:,} in {time.perf_counter() - start:.1f} s")
 

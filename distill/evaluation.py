@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from distill import processes
 from distill.capture import accepted
+from edge.sentences import SentenceEncoder
 from edge.tasks import Outputs, Task
 from edge.tasks.base import Examples
 from edge.tokenization import Tokenizer
@@ -18,14 +20,20 @@ _BATCH_SIZE = 64
 
 @dataclass(frozen=True)
 class Judge:
-    """Gives the name and the value of a task's main metric for any model of that task."""
+    """Gives the name and the value of a task's main metric for any model of that task.
+
+    joint: measures models that read both texts of a row at once, where the task's reads one.
+    """
 
     task: Task
     examples: Examples
     tokenizer: Tokenizer
+    joint: Judge | None = None
 
     def __call__(self, model: Any) -> tuple[str, float]:
         """The model's mode is put back afterwards."""
+        if self.joint is not None and not isinstance(model, SentenceEncoder):
+            return self.joint(model)
         training = model.training
         model.eval()
         encodings = self.examples.encodings
@@ -53,3 +61,9 @@ class Judge:
         return [
             self.task.trim(arrays, index, len(encoding)) for index, encoding in enumerate(encodings)
         ]
+
+
+def measure(judge: Judge, model: Any) -> tuple[str, float]:
+    """What a judge says of a model, measured in the main process for all."""
+    found: tuple[str, float] = processes.from_main(lambda: judge(model))
+    return found

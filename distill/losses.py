@@ -52,6 +52,19 @@ def softmax_kl(
     return (log_p.exp() * (log_p - log_q)).sum(-1) * temperature**2
 
 
+def softmax_reverse_kl(
+    student: Tensor, teacher: Tensor, temperature: float = 1.0, valid: Tensor | None = None
+) -> Tensor:
+    """T^2 * KL(softmax(s / T) || softmax(t / T)), (..., C) to (...): `softmax_kl` the other way.
+
+    The learner leaves out what the other finds unlikely before it covers all that is likely.
+    Source: Gu et al. 2024, "MiniLLM", 2.1.
+    """
+    s = log_softmax(student.float() / temperature, valid)
+    t = log_softmax(teacher.detach().float() / temperature, valid)
+    return (s.exp() * (s - t)).sum(-1) * temperature**2
+
+
 def sigmoid_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
     """T^2 * sum over labels of KL(Bernoulli(sigmoid(t / T)) || Bernoulli(sigmoid(s / T))).
 
@@ -61,6 +74,18 @@ def sigmoid_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Te
     p = torch.sigmoid(t)
     yes = p * (F.logsigmoid(t) - F.logsigmoid(s))
     no = (1 - p) * (F.logsigmoid(-t) - F.logsigmoid(-s))
+    return (yes + no).sum(-1) * temperature**2
+
+
+def sigmoid_reverse_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
+    """T^2 * sum over labels of KL(Bernoulli(sigmoid(s / T)) || Bernoulli(sigmoid(t / T))).
+
+    (B, C) to (B,): `softmax_reverse_kl` where each label is a question of its own.
+    """
+    s, t = student.float() / temperature, teacher.detach().float() / temperature
+    p = torch.sigmoid(s)
+    yes = p * (F.logsigmoid(s) - F.logsigmoid(t))
+    no = (1 - p) * (F.logsigmoid(-s) - F.logsigmoid(-t))
     return (yes + no).sum(-1) * temperature**2
 
 
@@ -110,6 +135,12 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
         return a.float() @ b.float()
 
 
+def log_softmax(logits: Tensor, valid: Tensor | None = None) -> Tensor:
+    """log softmax over C, (..., C) to (..., C). valid: as in `softmax_kl`."""
+    logits = logits.float()
+    return F.log_softmax(logits if valid is None else logits.masked_fill(~valid, _NEVER), dim=-1)
+
+
 def cross_entropy(logits: Tensor, labels: Tensor, valid: Tensor | None = None) -> Tensor:
     """-log softmax(logits)[label], (..., C) and (...) to (...); 0 where the label is -100.
 
@@ -152,6 +183,16 @@ def states_normalized_mse(student: Tensor, teacher: Tensor) -> Tensor:
     return (s - t).square().sum(-1)
 
 
+def states_layer_normed_mse(student: Tensor, teacher: Tensor) -> Tensor:
+    """mean over units of (n(s) - n(t))^2, (..., H) to (...), n(x) = (x - mean x) / std x.
+
+    Between 0 and 4: where a state stands and how large it is do not count, as in models without
+    layer norms. Source: Sun et al. 2020, "MobileBERT", 3.3, eq. 1, each feature map normalised.
+    """
+    s, t = (F.layer_norm(side.float(), side.shape[-1:]) for side in (student, teacher.detach()))
+    return (s - t).square().mean(-1)
+
+
 def states_cosine(student: Tensor, teacher: Tensor) -> Tensor:
     """1 - cos(s, t), (..., H) to (...).
 
@@ -164,5 +205,6 @@ def states_cosine(student: Tensor, teacher: Tensor) -> Tensor:
 STATE_LOSSES: dict[str, Loss] = {
     "mse": states_mse,
     "normalized_mse": states_normalized_mse,
+    "layer_normed_mse": states_layer_normed_mse,
     "cosine": states_cosine,
 }

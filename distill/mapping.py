@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,17 @@ def spread(count: int, layers: int) -> tuple[int, ...]:
         raise ConfigError(f"a student of {count} layers cannot be taken from {layers} layers")
     # Halves go up: of two middles, the deeper one carried more of a real teacher's accuracy.
     return tuple(int(i * (layers - 1) / max(count - 1, 1) + 0.5) for i in range(count))
+
+
+def part_of(layers: int, part: int | str) -> int:
+    """How many of `layers` a number or a share such as 1/2 is, rounded down.
+
+    Raises ConfigError for more than there are.
+    """
+    count = part if isinstance(part, int) else int(Fraction(part) * layers)
+    if count > layers:
+        raise ConfigError(f"{part} of {layers} layers are more than there are: name fewer")
+    return count
 
 
 def pair_layers(rule: str | Pairs, student: int, teacher: int) -> Pairs:

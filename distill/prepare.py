@@ -5,19 +5,20 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from distill.augment import Augmentation, augment, mix, targets_of
-from distill.config import DistillConfig, Masking, Recipe, Stage
+from distill.config import DistillConfig, Recipe, Stage
+from distill.terms import TEACHER, Name, teacher_names
+from distill.texts import Texts, texts_of
 from edge.console import hush, step
 from edge.data import Table
-from edge.errors import ConfigError
-from edge.storage import cache_folder
-from edge.tasks import get_task
+from edge.errors import ConfigError, unknown_name
+from edge.tasks import Task, get_task
+from edge.tasks.feature_extraction import FeatureExtraction
 
 if TYPE_CHECKING:
-    from distill.batches import Samples
     from distill.capture import Needs, Source
     from distill.evaluation import Judge
     from distill.objectives import Learner, Setting
@@ -26,10 +27,12 @@ if TYPE_CHECKING:
     from edge.checkpoint import Checkpoint
     from edge.tokenization import Tokenizer
 
+EMBEDS = FeatureExtraction.name
 _DEFAULT_MAX_LENGTH = 128
 _LIBRARIES = ("torch", "transformers", "accelerate", "tokenizers")
 # What may differ between an interrupted run and the one that continues it.
-_OF_NO_ACCOUNT = {"output", "threads", "save_seconds", "augment_folder"}
+_OF_NO_ACCOUNT = {"output", "threads", "save_seconds", "augment_folder", "resume", "baselines"}
+_OF_NO_ACCOUNT |= {"tensorboard"}
 
 
 @dataclass(frozen=True)
@@ -37,107 +40,167 @@ class Inputs:
     """The files and models of a run. held_out: the rows it is evaluated on; spec: the student's."""
 
     config: DistillConfig
-    teacher: Teacher | None
+    teachers: tuple[Teacher, ...]
     student: Student
     table: Table
     held_out: Table | None
     max_length: int
     spec: StudentSpec
 
+    @property
+    def teacher(self) -> Teacher | None:
+        """The first of them, which a student is made of."""
+        return self.teachers[0] if self.teachers else None
+
+    @property
+    def named_teachers(self) -> dict[Name, Teacher]:
+        """By the names that terms use."""
+        return dict(zip(teacher_names(len(self.teachers)), self.teachers, strict=True))
+
     def setting(self) -> Setting:
-        """What the terms of a stage must know of the two models."""
+        """What the terms of a stage must know of the models."""
         from distill.objectives import Setting, Shape
 
+        shapes = {name: Shape.of(one.model.config) for name, one in self.named_teachers.items()}
         return Setting(
             student=Shape.of(self.student.model.config),
-            teacher=Shape.of(self.teacher.model.config) if self.teacher else None,
+            teacher=shapes.pop(TEACHER, None),
             problem_type=self.student.task.problem_type,
             task=self.student.task.name,
+            others=shapes,
+            same_words=not self.own_words,
+            **self._embedding,
         )
+
+    @cached_property
+    def _embedding(self) -> dict[str, Any]:
+        """What a Setting says beside, where the student embeds texts."""
+        from distill.embeddings import directions, spreads
+
+        if self.student.task.name != EMBEDS:
+            return {}
+        model, teachers = self.student.model, self.named_teachers
+        return {
+            "spreads": spreads(teachers, self.table, self.max_length),
+            "directions": directions(teachers, model, self.table),
+            "unit": model.description.normalize,
+        }
 
     def learner(self, stage: Stage) -> Learner:
         """The student with the terms and companions of a stage."""
         from distill.objectives import Learner
 
-        return Learner(self.student.model, stage, self.setting(), self._new_student)
+        return Learner(
+            self.student.model,
+            stage,
+            self.setting(),
+            self._new_student,
+            self.teacher.model if self.teacher else None,
+        )
+
+    def taught_by(self, teachers: tuple[Teacher, ...], spec: str) -> Inputs:
+        """The same with another student, which is made of the first of other teachers."""
+        from distill.spec import parse_spec
+
+        parsed = parse_spec(spec)
+        task = self.student.task.name
+        student = _build(self.config, parsed, teachers[0], self.table, self.config.seed, task)
+        return replace(self, teachers=teachers, student=student, spec=parsed)
 
     def _new_student(self, spec: str | None, number: int) -> Any:
         """Another model for the student's task, with random weights of its own."""
         from distill.spec import parse_spec
 
         parsed = parse_spec(spec) if spec else self.spec
-        return _build(
-            self.config, parsed, self.teacher, self.table, self.config.seed + number
-        ).model
+        seed, task = self.config.seed + number, self.student.task.name
+        return _build(self.config, parsed, self.teacher, self.table, seed, task).model
 
-    def tokenizer(self) -> Tokenizer:
-        """What both models read texts with."""
+    @cached_property
+    def own_words(self) -> bool:
+        """Whether the student reads other tokens than its teachers."""
+        ours = self.student.tokenizer.get_vocab()
+        # Of several, all read alike.
+        return self.spec.vocabulary is not None and any(
+            teacher.tokenizer.get_vocab() != ours for teacher in self.teachers[:1]
+        )
+
+    def tokenizer(self, reader: Student | Teacher | None = None) -> Tokenizer:
+        """What the student reads texts with, or another reader."""
         from edge.tokenization import Tokenizer, describe
 
-        text, info = describe(self.student.tokenizer, folder=self.student.checkpoint.path)
+        reader = reader or self.student
+        text, info = describe(reader.tokenizer, folder=reader.checkpoint.path)
         return Tokenizer.from_text(text, info)
 
 
 @dataclass(frozen=True)
-class Texts:
-    """What a stage trains on: the labelled rows, then those of its augmentations."""
-
-    table: Table
-    samples: Samples
-
-
-@dataclass(frozen=True)
 class Run:
-    """texts, needs: by stage, what it trains on and what its teacher says beside answers."""
+    """texts, needs: by stage, what it trains on and what teachers say beside answers, by name."""
 
     recipe: Recipe
     inputs: Inputs
     texts: dict[str, Texts]
-    needs: dict[str, Needs]
+    needs: dict[str, dict[Name, Needs]]
     judge: Judge | None
     fingerprint: dict[str, Any]
 
-    def source(self, stage: Stage) -> Source | None:
-        """Who answers for the teacher in a stage; a cache is filled first if it is not there."""
-        from distill.capture import LiveTeacher
-        from distill.teachers import cached_teacher, identify
+    @property
+    def teacher_judge(self) -> Judge | None:
+        """Measures teachers, in their own tokens."""
+        return _judge(self.inputs, self.inputs.teacher) if self.inputs.own_words else self.judge
 
-        if not stage.needs_teacher:
-            return None
-        teacher, config = self.inputs.teacher, self.inputs.config
-        texts, needs = self.texts[stage.name], self.needs[stage.name]
-        assert teacher is not None
+    def sources(self, stage: Stage) -> dict[Name, Source]:
+        """Who answers for each teacher in a stage; a cache is filled first if it is not there."""
+        return {name: self._source(stage, name) for name in self.needs[stage.name]}
+
+    def _source(self, stage: Stage, name: Name) -> Source:
+        from distill.teachers import cached_teacher, identify
+        from distill.teachers.sharding import live_teacher
+
+        teacher, config = self.inputs.named_teachers[name], self.inputs.config
+        texts, needs = self.texts[stage.name], self.needs[stage.name][name]
         if config.teacher_cache is None:
-            return LiveTeacher(teacher.model, needs)
-        identity = identify(
-            teacher, texts.table, max_length=self.inputs.max_length, bf16=config.bf16
+            return live_teacher(teacher.model, needs)
+        table = texts.table
+        if stage.translations:
+            table = replace(table, pairs=table.texts)
+        identity = identify(teacher, table, max_length=self.inputs.max_length, bf16=config.bf16)
+        # Several teachers have a folder each; stages that train on the same texts share it.
+        own = f"-{identity.teacher[:16]}" if len(self.inputs.teachers) > 1 else ""
+        alike = (
+            self.needs[stage_name].get(name, frozenset())
+            for stage_name, other in self.texts.items()
+            if other is texts
         )
-        # Stages that train on the same texts share a folder.
-        alike = (self.needs[name] for name, other in self.texts.items() if other is texts)
         return cached_teacher(
-            config.teacher_cache / identity.data[:16],
+            config.teacher_cache / f"{identity.data[:16]}{own}",
             teacher,
-            texts.samples,
+            texts.samples.read_by(name),
             needs,
             identity=identity,
             keep=needs.union(*alike),
         )
 
 
-def prepare(config: DistillConfig, recipe: Recipe) -> Run:
+def prepare(config: DistillConfig, recipe: Recipe, texts: dict[str, Texts] | None = None) -> Run:
     """Open and check every input; nothing is written but augmented texts, to their folder.
 
+    texts: what stages train on, of another run with the same data and recipe.
     Raises UserError for what does not fit together, of every stage.
     """
     inputs = _open(config, recipe)
     table, held_out = inputs.table, inputs.held_out
+    if inputs.student.task.name == EMBEDS:
+        from distill.embeddings import check_pairs
+
+        check_pairs(table, recipe.stages, inputs.named_teachers)
     judge = _judge(inputs)
-    needs = {stage.name: _needs(inputs, stage) for stage in recipe.stages}
-    texts = _texts(inputs, recipe)
+    needs = {stage.name: inputs.learner(stage).asked for stage in recipe.stages}
+    texts = texts or texts_of(inputs, recipe)
     fingerprint = {
         "config": config.model_dump(mode="json", exclude=_OF_NO_ACCOUNT),
         "recipe": recipe.model_dump(mode="json"),
-        "teacher": inputs.teacher.checkpoint.weights_sha256 if inputs.teacher else None,
+        "teacher": _one_or_several([one.checkpoint.weights_sha256 for one in inputs.teachers]),
         "student": _hash_weights(inputs.student.model),
         "train": _hash(table),
         "eval": _hash(held_out) if held_out else None,
@@ -149,26 +212,89 @@ def prepare(config: DistillConfig, recipe: Recipe) -> Run:
 
 def _open(config: DistillConfig, recipe: Recipe) -> Inputs:
     from distill.spec import parse_spec
-    from distill.students import TASK
 
     spec = parse_spec(config.student or recipe.student)
-    checkpoint = _open_teacher(config)
-    task = checkpoint.task if checkpoint else get_task(TASK)
-    table = task.read(config.train, columns=config.columns)
+    checkpoints = _open_teachers(config)
+    task = _task_of(config, recipe, checkpoints)
+    table = task.read_training(config.train, columns=config.columns)
     held_out = task.read(config.eval, columns=config.columns) if config.eval else None
     with step("loading"):
         _set_threads(config.threads)
-        teacher = _load_teacher(checkpoint) if checkpoint else None
-        student = _build(config, spec, teacher, table, config.seed)
-    length = _max_length(config, teacher, student)
-    return Inputs(config, teacher, student, table, held_out, length, spec)
+        teachers = _load_teachers(checkpoints)
+        first = teachers[0] if teachers else None
+        student = _build(config, spec, first, table, config.seed, task.name)
+    length = _max_length(config, teachers, student)
+    return Inputs(config, teachers, student, table, held_out, length, spec)
+
+
+def _task_of(config: DistillConfig, recipe: Recipe, checkpoints: tuple[Checkpoint, ...]) -> Task:
+    """What a student is for; raises ConfigError where teachers have nothing to say about it."""
+    from distill.embeddings import check_teachers
+
+    wanted = config.task or recipe.task
+    if not checkpoints:
+        return get_task(_learnable(wanted))
+    task = checkpoints[0].task
+    if wanted == EMBEDS:
+        check_teachers(checkpoints)
+        if task.name != EMBEDS and recipe.assistants:
+            raise ConfigError(
+                f"recipe '{recipe.name}' has assistants, and what follows a cross-encoder cannot "
+                "teach as it does: leave them out"
+            )
+        return get_task(EMBEDS)
+    _check_task(config, task)
+    if recipe.task not in (None, task.name):
+        raise ConfigError(
+            f"recipe '{recipe.name}' is for {recipe.task} and the teacher does {task.name}: take "
+            "another recipe"
+        )
+    return task
+
+
+def _learnable(task: str | None) -> str:
+    """What is learned without a teacher; raises ConfigError for what cannot be."""
+    from distill.students import TASK, TASKS
+
+    if task is not None and task not in TASKS:
+        raise unknown_name("task", task, TASKS)
+    return task or TASK
+
+
+def _check_task(config: DistillConfig, task: Task) -> None:
+    if config.task not in (None, task.name):
+        raise ConfigError(
+            f"--task {config.task}: the teacher does {task.name}, which is what a student learns: "
+            "leave out --task, or take another teacher"
+        )
 
 
 def _build(
-    config: DistillConfig, spec: StudentSpec, teacher: Teacher | None, table: Table, seed: int
+    config: DistillConfig,
+    spec: StudentSpec,
+    teacher: Teacher | None,
+    table: Table,
+    seed: int,
+    task: str,
 ) -> Student:
     from distill.students import build_student
 
+    if task == EMBEDS:
+        from distill.students.embedded import build_embedder
+
+        return build_embedder(
+            spec,
+            teacher,
+            table,
+            seed=seed,
+            allow_pickle=config.allow_pickle,
+            trust_remote_code=config.trust_remote_code,
+        )
+    if spec.embedding_dim is not None:
+        raise ConfigError(
+            f"embedding_dim={spec.embedding_dim} is for embeddings, and this student does {task}: "
+            "leave it out"
+        )
     return build_student(
         spec,
         teacher,
@@ -176,115 +302,63 @@ def _build(
         seed=seed,
         allow_pickle=config.allow_pickle,
         trust_remote_code=config.trust_remote_code,
+        task=task,
     )
 
 
-def _needs(inputs: Inputs, stage: Stage) -> Needs:
-    """What a stage asks of its teacher; raises ConfigError for terms that do not fit the models."""
-    return inputs.learner(stage).needs
-
-
-def _texts(inputs: Inputs, recipe: Recipe) -> dict[str, Texts]:
-    """By stage, what it trains on; stages that are augmented and masked alike share it."""
-    made: dict[Any, Texts] = {}
-    for stage in recipe.stages:
-        key = (stage.augment, stage.masking)
-        if key not in made:
-            own = _own(inputs, stage.masking)
-            made[key] = _augmented(inputs, stage.augment) if stage.augment else own
-    return {stage.name: made[stage.augment, stage.masking] for stage in recipe.stages}
-
-
-def _own(inputs: Inputs, masking: Masking | None) -> Texts:
-    """The rows of the data file, checked."""
-    from distill.rows import check_variety, samples_of
-
-    task, table, config = inputs.student.task, inputs.table, inputs.config
-    if config.teacher_cache is not None and task.name == "fill-mask":
-        raise ConfigError(
-            "other tokens are hidden in every epoch, so the teacher has to be asked each time: "
-            "leave out --teacher-cache"
-        )
-    samples = samples_of(
-        task,
-        table,
-        inputs.tokenizer(),
-        max_length=inputs.max_length,
-        masking=masking,
-        seed=config.seed,
-    )
-    check_variety(task, table, samples.targets)
-    return Texts(table, samples)
-
-
-def _augmented(inputs: Inputs, methods: tuple[Augmentation, ...]) -> Texts:
-    """The labelled rows and new ones; no row of the evaluation is among them."""
-    from distill.batches import Samples
-
-    task, teacher, table = inputs.student.task, inputs.teacher, inputs.table
-    assert teacher is not None
-    extra = [
-        augment(
-            table,
-            method,
-            task=task,
-            teacher=teacher,
-            folder=inputs.config.augment_folder or cache_folder() / "texts",
-            exclude=[inputs.held_out] if inputs.held_out else [],
-        )
-        for method in methods
-    ]
-    mixed = mix(table, *extra)
-    tokenizer = inputs.tokenizer()
-    encodings = tokenizer.encode(mixed.texts, mixed.pairs, max_length=inputs.max_length)
-    return Texts(mixed, Samples(encodings, targets_of(task, mixed), tokenizer))
-
-
-def _judge(inputs: Inputs) -> Judge | None:
-    """Measures models on the evaluation's rows, where there are any."""
+def _judge(inputs: Inputs, reader: Teacher | None = None) -> Judge | None:
+    """Measures models on the evaluation's rows, where there are any, as the student reads them."""
     from distill.evaluation import Judge
 
     if inputs.held_out is None:
         return None
-    task, tokenizer = inputs.student.task, inputs.tokenizer()
+    task, tokenizer = inputs.student.task, inputs.tokenizer(reader)
+    if isinstance(task, FeatureExtraction):
+        from distill.embeddings import judge_of
+
+        teachers, length = inputs.named_teachers, inputs.max_length
+        return judge_of(task, inputs.held_out, tokenizer, teachers, length)
     examples = task.examples(inputs.held_out, tokenizer, max_length=inputs.max_length)
     return Judge(task, examples, tokenizer)
 
 
-def _open_teacher(config: DistillConfig) -> Checkpoint | None:
-    """The teacher's checkpoint, not loaded; raises ConfigError for a task nobody can learn here."""
-    if config.teacher is None:
-        return None
-    from distill.students import TASKS
+def _open_teachers(config: DistillConfig) -> tuple[Checkpoint, ...]:
+    """The teachers' checkpoints, not loaded; raises CheckpointError when two disagree."""
+    from distill.teachers.agreement import check_answers
     from edge.checkpoint import open_checkpoint
 
-    checkpoint = open_checkpoint(
-        config.teacher,
-        allow_pickle=config.allow_pickle,
-        trust_remote_code=config.trust_remote_code,
-    )
-    if checkpoint.task.name not in TASKS:
-        raise ConfigError(
-            f"teacher {config.teacher} does {checkpoint.task.name}: only "
-            f"{', '.join(TASKS[:-1])} and {TASKS[-1]} can be distilled"
+    checkpoints = tuple(
+        open_checkpoint(
+            source, allow_pickle=config.allow_pickle, trust_remote_code=config.trust_remote_code
         )
-    return checkpoint
+        for source in config.teachers
+    )
+    check_answers(checkpoints)
+    return checkpoints
 
 
-def _load_teacher(checkpoint: Checkpoint) -> Teacher:
+def _load_teachers(checkpoints: tuple[Checkpoint, ...]) -> tuple[Teacher, ...]:
     from distill.students import Teacher
+    from distill.teachers.agreement import check_words
     from edge.checkpoint import load_model, load_tokenizer
 
     with hush():
-        return Teacher(checkpoint, load_model(checkpoint), load_tokenizer(checkpoint))
+        teachers = tuple(Teacher(c, load_model(c), load_tokenizer(c)) for c in checkpoints)
+    check_words(teachers)
+    return teachers
 
 
-def _max_length(config: DistillConfig, teacher: Teacher | None, student: Student) -> int:
+def _max_length(config: DistillConfig, teachers: tuple[Teacher, ...], student: Student) -> int:
     from edge.checkpoint import max_length
 
-    limit = max_length(student.checkpoint, student.tokenizer)
-    if teacher is not None:
-        limit = min(limit, max_length(teacher.checkpoint, teacher.tokenizer))
+    own = max_length(student.checkpoint, student.tokenizer)
+    theirs = min((max_length(one.checkpoint, one.tokenizer) for one in teachers), default=own)
+    limit = min(own, theirs)
+    if config.max_length is None and own < min(theirs, _DEFAULT_MAX_LENGTH):
+        raise ConfigError(
+            f"the student reads {own} tokens where its teacher reads {theirs}: say --max-length "
+            f"{own} to train on texts cut there, or give it more positions"
+        )
     if config.max_length is not None and config.max_length > limit:
         raise ConfigError(
             f"--max-length {config.max_length} is more than the {limit} tokens the model can read"
@@ -297,6 +371,10 @@ def _set_threads(threads: int | None) -> None:
 
     if threads is not None:
         torch.set_num_threads(threads)
+
+
+def _one_or_several(hashes: list[str]) -> list[str] | str | None:
+    return hashes if len(hashes) > 1 else next(iter(hashes), None)
 
 
 def _hash(table: Table) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from typing import Any
 
 from transformers import TrainerCallback
 
-from edge.console import say
+from edge.console import is_terminal, say
 
 _LINE_SECONDS = 15.0
 _HIDDEN = {"epoch", "learning_rate", "grad_norm"}
@@ -28,7 +27,7 @@ class Progress(TrainerCallback):  # type: ignore[misc, unused-ignore]
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._start = self._spoken = time.perf_counter()
         self._first_step = state.global_step
-        if sys.stderr.isatty():
+        if is_terminal():
             self._bar = _bar()
             self._task = self._bar.add_task(
                 self._title, total=state.max_steps, completed=state.global_step, terms=""

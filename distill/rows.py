@@ -7,14 +7,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from distill.augment import targets_of
 from distill.batches import Samples, Targets
 from distill.config import Masking
 from distill.losses import IGNORED
 from distill.masking import MaskedSamples
+from distill.sentences import sentence_samples
 from edge.data import Table
 from edge.errors import ConfigError, DataError
 from edge.tasks import Task
 from edge.tasks.base import in_pieces
+from edge.tasks.feature_extraction import FeatureExtraction
 from edge.tasks.fill_mask import FillMask
 from edge.tasks.question_answering import OVERLAP as ANSWER_OVERLAP
 from edge.tasks.question_answering import QuestionAnswering
@@ -55,7 +58,7 @@ def samples_of(
 
 def check_variety(task: Task, table: Table, targets: Targets) -> None:
     """Raise DataError for a constant target: it teaches nothing, and is often the wrong column."""
-    if isinstance(task, QuestionAnswering | FillMask):
+    if isinstance(task, QuestionAnswering | FillMask | FeatureExtraction):
         return
     values = targets
     if isinstance(values, list):
@@ -72,7 +75,10 @@ def check_variety(task: Task, table: Table, targets: Targets) -> None:
 
 def _texts(task: Task, table: Table, reading: _Reading) -> Samples:
     encodings = reading.tokenizer.encode(table.texts, table.pairs, max_length=reading.max_length)
-    return Samples(encodings, task.targets(table), reading.tokenizer)
+    # A question's candidates may be other questions', whose labels nobody knows.
+    some = table.targets is not None and None in table.targets
+    targets = targets_of(task, table) if some else task.targets(table)
+    return Samples(encodings, targets, reading.tokenizer)
 
 
 def _words(task: Task, table: Table, reading: _Reading) -> Samples:
@@ -135,6 +141,10 @@ def _plain(task: Task, table: Table, reading: _Reading) -> Samples:
     return MaskedSamples(encodings, tokenizer, reading.masking, seed=reading.seed)
 
 
+def _sentences(task: Task, table: Table, reading: _Reading) -> Samples:
+    return sentence_samples(task, table, reading.tokenizer, max_length=reading.max_length)
+
+
 def _span(value: Any, texts: list[str], context: str) -> tuple[int, int] | None:
     """Characters (start, end) of the first answer that is where the data says, or anywhere."""
     for start, text in zip(_starts(value), texts, strict=False):
@@ -173,4 +183,5 @@ _READERS: dict[str, Callable[[Task, Table, _Reading], Samples]] = {
     "token-classification": _words,
     "question-answering": _answers,
     "fill-mask": _plain,
+    "feature-extraction": _sentences,
 }

@@ -12,8 +12,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distill.config import DistillConfig, Recipe, Stage, load_recipe
-from edge.console import hush, say, step
+from distill import processes
+from distill.chain import Chain
+from distill.config import DistillConfig, Recipe, load_recipe
+from distill.transfer import with_texts
+from edge.console import hush, step
 from edge.errors import ConfigError
 from edge.storage import check_target, staged_folder, write_text
 
@@ -31,7 +34,9 @@ Log = list[dict[str, Any]]
 class DistillResult:
     """What a run made. value, teacher_value: the metric on the eval file; None without one.
 
-    train_samples: labelled rows; augmented ones are not counted.
+    train_samples: labelled rows; augmented ones are not counted. baselines: the metric of the same
+    student without a teacher, by how it started; see `distill.baselines`. teachers: where there
+    are several, each one's; teacher_value is that of the first. assistants: of a chain, in order.
     """
 
     output: str
@@ -45,6 +50,9 @@ class DistillResult:
     train_samples: int
     eval_samples: int
     duration_s: float
+    baselines: dict[str, float] | None = None
+    teachers: list[dict[str, Any]] | None = None
+    assistants: list[dict[str, Any]] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -55,16 +63,20 @@ def distil(config: DistillConfig) -> DistillResult:
 
     Beside the weights, config and tokenizer the output holds `distillation.json` (what was done)
     and `training_log.csv` (each term over time). Run again after an interruption, it continues.
+    Started by a launcher in several processes, these share each batch and the main one writes.
     Raises UserError for what cannot be done, TrainingError when a loss is not finite.
     """
     from distill.prepare import prepare
 
+    def ready() -> Run:
+        recipe = _recipe(config)
+        check_target(config.output, replaces=is_distilled)
+        return prepare(config, recipe)
+
     start = time.perf_counter()
-    recipe = _recipe(config)
-    check_target(config.output, replaces=is_distilled)
+    processes.join(bf16=config.bf16)
     with _quiet_libraries():
-        run = prepare(config, recipe)
-        return _train_and_write(run, start)
+        return _train_and_write(processes.main_first(ready), start)
 
 
 def is_distilled(path: Path) -> bool:
@@ -75,7 +87,7 @@ def is_distilled(path: Path) -> bool:
 def _recipe(config: DistillConfig) -> Recipe:
     """The recipe with this run's settings in place of its own."""
     recipe = load_recipe(config.recipe)
-    if recipe.needs_teacher and config.teacher is None:
+    if recipe.needs_teacher and not config.teachers:
         raise ConfigError(
             f"recipe '{recipe.name}' learns from a teacher: name it with --teacher, "
             "or use --recipe finetune"
@@ -84,33 +96,74 @@ def _recipe(config: DistillConfig) -> Recipe:
         raise ConfigError(
             f"recipe '{recipe.name}' asks no teacher anything: leave out --teacher-cache"
         )
+    if config.assistants is not None:
+        recipe = recipe.model_copy(update={"assistants": config.assistants})
+    if recipe.assistants and not recipe.needs_teacher:
+        raise ConfigError(
+            f"recipe '{recipe.name}' asks no teacher, so nobody can pass on what one knows: "
+            "leave out --assistants"
+        )
     overrides = config.stage_overrides()
     if config.epochs is not None:
         overrides.setdefault("max_steps", None)
     stages = tuple(stage.model_copy(update=overrides) for stage in recipe.stages)
-    return recipe.model_copy(update={"stages": stages})
+    if config.early_stopping is not None:
+        patience = {"early_stopping": config.early_stopping}
+        stages = tuple(s.model_copy(update=patience) if s.teaches_answers else s for s in stages)
+    recipe = with_texts(recipe.model_copy(update={"stages": stages}), config.unlabelled)
+    _check_measured(config, recipe)
+    for stage in stages:
+        processes.share_of(stage)
+    if config.tensorboard is not None:
+        from distill.tensorboard import check_tensorboard
+
+        check_tensorboard()
+    return recipe
+
+
+def _check_measured(config: DistillConfig, recipe: Recipe) -> None:
+    """Raise ConfigError for what needs the metric of a student, and there is none."""
+    if config.early_stopping is not None and not any(s.early_stopping for s in recipe.stages):
+        raise ConfigError(
+            f"no stage of recipe '{recipe.name}' teaches what a student answers, so no metric says "
+            "when to stop: leave out --early-stopping"
+        )
+    if config.eval is None and any(stage.early_stopping for stage in recipe.stages):
+        raise ConfigError(
+            "early stopping looks at the metric after each epoch: name rows to measure on "
+            "with --eval, or leave it out"
+        )
+    if config.eval is None and config.baselines:
+        raise ConfigError("baselines are compared by a metric: name rows to measure on with --eval")
 
 
 def _train_and_write(run: Run, start: float) -> DistillResult:
+    from distill.baselines import Baselines
+    from distill.evaluation import measure
     from distill.resume import TrainingState
+    from distill.stages import train_stages
     from edge.checkpoint import count_parameters
 
     inputs = run.inputs
     config, student, teacher = inputs.config, inputs.student, inputs.teacher
     metric = value = teacher_value = None
+    baselines = Baselines(run) if config.baselines else None
     state = TrainingState(config.output)
-    with state.kept(run.fingerprint):
+    with state.kept(run.fingerprint, resume=config.resume):
         if teacher and run.judge:
             with step("evaluating the teacher"):
-                _, teacher_value = run.judge(teacher.model)
-        log = [
-            {"stage": stage.name, **row}
-            for index, stage in enumerate(run.recipe.stages)
-            for row in _run_stage(run, stage, state, index)
-        ]
+                _, teacher_value = measure(run.teacher_judge or run.judge, teacher.model)
+        teachers, assistants = _several(run), None
+        if run.recipe.assistants:
+            chain = Chain(run, state.folder, lambda r: _train_and_write(r, time.perf_counter()))
+            run, assistants = chain.climb()
+            student = run.inputs.student
+            baselines = Baselines(run) if baselines else None
+        log, learner = train_stages(run, state)
         student.model.eval()
         if run.judge:
-            metric, value = run.judge(student.model)
+            metric, value = measure(run.judge, student.model)
+        found, more = baselines.train(state) if baselines else (None, [])
         result = DistillResult(
             output=str(config.output),
             recipe=run.recipe.name,
@@ -123,51 +176,39 @@ def _train_and_write(run: Run, start: float) -> DistillResult:
             train_samples=len(inputs.table),
             eval_samples=len(inputs.held_out) if inputs.held_out else 0,
             duration_s=round(time.perf_counter() - start, 3),
+            baselines=found,
+            teachers=teachers,
+            assistants=assistants,
         )
         output = config.output
-        with staged_folder(output, replaces=is_distilled) as folder:
-            _write(folder, run, log, result)
+        with processes.shared_fate():
+            if processes.is_main():
+                with staged_folder(output, replaces=is_distilled) as folder:
+                    _write(folder, run, [*log, *more], result, state.earlier())
+                    learner.write(folder)
     return result
 
 
-def _run_stage(run: Run, stage: Stage, state: Any, index: int) -> Log:
-    """Train one stage, or take over what an earlier run of it left; gives its log."""
-    import transformers
+def _several(run: Run) -> list[dict[str, Any]] | None:
+    """The metric and size of each teacher where there are several."""
+    from distill.evaluation import measure
+    from edge.checkpoint import count_parameters
 
-    from distill.trainer import DistillTrainer
-
-    config = run.inputs.config
-    # A stage starts alike whether those before it ran just now or long ago.
-    transformers.set_seed(config.seed)
-    learner = run.inputs.learner(stage)
-    folder: Path = state.stage(index, stage.name)
-    log: Log | None = state.finished(folder)
-    if log is not None:
-        state.load(learner, folder)
-        return log
-    trainer = DistillTrainer(
-        learner,
-        stage=stage,
-        samples=run.texts[stage.name].samples,
-        source=run.source(stage),
-        folder=folder,
-        judge=run.judge,
-        seed=config.seed,
-        bf16=config.bf16,
-        save_seconds=config.save_seconds,
-    )
-    last = state.last_checkpoint(folder)
-    done = trainer.train(resume_from_checkpoint=str(last) if last else None)
-    say(
-        f"{stage.name}: {done.global_step} steps, "
-        f"{done.metrics['train_samples_per_second']:.0f} samples/s"
-    )
-    state.finish(trainer, folder)
-    history: Log = trainer.state.log_history
-    return history
+    if len(run.inputs.teachers) < 2:
+        return None
+    judge = run.teacher_judge
+    return [
+        {
+            "name": name,
+            "source": teacher.checkpoint.source,
+            "parameters": count_parameters(teacher.model),
+            "value": measure(judge, teacher.model)[1] if judge else None,
+        }
+        for name, teacher in run.inputs.named_teachers.items()
+    ]
 
 
-def _write(folder: Path, run: Run, log: Log, result: DistillResult) -> None:
+def _write(folder: Path, run: Run, log: Log, result: DistillResult, earlier: Log) -> None:
     with hush():
         run.inputs.student.model.save_pretrained(folder)
         run.inputs.student.tokenizer.save_pretrained(folder)
@@ -178,8 +219,11 @@ def _write(folder: Path, run: Run, log: Log, result: DistillResult) -> None:
         **result.to_dict(),
         "seed": run.inputs.config.seed,
         "copied_layers": run.inputs.student.copied_layers,
+        "processes": processes.count(),
         "made_from": run.fingerprint,
     }
+    if earlier:
+        record["before_it_was_resumed"] = earlier
     write_text(folder / RECORD_FILE, json.dumps(record, indent=1) + "\n")
     _write_log(folder / LOG_FILE, log)
 

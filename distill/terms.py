@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
@@ -24,6 +25,19 @@ from edge.config import Config
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$")]
 STUDENT: Name = "student"
 TEACHER: Name = "teacher"
+# All teachers; where there are several they are called teacher-1, teacher-2 ... in their order.
+TEACHERS: Name = "teachers"
+
+
+def teacher_names(count: int) -> tuple[Name, ...]:
+    """What `count` teachers are called."""
+    return (TEACHER,) if count == 1 else tuple(f"{TEACHER}-{i + 1}" for i in range(count))
+
+
+def is_teacher(name: Name) -> bool:
+    """Whether a name is that of a teacher, or of all of them."""
+    return name in {TEACHER, TEACHERS} or bool(re.fullmatch(rf"{TEACHER}-[1-9]\d*", name))
+
 
 # A rule of `distill.mapping`, or pairs of (student layer, teacher layer); -1 is the last layer.
 LayerPairs = Annotated[tuple[tuple[int, int], ...], Field(min_length=1)]
@@ -106,9 +120,12 @@ class TaughtTerm(AnyTerm):
 
     teacher: whom. What is followed stands still: no gradient goes there. A name for several gives
     the mean over all pairs of a learner and another it follows.
+    follow: of several, all `others` but oneself and what is made for oneself; the `next` one only,
+    the first after the last; or `own`, what is made for oneself, or what one is made for.
     """
 
     teacher: Name = TEACHER
+    follow: Literal["others", "next", "own"] = "others"
 
 
 class LogitsTerm(TaughtTerm):
@@ -118,13 +135,13 @@ class LogitsTerm(TaughtTerm):
     """
 
     match: Literal["logits"]
-    loss: Literal["kl", "mse", "cosine"] = "kl"
+    loss: Literal["kl", "reverse_kl", "mse", "cosine"] = "kl"
     temperature: Temperature = 1.0
     tokens: Literal["labelled", "all"] = "labelled"
 
     @model_validator(mode="after")
     def _temperature_is_used(self) -> Self:
-        if self.loss != "kl" and self.temperature != 1.0:
+        if self.loss not in {"kl", "reverse_kl"} and self.temperature != 1.0:
             raise ValueError(f"loss: {self.loss} compares raw logits, so temperature must stay 1")
         return self
 
@@ -132,18 +149,41 @@ class LogitsTerm(TaughtTerm):
 class MarginTerm(TaughtTerm):
     """Follow the differences of the teacher's scores between rows: a ranking, whatever its scale.
 
-    candidates: rows of one question that follow each other; None compares all rows of a batch.
+    candidates: how many rows of one question, its first text, are compared; None compares all
+    rows of a batch. negatives: a question with fewer is given second texts of others.
+    loss: `mse` of differences, or `kl` of a softmax over the candidates.
+    For embeddings, whose score is how alike the two texts' vectors are: similarity, and scale, what
+    a cosine of 1 is worth in standard deviations of a cross-encoder's scores.
     """
 
     match: Literal["margin"]
     candidates: int | None = Field(default=None, ge=2)
+    negatives: bool = False
+    loss: Literal["mse", "kl"] = "mse"
+    similarity: Literal["cosine", "dot"] = "cosine"
+    scale: PositiveFloat = 5.0
+
+    @model_validator(mode="after")
+    def _options_are_used(self) -> Self:
+        if self.candidates is None and self.negatives:
+            raise ValueError("negatives fill up the candidates of a question: say how many")
+        if self.candidates is None and self.loss == "kl":
+            raise ValueError("loss: kl is over the candidates of a question: say how many")
+        if self.similarity == "dot" and "scale" in self.model_fields_set:
+            raise ValueError("scale belongs to similarity: cosine, a dot product has its own")
+        return self
 
 
 class MappedTerm(TaughtTerm):
-    """What all terms share that compare layers. remap_steps: with `layers: emd`, how often."""
+    """What all terms share that compare layers. remap_steps: with `layers: emd`, how often.
+
+    in_turn: one pair after the other counts alone, in the map's order, in equal shares of so much
+    of the stage's steps; the last goes on.
+    """
 
     layers: LayerMap = "uniform"
     remap_steps: PositiveInt = 50
+    in_turn: PositiveFloat | None = Field(default=None, le=1)
 
     @model_validator(mode="after")
     def _remap_steps_are_used(self) -> Self:
@@ -151,20 +191,36 @@ class MappedTerm(TaughtTerm):
             raise ValueError("remap_steps belongs to layers: emd, other maps do not change")
         return self
 
+    @model_validator(mode="after")
+    def _turns_have_an_order(self) -> Self:
+        if self.layers == "emd" and self.in_turn is not None:
+            raise ValueError("layers: emd weighs all pairs at once, so in_turn must be left out")
+        return self
+
 
 class HiddenStatesTerm(MappedTerm):
     """Follow the teacher's hidden states, through a learned projection where widths differ."""
 
     match: Literal["hidden_states"]
-    loss: Literal["mse", "normalized_mse", "cosine"] = "mse"
+    loss: Literal["mse", "normalized_mse", "layer_normed_mse", "cosine"] = "mse"
     tokens: Literal["all", "first"] = "all"
+
+
+class FeaturesTerm(TaughtTerm):
+    """Follow what the last layer of the teacher's head reads: a text, or each token, as a vector.
+
+    Through a learned projection where widths differ.
+    """
+
+    match: Literal["features"]
+    loss: Literal["mse", "normalized_mse", "cosine"] = "mse"
 
 
 class EmbeddingsTerm(TaughtTerm):
     """Follow what the teacher feeds its first layer."""
 
     match: Literal["embeddings"]
-    loss: Literal["mse", "normalized_mse", "cosine"] = "mse"
+    loss: Literal["mse", "normalized_mse", "layer_normed_mse", "cosine"] = "mse"
     tokens: Literal["all", "first"] = "all"
 
 
@@ -217,18 +273,30 @@ class ContrastiveTerm(MappedTerm):
     layers: LayerMap = LAST_TO_LAST
 
 
+class AdversarialTerm(MappedTerm):
+    """Give hidden states that a discriminator takes for the other's; it learns at the same time.
+
+    layers: pairs whose states are compared, the last ones by default.
+    """
+
+    match: Literal["adversarial"]
+    layers: FixedLayerMap = LAST_TO_LAST
+
+
 Term = Annotated[
     LogitsTerm
     | LabelsTerm
     | MarginTerm
     | HiddenStatesTerm
+    | FeaturesTerm
     | EmbeddingsTerm
     | AttentionScoresTerm
     | AttentionProbsTerm
     | RelationsTerm
     | FlowTerm
     | SelectivityTerm
-    | ContrastiveTerm,
+    | ContrastiveTerm
+    | AdversarialTerm,
     Field(discriminator="match"),
 ]
 

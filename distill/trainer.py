@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-import time
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import safetensors.torch
 import torch
+from accelerate.data_loader import prepare_data_loader
 from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from distill.batches import BucketSampler, Samples
+from distill import processes
+from distill.batches import IDLE, BucketSampler, Collator, Samples, StepBatches, steps_of
 from distill.capture import Source
 from distill.config import Stage
-from distill.evaluation import Judge
+from distill.evaluation import Judge, measure
+from distill.keeping import KeepBest, KeepState
 from distill.objectives import Learner
 from distill.progress import Progress
+from distill.resume import last_checkpoint, step_of
+from distill.terms import TEACHER, Name
+from distill.views import view_inputs
 from edge.errors import TrainingError
 from edge.storage import storage_errors
 
@@ -28,8 +35,10 @@ _WEIGHTS = "model.safetensors"
 class DistillTrainer(Trainer):  # type: ignore[misc, unused-ignore]
     """Adds to Trainer the loss of a Learner, its terms in the log, and exact accumulation.
 
-    source: gives the teacher's signals for a batch; None when only labels teach.
-    judge: computes the task's metric after each epoch.
+    source: gives the teacher's signals for a batch, or one for each of several teachers by name;
+    None when only labels teach.
+    judge: computes the task's metric after each epoch. callbacks: who else is told of each step.
+    A batch is shared by all processes, and a step is the same however many there are.
     """
 
     def __init__(
@@ -38,16 +47,19 @@ class DistillTrainer(Trainer):  # type: ignore[misc, unused-ignore]
         *,
         stage: Stage,
         samples: Samples,
-        source: Source | None,
+        source: Source | Mapping[Name, Source] | None,
         folder: Path,
         judge: Judge | None = None,
         seed: int = 0,
         bf16: bool = False,
         save_seconds: float = 60.0,
+        callbacks: Sequence[TrainerCallback] = (),
     ) -> None:
-        self._source = source
+        self._sources = _by_name(source)
         self._judge = judge
         self._progress = Progress(stage.name)
+        self._batch_size = stage.batch_size
+        self._best = KeepBest(folder, stage.early_stopping) if stage.early_stopping else None
         # One row of term values for each batch since the last log, kept on the device.
         self._window: list[Tensor] = []
         self._window_start = 0
@@ -59,35 +71,60 @@ class DistillTrainer(Trainer):  # type: ignore[misc, unused-ignore]
             train_dataset=samples,
             # Trainer insists on one; `evaluate` asks the judge.
             eval_dataset=samples if judge is not None else None,
-            data_collator=samples.collate,
-            callbacks=[self._progress, _KeepState(save_seconds)],
+            data_collator=Collator(samples, processes.share_of(stage)),
+            callbacks=[self._progress, KeepState(save_seconds), *callbacks],
         )
         self.remove_callback(PrinterCallback)  # it prints to stdout
         # `compute_loss` divides by the counts of the whole optimiser step.
         self.loss_is_scaled_for_ga = True
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
+        # Dropout falls elsewhere in each process; a run that is continued brings its own state.
+        if processes.index():
+            torch.manual_seed(self.args.seed + processes.index())
         try:
-            return super().train(*args, **kwargs)
+            done = super().train(*args, **kwargs)
         finally:
             self._progress.stop()
+        if self._best is not None:
+            self._best.load(self)
+        return done
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        is_new = self.optimizer is None
+        optimizer = super().create_optimizer(model)
+        if is_new and not self.model.pace.even:
+            optimizer.param_groups[:] = self.model.pace.split(optimizer.param_groups)
+        return optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        is_new = self.lr_scheduler is None
+        scheduler = super().create_scheduler(num_training_steps, optimizer)
+        if is_new and not self.model.pace.even:
+            self.model.pace.set_rates(scheduler, num_training_steps)
+        return scheduler
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        batch_size = self._train_batch_size
         order = BucketSampler(
             self.train_dataset.lengths,
-            batch_size * self.args.gradient_accumulation_steps,
+            self._batch_size * self.args.gradient_accumulation_steps,
             seed=self.args.seed,
             on_epoch=self.train_dataset.set_epoch,
+            block=self.train_dataset.block,
+        )
+        batches = StepBatches(
+            order, self._batch_size, parts=processes.count(), part=processes.index()
         )
         loader = DataLoader(
             self.train_dataset,
-            batch_size=batch_size,
-            sampler=order,
+            batch_sampler=batches,
             collate_fn=self.data_collator,
             pin_memory=self.args.dataloader_pin_memory,
         )
-        return self.accelerator.prepare(loader)
+        # Each process has its rows already; accelerate would fill the last batch with others.
+        return prepare_data_loader(
+            loader, self.accelerator.device, num_processes=1, process_index=0, put_on_device=True
+        )
 
     def get_batch_samples(
         self, epoch_iterator: Any, num_batches: int, device: torch.device
@@ -96,10 +133,11 @@ class DistillTrainer(Trainer):  # type: ignore[misc, unused-ignore]
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         learner = self.accelerator.unwrap_model(self.model)
         learner.advance(self.state.global_step, self.state.max_steps)
-        counts = torch.stack([learner.tally(batch) for batch in batches]).sum(0)
-        # Gradients are averaged over processes: a mean count makes that a sum over one total.
-        counts = self.accelerator.reduce(counts, reduction="mean")
-        return batches, learner.totals(counts)
+        counts = torch.stack([learner.tally(b) * b.get(IDLE, 1) for b in batches]).sum(0)
+        counts = self.accelerator.reduce(counts, reduction="sum")
+        # Gradients are averaged over processes: a share of each count makes that a sum.
+        totals = learner.totals(counts)
+        return batches, {name: total / processes.count() for name, total in totals.items()}
 
     def compute_loss(
         self,
@@ -108,12 +146,15 @@ class DistillTrainer(Trainer):  # type: ignore[misc, unused-ignore]
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Tensor:
-        labels = inputs.pop("labels")
-        taught = None
-        if self._source is not None:
-            with self.accelerator.autocast():
-                taught = self._source(inputs)
+        labels, counted = inputs.pop("labels"), inputs.pop(IDLE, None)
+        with self.accelerator.autocast():
+            taught = {
+                name: source(view_inputs(inputs, name) or inputs)
+                for name, source in self._sources.items()
+            }
         values = model(inputs, labels, taught, num_items_in_batch)
+        if counted is not None:
+            values = values * counted
         if not self._window:
             self._window_start = self.state.global_step
         self._window.append(values.detach())
@@ -121,10 +162,13 @@ class DistillTrainer(Trainer):  # type: ignore[misc, unused-ignore]
         return (values * weights).sum()
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """The metric, which the main process measures for all."""
         assert self._judge is not None
-        name, value = self._judge(self.model.student)
+        name, value = measure(self._judge, self.model.student)
         metrics = {f"eval_{name}": value}
         self.log(metrics)
+        if self._best is not None:
+            self._best.look(self, f"eval_{name}")
         return metrics
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -144,74 +188,106 @@ class DistillTrainer(Trainer):  # type: ignore[misc, unused-ignore]
 
     def _checked_window(self) -> Tensor:
         """Term values since the last log, (batches, terms); raises TrainingError at a NaN."""
-        values = torch.stack(self._window)
+        # Each process holds its share of sums over the whole step, times their number.
+        values = self.accelerator.reduce(torch.stack(self._window), reduction="mean")
         bad = (~torch.isfinite(values)).nonzero()
         if len(bad):
             batch, term = bad[0].tolist()
             step = self._window_start + batch // self.args.gradient_accumulation_steps + 1
-            raise TrainingError(
-                f"term '{self.model.names[term]}' became {values[batch, term].item()} at step "
-                f"{step}: lower --learning-rate or the weights and run again"
-            )
+            name = self.model.names[term]
+            self._fail(f"term '{name}' became {values[batch, term].item()} at step {step}")
         return values
 
+    def _check_weights(self) -> None:
+        """Weights that cannot be continued from must not replace some that can."""
+        if self._window:
+            self._checked_window()
+        for name, parameter in self.model.named_parameters():
+            if not bool(torch.isfinite(parameter).all()):
+                self._fail(f"weight '{name}' is not finite at step {self.state.global_step}")
+
+    def _fail(self, what: str) -> NoReturn:
+        """Raise TrainingError, which says how to go on from what is kept."""
+        kept = last_checkpoint(Path(self.args.output_dir))
+        advice = (
+            f"the weights of step {step_of(kept)} are kept, --resume with a lower --learning-rate "
+            "or other weights continues from there"
+            if kept
+            else "lower --learning-rate or the weights and run again"
+        )
+        processes.raise_once(TrainingError(f"{what}: {advice}"))
+
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        with storage_errors(Path(self.args.output_dir)):
-            super()._save_checkpoint(model, trial)
+        """All of a checkpoint or nothing; the one before it stays until this one is whole."""
+        self._check_weights()
+        folder = Path(self.args.output_dir)
+        with processes.shared_fate():
+            try:
+                with storage_errors(folder):
+                    super()._save_checkpoint(model, trial)
+            except BaseException:
+                shutil.rmtree(folder / f"checkpoint-{self.state.global_step}", ignore_errors=True)
+                raise
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        if not _internal_call:
+            self._check_weights()
+        super().save_model(output_dir, _internal_call)
+
+    def _save(
+        self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None
+    ) -> None:
+        if not self.args.should_save:
+            return
+        # Knows tied weights, and leaves out the pickled arguments Trainer would add.
+        folder = Path(output_dir or self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        safetensors.torch.save_model(self.model, str(folder / _WEIGHTS))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         # Knows tied weights, of which `_save` wrote one.
         file = Path(resume_from_checkpoint) / _WEIGHTS
         safetensors.torch.load_model(model or self.model, str(file))
 
-    def _save(
-        self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None
-    ) -> None:
-        # Weights that cannot be continued from must not replace some that can.
-        if self._window:
-            self._checked_window()
-        for name, parameter in self.model.named_parameters():
-            if not bool(torch.isfinite(parameter).all()):
-                raise TrainingError(
-                    f"weight '{name}' is not finite at step {self.state.global_step}: "
-                    "lower --learning-rate or the weights and run again"
-                )
-        # Knows tied weights, and leaves out the pickled arguments Trainer would add.
-        folder = Path(output_dir or self.args.output_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        safetensors.torch.save_model(self.model, str(folder / _WEIGHTS))
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """The state of both from the checkpoint, their settings from this run."""
+        scheduler, groups = self.lr_scheduler, self.optimizer.param_groups
+        rates = list(scheduler.base_lrs)
+        settings = [{k: v for k, v in group.items() if k != "params"} for group in groups]
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is None:
+            return
+        scheduler.base_lrs = rates
+        shares = [share(scheduler.last_epoch) for share in scheduler.lr_lambdas]
+        scheduler._last_lr = [rate * share for rate, share in zip(rates, shares, strict=True)]
+        for group, ours, rate in zip(
+            self.optimizer.param_groups, settings, scheduler._last_lr, strict=True
+        ):
+            group.update(ours, lr=rate)
 
 
-class _KeepState(TrainerCallback):  # type: ignore[misc, unused-ignore]
-    """Asks for a training checkpoint when the last one is old."""
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._last = time.monotonic()
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._last = time.monotonic()
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if time.monotonic() - self._last >= self._seconds:
-            control.should_save = True
-            self._last = time.monotonic()
+def _by_name(source: Source | Mapping[Name, Source] | None) -> dict[Name, Source]:
+    """Who answers for each teacher."""
+    if source is None:
+        return {}
+    return dict(source) if isinstance(source, Mapping) else {TEACHER: source}
 
 
 def _arguments(
     stage: Stage, rows: int, folder: Path, *, seed: int, bf16: bool, evaluates: bool
 ) -> Any:
-    per_step = stage.batch_size * stage.gradient_accumulation
-    steps = stage.max_steps or round(rows / per_step * stage.epochs)
-    schedule = "constant_with_warmup" if stage.schedule == "constant" else stage.schedule
+    schedule = {"constant": "constant_with_warmup"}.get(stage.schedule, stage.schedule)
+    if stage.cycles > 1:
+        schedule = "cosine_with_restarts"
     arguments = TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=stage.epochs,
         max_steps=stage.max_steps or -1,
-        per_device_train_batch_size=stage.batch_size,
+        per_device_train_batch_size=processes.share_of(stage),
         gradient_accumulation_steps=stage.gradient_accumulation,
         learning_rate=stage.learning_rate,
         lr_scheduler_type=schedule,
+        lr_scheduler_kwargs={"num_cycles": stage.cycles} if stage.cycles > 1 else None,
         warmup_steps=stage.warmup_ratio,
         weight_decay=stage.weight_decay,
         max_grad_norm=stage.max_grad_norm,
@@ -225,7 +301,7 @@ def _arguments(
         eval_strategy="epoch" if evaluates else "no",
         save_strategy="no",
         save_total_limit=1,
-        logging_steps=max(1, steps // _LOGS_A_STAGE),
+        logging_steps=max(1, steps_of(stage, rows) // _LOGS_A_STAGE),
         # It hides a NaN, and reads the loss back from the device at every step.
         logging_nan_inf_filter=False,
         report_to="none",

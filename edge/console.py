@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterator
 
 _verbose = False
+_silent = False
 
 
 def set_verbose(verbose: bool) -> None:
@@ -20,9 +21,21 @@ def set_verbose(verbose: bool) -> None:
     _verbose = verbose
 
 
+def set_silent(silent: bool) -> None:
+    """With `silent`, nothing is said or drawn: another process of the same run does it."""
+    global _silent
+    _silent = silent
+
+
+def is_terminal() -> bool:
+    """Whether progress may be drawn over itself on stderr."""
+    return sys.stderr.isatty() and not _silent
+
+
 def say(message: str) -> None:
     """One line on stderr, also while `hush` holds back what others write there."""
-    _hush.say(message)
+    if not _silent:
+        _hush.say(message)
 
 
 def human_bytes(count: int) -> str:
@@ -60,7 +73,7 @@ def step(title: str) -> Iterator[None]:
 @contextlib.contextmanager
 def clock(title: str) -> Iterator[None]:
     """A live clock on a terminal while something is waited for; nothing elsewhere."""
-    if not sys.stderr.isatty() or _verbose:
+    if not is_terminal() or _verbose:
         yield
         return
     from rich.console import Console

@@ -24,7 +24,7 @@ Rows = dict[str, list[Any]]
 class Layout:
     """The usual names of the columns a task reads, best first.
 
-    pair_needed: without the second text a row is of no use. words: texts are lists of words.
+    pair_needed, target_needed: without them a row is of no use. words: texts are lists of words.
     expects: what a file of that kind looks like, for error messages.
     """
 
@@ -32,6 +32,7 @@ class Layout:
     pair: tuple[str, ...] = ("text_pair", "sentence2")
     target: tuple[str, ...] = ("label", "score", "labels")
     pair_needed: bool = False
+    target_needed: bool = True
     words: bool = False
     expects: str | None = None
 
@@ -106,7 +107,7 @@ def read_table(
     assert text is not None
     needed = targets and layout.pair_needed
     pair = pick(columns.text_pair, layout.pair, "--pair-column", optional=not needed)
-    needed = targets and bool(layout.target)
+    needed = targets and layout.target_needed and bool(layout.target)
     label = pick(columns.label, layout.target, "--label-column", optional=not needed)
     in_words = layout.words and (targets or text in layout.text)
     words = _words(rows[text], text, source) if in_words else None

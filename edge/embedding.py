@@ -28,9 +28,13 @@ _POOLINGS: dict[str, Pooling] = {
     "cls_token": "cls",
     "cls": "cls",
 }
-_ACTIVATIONS = ("Identity", "Tanh", "ReLU", "GELU", "Sigmoid", "SiLU")
+# Where torch.nn.modules has each.
+LAYERS_OF = {
+    "Identity": "linear",
+    **dict.fromkeys(("Tanh", "ReLU", "GELU", "Sigmoid", "SiLU"), "activation"),
+}
 _KINDS = ("Transformer", "Pooling", "Dense", "Normalize")
-_WEIGHTS, _PICKLE = "model.safetensors", "pytorch_model.bin"
+WEIGHTS, _PICKLE = "model.safetensors", "pytorch_model.bin"
 
 
 @dataclass(frozen=True)
@@ -117,52 +121,17 @@ def sentence_encoder(encoder: Any, head: SentenceHead, *, allow_pickle: bool) ->
 
     Raises CheckpointError for projections without weights, or with weights that do not fit.
     """
-    import torch
-    from torch import nn
+    from edge.sentences import SentenceEncoder
 
-    layers = []
-    for projection in head.projections:
-        layer = nn.Linear(*projection.sizes, bias=projection.bias)
-        _fill(layer, projection, allow_pickle)
-        layers.append(nn.Sequential(layer, getattr(nn, projection.activation)()))
-
-    class SentenceEncoder(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.encoder = encoder
-            self.head = nn.Sequential(*layers)
-
-        def forward(self, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
-            states = self.encoder(**inputs)["last_hidden_state"]
-            pool = _first if head.pooling == "cls" else _mean
-            vector = self.head(pool(states, inputs["attention_mask"]))
-            return {"sentence_embedding": _unit(vector) if head.normalize else vector}
-
-    return SentenceEncoder()
+    return SentenceEncoder(encoder, head, dense_layers(head, allow_pickle=allow_pickle))
 
 
-def _first(states: Any, mask: Any) -> Any:
-    """(batch, sequence, hidden) -> (batch, hidden): the state of the first token."""
-    return states[:, 0]
+def dense_layers(head: SentenceHead, *, allow_pickle: bool) -> list[tuple[nn.Linear, str]]:
+    """The layers after pooling, and the activation of each by its name in `torch.nn`.
 
-
-def _mean(states: Any, mask: Any) -> Any:
-    """(batch, sequence, hidden) -> (batch, hidden): the mean over real tokens."""
-    weights = mask.to(states.dtype)
-    # Dividing first keeps the sum small enough for 16-bit floats.
-    weights = weights / weights.sum(1, keepdim=True)
-    return (states * weights[:, :, None]).sum(1)
-
-
-def _unit(vector: Any) -> Any:
-    """(batch, size) -> the same with length 1; zeros stay zeros.
-
-    Squares of values above 255 do not fit 16-bit floats, those of values below 2e-4 vanish in
-    them. Divided by the largest value first, their sum is between 1 and `size`.
+    Raises CheckpointError as `sentence_encoder` does.
     """
-    largest = vector.abs().amax(1, keepdim=True)
-    scaled = vector / largest.clamp(min=1e-4)
-    return scaled / (scaled * scaled).sum(1, keepdim=True).sqrt().clamp(min=1e-4)
+    return [(_filled(p, allow_pickle), p.activation) for p in head.projections]
 
 
 def _modules(path: Path) -> list[tuple[str, str]]:
@@ -200,9 +169,9 @@ def _pooling(folder: Path) -> Pooling:
 def _projection(folder: Path) -> Projection:
     values = _object(folder / "config.json")
     activation = str(values.get("activation_function", "Tanh")).rpartition(".")[2]
-    if activation not in _ACTIVATIONS:
+    if activation not in LAYERS_OF:
         raise CheckpointError(
-            f"{folder}: activation '{activation}' is not supported: only {', '.join(_ACTIVATIONS)}"
+            f"{folder}: activation '{activation}' is not supported: only {', '.join(LAYERS_OF)}"
         )
     read = values.get("module_input_name") or "sentence_embedding"
     if read != "sentence_embedding":
@@ -214,19 +183,20 @@ def _projection(folder: Path) -> Projection:
     return Projection(folder, sizes, bool(values.get("bias", True)), activation)
 
 
-def _fill(layer: Any, projection: Projection, allow_pickle: bool) -> None:
+def _filled(projection: Projection, allow_pickle: bool) -> nn.Linear:
     import torch
+
+    from edge.sentences import filled
 
     weights = _weights(projection.folder, allow_pickle)
     try:
-        layer.load_state_dict(
-            {name.removeprefix("linear."): value.float() for name, value in weights.items()}
-        )
+        layer = filled(projection, weights)
     except (RuntimeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{projection.folder}: weights do not fit: {reason}") from None
     if not all(bool(torch.isfinite(value).all()) for value in layer.parameters()):
         raise CheckpointError(f"{projection.folder}: weights hold values that are not finite")
+    return layer
 
 
 def _weights(folder: Path, allow_pickle: bool) -> dict[str, Any]:
@@ -234,13 +204,13 @@ def _weights(folder: Path, allow_pickle: bool) -> dict[str, Any]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    if (folder / _WEIGHTS).is_file():
+    if (folder / WEIGHTS).is_file():
         try:
-            return load_file(folder / _WEIGHTS)
+            return load_file(folder / WEIGHTS)
         except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{folder / _WEIGHTS} is corrupted ({error})") from None
+            raise CheckpointError(f"{folder / WEIGHTS} is corrupted ({error})") from None
     if not (folder / _PICKLE).is_file():
-        raise CheckpointError(f"{folder} has no weights ({_WEIGHTS})")
+        raise CheckpointError(f"{folder} has no weights ({WEIGHTS})")
     if not allow_pickle:
         raise CheckpointError(
             f"{folder} has pickled weights only, which can run code when loaded: convert them to "

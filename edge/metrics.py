@@ -41,6 +41,26 @@ def spearman(predicted: Array, target: Array) -> float:
     return pearson(_ranks(predicted), _ranks(target))
 
 
+def ndcg(scores: Array, gains: Array, at: int = 10) -> float:
+    """Discounted gain of the best-scored `at` rows, as a share of what the best order has.
+
+    gains: how relevant each row is, 0 or more; some must be. Of equal scores the least relevant
+    comes first, so that a model that says the same of all is not praised.
+    Source: Jarvelin and Kekalainen 2002, "Cumulated Gain-Based Evaluation of IR Techniques", with
+    the gain itself, as TREC's evaluation has it.
+    """
+    discounts = 1 / np.log2(np.arange(2, min(at, len(gains)) + 2))
+    found = gains[np.lexsort((gains, -scores))][:at]
+    best = np.sort(gains)[::-1][:at]
+    return float(found @ discounts / (best @ discounts))
+
+
+def reciprocal_rank(scores: Array, gains: Array) -> float:
+    """1 / the rank of the first row of the highest gain; ties as in `ndcg`."""
+    order = np.lexsort((gains, -scores))
+    return 1 / (1 + int(np.argmax(gains[order] == gains.max())))
+
+
 def _ranks(values: Array) -> Array:
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,7 @@ class Encoding:
     input_ids, token_type_ids: n ids. offsets: n (start, end) positions in the characters of the
     text each token comes from. special: n flags, true for [CLS], [SEP] and the like. parts: n
     times 0 for a text, 1 for its pair, None for a special token. words: n indices of the words
-    that tokens come from, None likewise.
+    that tokens come from, in their part, None likewise.
     """
 
     input_ids: list[int]
@@ -120,10 +120,8 @@ class Tokenizer:
         bare = (s for s in steps if s["type"] == "ByteLevel" and not s.get("add_prefix_space"))
         space = " " if any(bare) else ""
         inputs = [[space * bool(i) + word for i, word in enumerate(words)] for words in texts]
-        return [
-            replace(self._encoding(found), words=found.word_ids)
-            for found in self._inner.encode_batch(inputs, is_pretokenized=True)
-        ]
+        found = self._inner.encode_batch(inputs, is_pretokenized=True)
+        return [self._encoding(one) for one in found]
 
     def _encoding(self, found: tokenizers.Encoding) -> Encoding:
         typed = "token_type_ids" in self.info.inputs
@@ -133,6 +131,7 @@ class Tokenizer:
             offsets=found.offsets,
             special=[bool(flag) for flag in found.special_tokens_mask],
             parts=found.sequence_ids,
+            words=found.word_ids,
         )
 
     def pad(self, encodings: Sequence[Encoding], length: int) -> dict[str, Array]:

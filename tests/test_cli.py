@@ -21,6 +21,7 @@ COMMANDS = (
     "pack",
     "verify",
     "evaluate",
+    "exits",
     "benchmark",
     "predict",
     "inspect",

@@ -85,12 +85,13 @@ class Rules(_Method):
 class Unlabelled(_Method):
     """Texts of a file without labels (or whose labels are not read).
 
-    source: a data file or data set. split_sentences: take texts apart where a sentence ends.
+    source: a data file or data set; by default what the run names with --unlabelled.
+    split_sentences: take texts apart where a sentence ends.
     min_words, max_words: shorter and longer ones are left out. limit: how many, drawn at random.
     """
 
     method: Literal["unlabelled"]
-    source: str
+    source: str | None = None
     columns: Columns = Columns()
     split_sentences: bool = True
     min_words: PositiveInt = 2

@@ -222,6 +222,7 @@ def _load(checkpoint: Any) -> Any:
 
 
 def _gather(table: Table, method: Unlabelled) -> Iterator[Row]:
+    assert method.source is not None  # filled in before anything is read
     found = read_table(method.source, columns=method.columns, targets=False)
     if table.pairs is not None and found.pairs is None:
         raise DataError(

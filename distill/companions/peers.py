@@ -18,6 +18,7 @@ class PeerModels(Companion):
 
     def __init__(self, config: Peers, cast: Cast) -> None:
         super().__init__()
+        assert cast.make_student is not None
         models = [cast.make_student(config.student, i + 1) for i in range(config.count)]
         self.models = nn.ModuleList(models)
         self._members = config.members
@@ -25,6 +26,10 @@ class PeerModels(Companion):
             name: Shape.of(model.config) for name, model in zip(self._members, models, strict=True)
         }
         self._needs: Mapping[Name, Needs] = {}
+
+    @property
+    def whole_models(self) -> Mapping[Name, nn.Module]:
+        return dict(zip(self._members, self.models, strict=True))
 
     def answer_for(self, needs: Mapping[Name, Needs]) -> None:
         self._needs = needs

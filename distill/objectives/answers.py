@@ -3,53 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from distill import losses
+from distill.capture import Signals
 from distill.objectives.base import Batch, Objective
+from distill.reading import EMBEDS, READINGS, label_loss
 from distill.setting import Setting
 from distill.terms import LabelsTerm, LogitsTerm, MarginTerm, at
 from edge.errors import ConfigError, TrainingError
 from edge.tasks.text_classification import MULTI_LABEL, REGRESSION
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How the answers of a task are compared.
-
-    outputs: their names. per_token: each token has its own, (B, L, C), and labels are (B, L).
-    over_tokens: the classes are the tokens of the text, (B, L), and labels are positions, one for
-    each output, (B, outputs). Otherwise (B, C), and labels are (B,) or (B, C).
-    """
-
-    outputs: tuple[str, ...] = ("logits",)
-    per_token: bool = False
-    over_tokens: bool = False
-
-    def classes(self, mask: Tensor) -> Tensor | None:
-        """What a distribution runs over, where that differs from row to row."""
-        return mask.bool() if self.over_tokens else None
-
-    def labelled(self, labels: Tensor, mask: Tensor) -> Tensor:
-        """True where there is a label: (B,), per token (B, L), over tokens (B, outputs)."""
-        known = ~labels.isnan() if labels.is_floating_point() else labels != losses.IGNORED
-        if self.per_token:
-            return known & mask.bool()
-        return known.all(-1) if known.ndim == 2 and not self.over_tokens else known
-
-
-READINGS = {
-    "text-classification": Reading(),
-    "token-classification": Reading(per_token=True),
-    "fill-mask": Reading(per_token=True),
-    "question-answering": Reading(("start_logits", "end_logits"), over_tokens=True),
-    "feature-extraction": Reading(("sentence_embedding",)),
-}
-_EMBEDS = "feature-extraction"
 
 
 class Logits(Objective):
@@ -91,24 +58,47 @@ _AnswerLoss = Callable[[float], Callable[..., Tensor]]
 
 def _answer_loss(term: LogitsTerm, setting: Setting) -> _AnswerLoss:
     """Raises ConfigError for a loss that the task's answers do not allow."""
-    if setting.task == _EMBEDS:
+    if setting.task == EMBEDS:
         return _embedding_loss(term, setting)
     if term.loss == "cosine":
         raise ConfigError(f"loss: cosine compares embeddings: for {setting.task} use kl or mse")
     # A score has no distribution to soften: its KL, at unit variance, is the squared error.
     if term.loss == "mse" or setting.problem_type == REGRESSION:
         return lambda _: losses.logits_mse
+    reverse = term.loss == "reverse_kl"
     if setting.problem_type == MULTI_LABEL:
-        return lambda temperature: _without_classes(losses.sigmoid_kl, temperature=temperature)
-    return lambda temperature: partial(losses.softmax_kl, temperature=temperature)
+        of_labels = losses.sigmoid_reverse_kl if reverse else losses.sigmoid_kl
+        return lambda temperature: _without_classes(of_labels, temperature=temperature)
+    of_classes = losses.softmax_reverse_kl if reverse else losses.softmax_kl
+    return lambda temperature: partial(of_classes, temperature=temperature)
 
 
 def _embedding_loss(term: LogitsTerm, setting: Setting) -> _AnswerLoss:
-    if term.loss == "kl":
-        raise ConfigError("an embedding has no classes for loss: kl: use mse or cosine")
-    if term.loss == "mse":
-        return lambda _: losses.logits_mse
-    return lambda _: _without_classes(losses.states_cosine)
+    if term.loss not in ("mse", "cosine"):
+        raise ConfigError(
+            f"an embedding has no classes for loss: {term.loss}: use mse or cosine, as the recipe "
+            "embedding does"
+        )
+    directions = setting.directions.get(term.teacher)
+    loss = losses.logits_mse if term.loss == "mse" else losses.states_cosine
+
+    def compare(student: Tensor, teacher: Tensor) -> Tensor:
+        if directions is not None:
+            teacher = reduced(teacher, directions, unit=setting.unit)
+        if student.shape != teacher.shape:
+            raise ConfigError(
+                f"vectors of {student.shape[-1]} numbers cannot follow {term.teacher}'s of "
+                f"{teacher.shape[-1]}: name one of as many, or match layers instead"
+            )
+        return loss(student, teacher)
+
+    return lambda _: _without_classes(compare)
+
+
+def reduced(vectors: Tensor, directions: Tensor, *, unit: bool) -> Tensor:
+    """A teacher's vectors (B, theirs) along `directions` (size, theirs), of length 1 if `unit`."""
+    found = losses.matmul(vectors, directions.to(vectors.device).T)
+    return F.normalize(found, dim=-1) if unit else found
 
 
 def _without_classes(loss: Callable[..., Tensor], **options: float) -> Callable[..., Tensor]:
@@ -124,14 +114,10 @@ class Labels(Objective):
 
     def __init__(self, term: LabelsTerm, setting: Setting) -> None:
         super().__init__()
-        if setting.task == _EMBEDS:
-            raise ConfigError(f"{_EMBEDS} has no labels to fit: use match: logits or hidden_states")
         self.learner = term.learner
         self._reading = READINGS[setting.task]
-        self._loss: Callable[..., Tensor] = {
-            REGRESSION: losses.squared_error,
-            MULTI_LABEL: losses.binary_cross_entropy,
-        }.get(setting.problem_type or "", losses.cross_entropy)
+        self._loss = label_loss(setting.problem_type)
+        self._embeds = setting.task == EMBEDS
 
     def forward(self, batch: Batch) -> Tensor:
         reading, labels, outputs = self._reading, batch.labels, self.learn(batch).outputs
@@ -146,7 +132,11 @@ class Labels(Objective):
         else:
             # A label that is no number would make the gradient none, masked or not.
             filled = labels.nan_to_num() if labels.is_floating_point() else labels
-            values = self._loss(outputs[reading.outputs[0]], filled)
+            answer = outputs[reading.outputs[0]]
+            if self._embeds:
+                values = losses.squared_error(similarity("cosine")(answer), filled)
+            else:
+                values = self._loss(answer, filled)
         return losses.masked_mean(values, known, batch.totals.get("labelled"))
 
 
@@ -155,19 +145,50 @@ class Margin(Objective):
 
     def __init__(self, term: MarginTerm, setting: Setting) -> None:
         super().__init__()
-        if setting.task != "text-classification":
+        embeds = setting.task == EMBEDS
+        if not embeds and setting.task != "text-classification":
             raise ConfigError(f"match: margin compares scores of texts, {setting.task} gives none")
+        if not embeds and {"similarity", "scale"} & term.model_fields_set:
+            raise ConfigError("similarity and scale are for embeddings, a classifier has its score")
         self.learner, self.source = term.learner, term.teacher
         self._candidates = term.candidates
+        self._loss = term.loss
+        self._similarity = similarity(term.similarity)
+        self._scale = term.scale if embeds and term.similarity == "cosine" else 1.0
+        self._spread = setting.spreads.get(term.teacher, 1.0)
+        # Totals count texts, of which an embedding's rows have two.
+        self._texts_a_row = 2 if embeds else 1
 
     def forward(self, batch: Batch) -> Tensor:
-        ours, theirs = self.learn(batch).outputs["logits"], self.follow(batch).outputs["logits"]
+        ours, theirs = self._scores(self.learn(batch)), self._scores(self.follow(batch))
         candidates = self._candidates or len(ours)
         if len(ours) % candidates:
             raise TrainingError(
                 f"a batch of {len(ours)} rows cuts questions of {candidates} candidates: "
                 "keep each question's rows together, and drop those that have fewer"
             )
-        pair = (side.unflatten(0, (-1, candidates)) for side in (ours, theirs))
-        values = losses.margin_mse(*pair)
-        return losses.masked_mean(values, total=batch.totals["samples"])
+        pair = [side.unflatten(0, (-1, candidates)) for side in (ours, theirs)]
+        rows = batch.totals["samples"] / self._texts_a_row
+        if self._loss == "mse":
+            return losses.masked_mean(losses.margin_mse(*pair), total=rows)
+        values = losses.softmax_kl(*(side.mT for side in pair)).mean(-1)
+        return losses.masked_mean(values, total=rows / candidates)
+
+    def _scores(self, signals: Signals) -> Tensor:
+        """(rows, 1): a classifier's own, or how alike the vectors of a row's two texts are."""
+        if "logits" in signals.outputs:
+            return signals.outputs["logits"].float() / self._spread
+        vectors = signals.outputs["sentence_embedding"]
+        return self._similarity(vectors).unsqueeze(-1) * self._scale
+
+
+def similarity(name: str) -> Callable[[Tensor], Tensor]:
+    """How alike the two vectors of each row are: (rows * 2, size), in turn, to (rows,)."""
+
+    def compare(vectors: Tensor) -> Tensor:
+        pairs = vectors.float().unflatten(0, (-1, 2))
+        if name == "cosine":
+            pairs = F.normalize(pairs, dim=-1)
+        return (pairs[:, 0] * pairs[:, 1]).sum(-1)
+
+    return compare

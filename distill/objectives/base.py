@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +13,7 @@ from distill.mapping import DYNAMIC, Pairs, pair_layers
 from distill.objectives.transport import Transport
 from distill.setting import Setting
 from distill.terms import STUDENT, EmbeddingsTerm, MappedTerm, Name
+from distill.unfreezing import turns
 
 # Counts over the whole batch of an optimiser step, by what a term averages over.
 Totals = Mapping[str, Tensor]
@@ -31,6 +32,10 @@ class Batch:
     labels: Tensor | None
     mask: Tensor
     totals: Totals
+
+    def hears(self, name: Name) -> bool:
+        """Whether who has a name says anything in this batch."""
+        return name == STUDENT or name in self.sources
 
     def said_by(self, name: Name) -> Signals:
         """The signals of who takes part under a name."""
@@ -85,6 +90,8 @@ class Mapped(Objective):
             self.pairs = self.transport.pairs
         else:
             self.pairs = pair_layers(term.layers, student.layers, teacher.layers)
+        self._in_turn = None if isinstance(term, EmbeddingsTerm) else term.in_turn
+        self._counting: Sequence[int] = range(1 if self._in_turn else len(self.pairs))
         self.ours = frozenset(Need(name, s) for s, _ in self.pairs for name in self.fields)
         self.theirs = frozenset(Need(name, t) for _, t in self.pairs for name in self.fields)
 
@@ -95,11 +102,13 @@ class Mapped(Objective):
     def advance(self, step: int, progress: float) -> None:
         if self.transport is not None:
             self.transport.advance(step)
+        if self._in_turn is not None:
+            self._counting = [turns(progress / self._in_turn, len(self.pairs)) - 1]
 
     def forward(self, batch: Batch) -> Tensor:
         if self.transport is not None:
             return self.transport(lambda index: self.distance(batch, index))
-        return torch.stack([self.distance(batch, i) for i in range(len(self.pairs))]).mean()
+        return torch.stack([self.distance(batch, i) for i in self._counting]).mean()
 
 
 def projections(pairs: Pairs, setting: Setting, learner: Name, source: Name) -> nn.ModuleList:

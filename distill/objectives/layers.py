@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from distill import losses, relations
-from distill.capture import HIDDEN_STATES, Need
+from distill.capture import FEATURES, HIDDEN_STATES, Need
 from distill.mapping import Pairs, pair_layers
 from distill.objectives.base import Batch, Mapped, Objective, projections
 from distill.setting import Setting
 from distill.terms import (
     ContrastiveTerm,
     EmbeddingsTerm,
+    FeaturesTerm,
     FlowTerm,
     HiddenStatesTerm,
     MappedTerm,
     at,
 )
+from edge.errors import ConfigError
+
+# Their heads read what is as wide as an embedding, or there is none.
+_LARGE_HEADS = ("fill-mask", "feature-extraction")
 
 
 class _Projected(Mapped):
@@ -57,6 +62,35 @@ class HiddenStates(_Projected):
             mask, total = mask[:, :1], batch.totals["samples"]
         states = self.states(batch, index, slice(0, 1) if self._first else slice(None))
         return losses.masked_mean(self._loss(*states), mask, total)
+
+
+class Features(Objective):
+    """The distance between what the last layers of two heads read, of a row or of each token."""
+
+    ours = theirs = frozenset({Need(FEATURES, 0)})
+
+    def __init__(self, term: FeaturesTerm, setting: Setting) -> None:
+        super().__init__()
+        if setting.task in _LARGE_HEADS:
+            raise ConfigError(
+                f"match: features compares what the last layer of a task's head reads, and "
+                f"{setting.task} has no head to compare: use match: hidden_states"
+            )
+        self.learner, self.source = term.learner, term.teacher
+        self._loss = losses.STATE_LOSSES[term.loss]
+        ours, theirs = (setting.shape(n).feature_width for n in (term.learner, term.teacher))
+        self.projection: nn.Module = nn.Identity()
+        if ours != theirs:
+            self.projection = nn.Linear(ours, theirs, bias=False)
+
+    def forward(self, batch: Batch) -> Tensor:
+        ours = self.projection(self.learn(batch).features[0])
+        theirs = self.follow(batch).features[0]
+        assert ours.shape == theirs.shape, (ours.shape, theirs.shape)
+        values = self._loss(ours, theirs)
+        if values.ndim == 1:
+            return losses.masked_mean(values, total=batch.totals["samples"])
+        return losses.masked_mean(values, batch.mask, batch.totals["tokens"])
 
 
 class Contrastive(_Projected):

@@ -42,6 +42,8 @@ _FIELDS: dict[str, _Layout] = {
     "values": _Layout("token", (0, 2, 1, 3)),
     "attention_scores": _Layout("square", (0, 2, 3, 1)),
     ATTENDED: _Layout("square", (0, 2, 3, 1)),
+    # Of a row where a task answers once for each, then without the axis of tokens.
+    "features": _Layout("token", (0, 1, 2)),
 }
 
 
@@ -73,9 +75,11 @@ def parts_of(signals: Signals, task: Task, *, dtype: Floats, top_k: int | None) 
             found[f"{OUTPUTS}.{name}"] = Part(each, "float32", value)
     for name, layout in _FIELDS.items():
         for layer, value in getattr(signals, name).items():
-            ordered = value.expand(_rows(signals), *value.shape[1:]).permute(layout.axes)
+            axes = layout.axes[: value.ndim]
+            ordered = value.expand(_rows(signals), *value.shape[1:]).permute(axes)
             kept = "bool" if value.dtype == torch.bool else dtype
-            found[f"{name}.{layer}"] = Part(layout.each, kept, ordered)
+            each = layout.each if axes == layout.axes else "row"
+            found[f"{name}.{layer}"] = Part(each, kept, ordered)
     return found
 
 
@@ -104,8 +108,9 @@ def signals_of(read: Callable[[str], Tensor], names: list[str], vocabulary: int 
                 assert vocabulary is not None
                 fields[OUTPUTS][answer] = _spread(read, f"{OUTPUTS}.{answer}", vocabulary)
         else:
-            axes = np.argsort(_FIELDS[field].axes).tolist()
-            fields.setdefault(field, {})[int(rest)] = read(name).permute(axes)
+            value = read(name)
+            axes = np.argsort(_FIELDS[field].axes[: value.ndim]).tolist()
+            fields.setdefault(field, {})[int(rest)] = value.permute(axes)
     return Signals(**fields)
 
 

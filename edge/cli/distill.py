@@ -25,24 +25,43 @@ if TYPE_CHECKING:
     from distill import DistillResult
 
 
+# How `distill.baselines` says what the same student reaches on the same rows.
+_BASELINES = {
+    "without-teacher": "the student without a teacher",
+    "random": "the student from random weights",
+}
+
+
 def distill(
     train: Annotated[str, typer.Option(help="Data file, or datasets name, to learn from.")],
     output: Output,
     teacher: Annotated[
-        str | None, typer.Option(help="Checkpoint folder or hub id that teaches.")
+        list[str] | None,
+        typer.Option(help="Checkpoint folder or hub id that teaches; repeat for several."),
     ] = None,
     student: Annotated[
         str | None,
         typer.Option(
             help="layers=3 | layers=1/2 | layers=0,2,4 | layers=3,hidden=128 | [...,]init=random "
-            "| a checkpoint folder | a config.json. By default what the recipe says."
+            "| architecture=distilbert|bilstm|cnn|mobilebert,... | a checkpoint folder "
+            "| a config.json. By default what the recipe says."
         ),
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option(help="What to learn without a teacher, e.g. fill-mask.")
+    ] = None,
+    assistants: Annotated[
+        list[str] | None,
+        typer.Option(help="A model between teacher and student, as --student; repeat in order."),
     ] = None,
     eval: Annotated[
         str | None, typer.Option(help="Data file to measure teacher and student on.")
     ] = None,
     recipe: Annotated[
         str | None, typer.Option(help="A name that edge recipes lists, or a YAML file.")
+    ] = None,
+    unlabelled: Annotated[
+        str | None, typer.Option(help="Data file of texts without labels, for recipes like xtreme.")
     ] = None,
     augment_folder: Annotated[
         Path | None, typer.Option(help="Where new texts are kept between runs. The user's cache.")
@@ -58,6 +77,21 @@ def distill(
     max_steps: Annotated[int | None, typer.Option(help="Stop each stage after so many.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Instead of the recipe's.")] = None,
+    early_stopping: Annotated[
+        int | None,
+        typer.Option(help="End after so many epochs without a better metric; needs --eval."),
+    ] = None,
+    baselines: Annotated[
+        bool,
+        typer.Option("--baselines", help="Also train the student without a teacher; needs --eval."),
+    ] = False,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Continue although learning rate, epochs or weights differ."),
+    ] = False,
+    tensorboard: Annotated[
+        Path | None, typer.Option(help="Folder for TensorBoard's logs, if it is installed.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, same student.")] = None,
     bf16: Annotated[bool, typer.Option("--bf16", help="Compute in bfloat16.")] = False,
     threads: Annotated[int | None, typer.Option(help="CPU threads to use.")] = None,
@@ -67,13 +101,17 @@ def distill(
 ) -> None:
     """Train a small student to answer as a large teacher does."""
     from distill import DistillConfig, distil
+    from distill.processes import is_main
 
     values = {
-        "teacher": teacher,
+        "teacher": teacher[0] if teacher and len(teacher) == 1 else teacher,
         "student": student,
+        "assistants": assistants,
+        "task": task,
         "train": train,
         "eval": eval,
         "recipe": recipe,
+        "unlabelled": unlabelled,
         "augment_folder": augment_folder,
         "teacher_cache": teacher_cache,
         "output": output,
@@ -83,6 +121,10 @@ def distill(
         "max_steps": max_steps,
         "batch_size": batch_size,
         "learning_rate": learning_rate,
+        "early_stopping": early_stopping,
+        "baselines": baselines,
+        "resume": resume,
+        "tensorboard": tensorboard,
         "seed": seed,
         "bf16": bf16,
         "threads": threads,
@@ -90,6 +132,8 @@ def distill(
         "trust_remote_code": trust_remote_code,
     }
     result = distil(DistillConfig.build(given(values), where="edge distill"))
+    if not is_main():
+        return
     if json:
         print_json(result.to_dict())
     else:
@@ -106,3 +150,5 @@ def _print(result: DistillResult) -> None:
         if result.teacher_value is not None:
             value += f" (teacher {number(result.teacher_value)})"
         typer.echo(f"{result.metric} {value} on {result.eval_samples} samples")
+    for name, reached in (result.baselines or {}).items():
+        typer.echo(f"  {_BASELINES[name]:<34} {number(reached)}")

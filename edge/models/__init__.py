@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 
 # model_type of a config.json -> module, imported on use.
-MODELS = {"bilstm": "edge.models.bilstm"}
+MODELS = {"bilstm": "edge.models.bilstm", "cnn": "edge.models.cnn", "sum": "edge.models.total"}
 
 
 def register(model_type: str) -> bool:

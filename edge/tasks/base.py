@@ -42,6 +42,8 @@ class Task(ABC):
     takes_pairs: ClassVar[bool] = False
     # The columns of its data files.
     layout: ClassVar[Layout] = TEXTS
+    # The same of files to learn from, where less will do.
+    training: ClassVar[Layout | None] = None
     activation: Literal["softmax", "sigmoid", "none"] = "none"
 
     def __init__(self, labels: tuple[str, ...] | None, problem_type: str | None) -> None:
@@ -77,6 +79,10 @@ class Task(ABC):
     ) -> Table:
         """A data file of this task; raises DataError for another's. See `edge.data.read_table`."""
         return read_table(source, columns=columns, targets=targets, layout=self.layout)
+
+    def read_training(self, source: str | Path, *, columns: Columns | None = None) -> Table:
+        """A data file to learn from; raises DataError for another task's."""
+        return read_table(source, columns=columns, layout=self.training or self.layout)
 
     @abstractmethod
     def examples(self, table: Table, tokenizer: Tokenizer, *, max_length: int) -> Examples:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from edge.data import Layout, Table
-from edge.metrics import pearson, spearman
+from edge.metrics import ndcg, pearson, reciprocal_rank, spearman
 from edge.tasks.base import Array, Examples, Outputs, Task, numbers
 from edge.tokenization import Encoding, Tokenizer
 
@@ -21,12 +22,21 @@ class FeatureExtraction(Task):
     # Not "embedding": that name collides with a node in the ONNX exporter.
     outputs = {"sentence_embedding": ("batch", "hidden")}
     layout = Layout(
-        text=("sentence1", "text", "sentence"),
-        pair=("sentence2", "text_pair"),
+        text=("sentence1", "text", "sentence", "query", "question"),
+        pair=("sentence2", "text_pair", "passage", "document"),
         target=("score", "label", "similarity"),
         pair_needed=True,
         expects="feature-extraction needs two texts and their similarity in each row, as in STS-B",
     )
+    training = replace(
+        layout,
+        pair_needed=False,
+        target_needed=False,
+        expects="feature-extraction learns from texts, or from pairs of them in each row",
+    )
+
+    def targets(self, table: Table) -> Array:
+        return numbers(table)
 
     def answer(self, outputs: Outputs, encoding: Encoding) -> Array | None:
         return None
@@ -43,10 +53,43 @@ class FeatureExtraction(Task):
 
         def score(outputs: Iterable[Outputs]) -> dict[str, float]:
             vectors = np.stack([output["sentence_embedding"] for output in outputs])
-            vectors = vectors.astype(np.float64)
-            lengths = np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
-            first, second = np.split(vectors / lengths, 2)
-            cosines = (first * second).sum(-1)
-            return {"spearman": spearman(cosines, targets), "pearson": pearson(cosines, targets)}
+            return agreement(_cosines(*np.split(vectors, 2)), targets, table.texts)
 
         return Examples(tokenizer.encode(texts, max_length=max_length), score)
+
+
+def agreement(scores: Array, targets: Array, questions: list[str]) -> dict[str, float]:
+    """How well scores of pairs (N,) fit their similarities (N,), the main metric first.
+
+    questions: the first text of each pair. Where each of several has more than one second text,
+    what counts is the order of those: ndcg_at_10 and mrr, means over questions. A question whose
+    texts are all alike has no order.
+    """
+    metrics = {"spearman": spearman(scores, targets), "pearson": pearson(scores, targets)}
+    _, number, counts = np.unique(
+        np.asarray(questions, object), return_inverse=True, return_counts=True
+    )
+    order = np.argsort(number, kind="stable")
+    groups = np.split(order, np.cumsum(counts)[:-1])
+    ranked = [rows for rows in groups if np.ptp(targets[rows]) > 0]
+    if len(groups) < 2 or counts.min() < 2 or not ranked:
+        return metrics
+    # Gains count from 0.
+    gains = targets - min(0.0, float(targets.min()))
+    ranking = {
+        "ndcg_at_10": float(np.mean([ndcg(scores[rows], gains[rows]) for rows in ranked])),
+        "mrr": float(np.mean([reciprocal_rank(scores[rows], gains[rows]) for rows in ranked])),
+    }
+    return {**ranking, **metrics}
+
+
+def _cosines(first: Array, second: Array) -> Array:
+    """Of each row's two vectors, (N, size) both, to (N,)."""
+
+    def direction(vectors: Array) -> Array:
+        vectors = vectors.astype(np.float64)
+        lengths: Array = np.linalg.norm(vectors, axis=-1, keepdims=True)
+        return vectors / np.maximum(lengths, 1e-12)
+
+    found: Array = (direction(first) * direction(second)).sum(-1)
+    return found

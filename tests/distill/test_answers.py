@@ -161,7 +161,6 @@ def test_embeddings_are_compared_without_labels() -> None:
     ("term", "task", "message"),
     [
         (KL, "feature-extraction", "an embedding has no classes for loss: kl: use mse or cosine"),
-        (LABELS, "feature-extraction", "feature-extraction has no labels to fit"),
         ({**KL, "loss": "cosine"}, "fill-mask", "cosine compares embeddings: for fill-mask use"),
         ({"match": "margin"}, "fill-mask", "margin compares scores of texts, fill-mask gives none"),
     ],

@@ -83,6 +83,15 @@ def test_a_peer_gives_what_terms_ask_of_it() -> None:
     assert torch.allclose(values(model)[0], F.mse_loss(ours, theirs), atol=1e-6)
 
 
+def test_all_who_are_trained_are_one_cohort() -> None:
+    of = stage(MUTUAL, {"kind": "peers"}, {"kind": "branches", "count": 1})
+    assert of.who("cohort") == ("student", "peer-1", "branch-1")
+    model = learner(of)
+    assert {(one.learner, one.source) for one in model.objectives if one.source} == {
+        (a, b) for a in of.who("cohort") for b in of.who("cohort") if a != b
+    }
+
+
 def test_nobody_else_to_follow() -> None:
     with pytest.raises(ConfigError, match="lets student follow student, which is nobody else"):
         learner(stage([{"match": "logits", "teacher": "student"}]))

@@ -172,6 +172,12 @@ def test_squared_error() -> None:
     assert found.tolist() == [4.0, 0.25]
 
 
+def _standardised(x: Any) -> list[float]:
+    mean = sum(x) / len(x)
+    variance = sum((a - mean) ** 2 for a in x) / len(x)
+    return [(a - mean) / math.sqrt(variance + 1e-5) for a in x]
+
+
 def oracle_state(name: str, s: Any, t: Any) -> float:
     dot = sum(a * b for a, b in zip(s, t, strict=True))
     size_s, size_t = (math.sqrt(sum(a * a for a in x)) for x in (s, t))
@@ -179,10 +185,13 @@ def oracle_state(name: str, s: Any, t: Any) -> float:
         return sum((a - b) ** 2 for a, b in zip(s, t, strict=True)) / len(s)
     if name == "cosine":
         return 1 - dot / size_s / size_t
+    if name == "layer_normed_mse":
+        s, t = (_standardised(x) for x in (s, t))
+        return sum((a - b) ** 2 for a, b in zip(s, t, strict=True)) / len(s)
     return sum((a / size_s - b / size_t) ** 2 for a, b in zip(s, t, strict=True))
 
 
-@pytest.mark.parametrize("name", ["mse", "normalized_mse", "cosine"])
+@pytest.mark.parametrize("name", ["mse", "normalized_mse", "layer_normed_mse", "cosine"])
 def test_state_losses(name: str) -> None:
     s, t, student, teacher = tensors(2, 3, 5)
     expected = [[oracle_state(name, s[b, i], t[b, i]) for i in range(3)] for b in range(2)]

@@ -63,7 +63,7 @@ def test_specs(text: str, expected: dict[str, Any]) -> None:
         ("layers=3/2", "layers=3/2 is not a number of layers"),
         ("layers=1/0", "layers=1/0 is not a number of layers"),
         ("layers=0", "student 'layers=0': layers"),
-        ("layers=2,init=teachr", "init: .*'teacher' or 'random'"),
+        ("layers=2,init=teachr", "init: .*'teacher', 'slice', 'svd' or 'random'"),
         ("hidden=wide", "student 'hidden=wide': hidden: "),
         ("layers", "student 'layers' needs key=value"),
         ("layers:3", "student 'layers:3' needs key=value"),

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from transformers import TrainerCallback
 
 from distill.config import Stage
 from edge.errors import ConfigError, TrainingError
@@ -61,7 +62,13 @@ class World:
         stage = Stage.model_validate({"terms": terms, "warmup_ratio": 0.0, **values})
         shapes = [Shape.of(model.config) for model in (self.student, self.teacher)]
         setting = Setting(*shapes, self.task.problem_type)
-        return Learner(copy.deepcopy(self.student), stage, setting), stage
+        return Learner(copy.deepcopy(self.student), stage, setting, self._peer), stage
+
+    def _peer(self, spec: str | None, number: int) -> Any:
+        import torch
+
+        torch.manual_seed(number)
+        return type(self.student)(self.student.config)
 
     def trainer(self, folder: Path, *terms: dict[str, Any], **values: Any) -> Any:
         from distill.capture import LiveTeacher
@@ -167,6 +174,43 @@ def test_accumulating_a_batch_in_parts_gives_the_same_step(
     assert moved > 1e-4
 
 
+# All terms that do not compare rows with each other.
+EVERY: tuple[dict[str, Any], ...] = (
+    LOGITS,
+    LABELS,
+    HIDDEN,
+    {**HIDDEN, "tokens": "first", "loss": "normalized_mse"},
+    {"match": "attention_scores"},
+    {"match": "attention_probs"},
+    VALUES,
+    {"match": "flow"},
+    {"match": "selectivity"},
+    {"match": "labels", "learner": "peer-1"},
+    {"match": "logits", "learner": "cohort", "teacher": "cohort"},
+    {**HIDDEN, "learner": "peer-1", "teacher": "student", "layers": "uniform"},
+)
+
+
+def test_every_term_and_companion_accumulates(world: World, tmp_path: Path) -> None:
+    def first(accumulation: int) -> dict[str, float]:
+        trainer = world.trainer(
+            tmp_path, *EVERY, companions=[{"kind": "peers"}], max_steps=2,
+            batch_size=16 // accumulation, gradient_accumulation=accumulation,
+        )  # fmt: skip
+        for model in trainer.model.companions.modules():
+            if hasattr(model, "p"):
+                model.p = 0.0
+        trainer.train()
+        return {**trainer.state.log_history[0], "again": trainer.state.log_history[1]["loss"]}
+
+    whole = first(1)
+    assert len(whole.keys() & {"logits", "labels", "flow", "selectivity", "logits_2"}) == 5
+    for parts in (4, 8):
+        split = first(parts)
+        for name, value in whole.items():
+            assert split[name] == pytest.approx(value, rel=1e-3, abs=1e-6), name
+
+
 def test_the_loss_is_the_weighted_sum_of_the_terms(world: World, tmp_path: Path) -> None:
     terms = {**LOGITS, "weight": 0.3}, {**LABELS, "weight": 0.7}, {**HIDDEN, "weight": 5.0}
     trainer = world.trainer(tmp_path, *terms, max_steps=4, batch_size=8)
@@ -178,13 +222,25 @@ def test_the_loss_is_the_weighted_sum_of_the_terms(world: World, tmp_path: Path)
         assert row["loss"] == pytest.approx(expected, rel=1e-4)
 
 
+class _Watch(TrainerCallback):  # type: ignore[misc, unused-ignore]
+    """Calls somebody after a step."""
+
+    def __init__(self, step: int, look: Callable[[], Any]) -> None:
+        self._step, self._look = step, look
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == self._step:
+            self._look()
+
+
 def test_projections_are_trained_clipped_and_saved(narrow: World, tmp_path: Path) -> None:
     import torch
     from safetensors.torch import load_file
 
     trainer = narrow.trainer(
-        tmp_path, HIDDEN, max_steps=2, learning_rate=0.01, max_grad_norm=1e-4, save_seconds=0
-    )
+        tmp_path, HIDDEN, max_steps=3, batch_size=8, learning_rate=0.01, max_grad_norm=1e-4,
+        save_seconds=0,
+    )  # fmt: skip
     before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
     clipped: list[float] = []
     clip = trainer.accelerator.clip_grad_norm_
@@ -200,12 +256,14 @@ def test_projections_are_trained_clipped_and_saved(narrow: World, tmp_path: Path
 
     projection = trainer.model.objectives[0].projections[0].weight
     trainer.accelerator.clip_grad_norm_ = clip_and_look
+    at_step_2: list[Any] = []
+    trainer.add_callback(_Watch(2, lambda: at_step_2.append(projection.detach().clone())))
     trainer.train()
     assert projection.shape == (16, 8)
     assert not torch.equal(projection, before["objectives.0.projections.0.weight"])
     assert max(clipped) <= 1.01e-4
     saved = load_file(tmp_path / "checkpoint-2" / "model.safetensors")
-    assert torch.equal(saved["objectives.0.projections.0.weight"], projection)
+    assert torch.equal(saved["objectives.0.projections.0.weight"], at_step_2[0])
     assert not any("projection" in name for name in trainer.model.student.state_dict())
 
 
@@ -255,7 +313,7 @@ def test_a_run_that_is_resumed_ends_where_an_uninterrupted_one_does(
 @pytest.mark.parametrize("batch", [0, 3])
 def test_a_loss_that_is_not_finite_stops_the_run(world: World, tmp_path: Path, batch: int) -> None:
     trainer = world.trainer(tmp_path, LABELS, HIDDEN, max_steps=6, save_seconds=0)
-    source, count = trainer._source, 0
+    source, count = trainer._sources["teacher"], 0
 
     def broken(inputs: Any) -> Any:
         nonlocal count
@@ -266,7 +324,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(world: World, tmp_path: Path, b
         count += 1
         return signals
 
-    trainer._source = broken
+    trainer._sources["teacher"] = broken
     with pytest.raises(TrainingError, match=f"'hidden_states' became nan at step {batch + 1}:"):
         trainer.train()
     kept = sorted(path.name for path in tmp_path.glob("checkpoint-*"))

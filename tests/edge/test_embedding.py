@@ -154,14 +154,14 @@ def test_length_one_fits_16_bit_floats(size: float) -> None:
     """The plain formula gives zeros or not a number here: squares leave the range."""
     import torch
 
-    from edge.embedding import _unit
+    from edge.sentences import unit
 
     exact = torch.randn(8, 768, generator=torch.Generator().manual_seed(0)).clamp(-1, 1) * size
-    found = _unit(exact.half())
+    found = unit(exact.half())
     assert found.dtype == torch.float16
     expected = torch.nn.functional.normalize(exact.half().double(), dim=1)
     torch.testing.assert_close(found.double(), expected, rtol=5e-3, atol=1e-4)
-    assert not bool(_unit(torch.zeros(1, 8)).any())
+    assert not bool(unit(torch.zeros(1, 8)).any())
 
 
 @pytest.mark.parametrize("name", ["sentence_bert_config.json", "sentence_mpnet_config.json"])

@@ -76,3 +76,22 @@ def test_answers_are_scored_as_squad_does(
     predicted: str, accepted: list[str], exact: float, f1: float
 ) -> None:
     assert metrics.answer_scores(predicted, accepted) == pytest.approx((exact, f1))
+
+
+def test_the_gain_of_an_order() -> None:
+    """By hand: 3 at rank 1, 1 at rank 2, 2 at rank 3; the best order is 3, 2, 1."""
+    scores, gains = np.array([0.1, 0.9, 0.5]), np.array([2.0, 3.0, 1.0])
+    best = 3 + 2 / np.log2(3) + 1 / 2
+    assert metrics.ndcg(scores, gains) == pytest.approx((3 + 1 / np.log2(3) + 2 / 2) / best)
+    assert metrics.ndcg(scores, gains, at=1) == 1
+    assert metrics.ndcg(-scores, gains, at=1) == pytest.approx(2 / 3)
+    # Beyond rank 10 nothing counts.
+    last = np.eye(12)[0]
+    assert metrics.ndcg(-last, last) == 0 and metrics.ndcg(last, last) == 1
+
+
+def test_the_rank_of_the_best() -> None:
+    scores, gains = np.array([0.1, 0.9, 0.5, 0.2]), np.array([0.0, 1.0, 2.0, 2.0])
+    assert metrics.reciprocal_rank(scores, gains) == 1 / 2
+    # Saying the same of all earns nothing.
+    assert metrics.reciprocal_rank(np.zeros(4), np.array([1.0, 0, 0, 0])) == 1 / 4

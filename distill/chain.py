@@ -1,0 +1,111 @@
+"""Assistants: models between a large teacher and a small student, each taught by those before it.
+
+Sources: Mirzadeh et al. 2020, "Improved Knowledge Distillation via Teacher Assistant" (each is
+taught by the one before it); Son et al. 2021, "Densely Guided Knowledge Distillation using Multiple
+Teacher Assistants" (by all before it).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distill import processes
+from edge.console import say
+
+if TYPE_CHECKING:
+    from distill.prepare import Run
+    from distill.run import DistillResult
+
+# What is told of each assistant.
+_TOLD = ("student", "parameters", "metric", "value")
+_RECORD = "distillation.json"
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A run that is done step by step. folder: where finished assistants are kept meanwhile."""
+
+    run: Run
+    folder: Path
+    train: Callable[[Run], DistillResult]
+
+    def climb(self) -> tuple[Run, list[dict[str, Any]]]:
+        """Train the assistants, or take over finished ones; gives the student's run, and them.
+
+        Every shape is checked before the first one trains. Raises ConfigError for one that cannot
+        be made of the one before it.
+        """
+        specs = self.run.recipe.assistants
+        self._check()
+        made: list[dict[str, Any]] = []
+        for number, spec in enumerate(specs, start=1):
+            say(f"assistant {number} of {len(specs)}: {spec}")
+            made.append(self._assistant(number, spec))
+        last = self._link(len(specs), self._student, self.run.inputs.config.output)
+        # What the whole chain was made from, not where its last step found its teachers.
+        return replace(last, fingerprint=self.run.fingerprint), made
+
+    @property
+    def _student(self) -> str:
+        return self.run.inputs.config.student or self.run.recipe.student
+
+    def _assistant(self, number: int, spec: str) -> dict[str, Any]:
+        folder = self.folder / f"assistant-{number}"
+        link = self._link(number - 1, spec, folder)
+        record = _finished(folder, link) or self.train(link).to_dict()
+        return {name: record[name] for name in _TOLD}
+
+    def _link(self, made: int, spec: str, output: Path) -> Run:
+        """The run of one model that is taught by the last of `made` assistants, or by all."""
+        from distill.prepare import prepare
+
+        config, recipe = self.run.inputs.config, self.run.recipe
+        update: dict[str, Any] = {"student": spec, "output": output, "assistants": None}
+        if output != config.output:
+            started = _interrupted(output) or (output / _RECORD).is_file()
+            update |= {"baselines": False, "resume": config.resume and started}
+        if made:
+            # The nearest comes first: a student is made of it.
+            folders = [str(self.folder / f"assistant-{n}") for n in range(made, 0, -1)]
+            all_of_them = (*folders, *config.teachers)
+            update["teacher"] = all_of_them if recipe.guides == "all" else folders[0]
+        for name in ("teacher_cache", "tensorboard"):
+            if made and getattr(config, name) is not None:
+                update[name] = getattr(config, name) / f"assistant-{made}"
+        return processes.main_first(
+            lambda: prepare(
+                config.model_copy(update=update),
+                recipe.model_copy(update={"assistants": ()}),
+                texts=self.run.texts,
+            )
+        )
+
+    def _check(self) -> None:
+        """Raise ConfigError when a model of the chain cannot be built, or does not fit a stage."""
+        inputs, recipe = self.run.inputs, self.run.recipe
+        teachers = inputs.teachers
+        for spec in (*recipe.assistants, self._student):
+            inputs = inputs.taught_by(teachers, spec)
+            for stage in recipe.stages:
+                inputs.learner(stage)
+            nearest = inputs.student.as_teacher()
+            teachers = (nearest, *teachers) if recipe.guides == "all" else (nearest,)
+
+
+def _interrupted(output: Path) -> bool:
+    return output.with_name(f"{output.name}.training").is_dir()
+
+
+def _finished(folder: Path, link: Run) -> dict[str, Any] | None:
+    """What is told of an assistant that a run like this one made; None when there is none."""
+    try:
+        record: dict[str, Any] = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    same = record.get("made_from") == json.loads(json.dumps(link.fingerprint))
+    # A run that is resumed with other learning rates keeps what it has finished.
+    return record if same or link.inputs.config.resume else None

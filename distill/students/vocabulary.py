@@ -1,0 +1,143 @@
+"""Students that read a vocabulary of their own, learned from the texts they train on."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from distill.students.base import Student, Teacher
+from edge.console import hush
+from edge.data import Table
+from edge.errors import ConfigError
+
+# A text as a whole is what two tokenizers have in common.
+_TASK = "text-classification"
+
+
+def with_vocabulary(student: Student, teacher: Teacher, table: Table, size: int) -> Student:
+    """The student with at most `size` tokens, trained on `table` as the teacher's were.
+
+    A token starts as the mean of the pieces that the teacher's vocabulary makes of it. Raises
+    ConfigError for a task whose answers belong to tokens, and for more tokens than the teacher's.
+    Sources: Zhao et al. 2019, "Extremely Small BERT Models from Mixed-Vocabulary Training", 3 (a
+    small vocabulary learned from the texts); Gee et al. 2022, "Fast Vocabulary Transfer for
+    Language Model Compression", 2.2 (the mean of pieces).
+    """
+    if student.task.name != _TASK:
+        raise ConfigError(
+            f"vocabulary={size}: {student.task.name} answers for each token, which teacher and "
+            f"student must then share: it is for {_TASK}"
+        )
+    known = len(teacher.tokenizer)
+    if size >= known:
+        raise ConfigError(f"vocabulary={size}: the teacher has {known} tokens, ask for fewer")
+    with hush():
+        tokenizer = _trained(teacher.tokenizer, _texts(table), size)
+    _embed_anew(student.model, teacher.tokenizer, tokenizer)
+    checkpoint = replace(student.checkpoint, config=student.model.config)
+    return replace(student, tokenizer=tokenizer, checkpoint=checkpoint)
+
+
+def _texts(table: Table) -> list[str]:
+    return [*table.texts, *(table.pairs or [])]
+
+
+def _trained(tokenizer: Any, texts: list[str], size: int) -> Any:
+    """A tokenizer like another one, with word pieces learned from `texts`, the same in every run.
+
+    Raises ConfigError for one that has no word pieces.
+    """
+    import tokenizers
+    import transformers
+    from tokenizers import models, trainers
+
+    inner = tokenizer.backend_tokenizer
+    values = json.loads(inner.to_str())
+    model = values["model"]
+    if model.get("type") != "WordPiece":
+        raise ConfigError(
+            f"vocabulary={size} learns word pieces, and the teacher's tokenizer is "
+            f"{model.get('type')}: leave it out"
+        )
+    blank = tokenizers.Tokenizer(models.WordPiece(unk_token=model["unk_token"]))
+    blank.normalizer, blank.pre_tokenizer = inner.normalizer, inner.pre_tokenizer
+    special = sorted(tokenizer.all_special_tokens, key=tokenizer.get_vocab().__getitem__)
+    prefix = model["continuing_subword_prefix"]
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=size,
+        # Its own order of letters changes from run to run, and with it which of two equally
+        # frequent pairs becomes a piece: what is special keeps its place.
+        special_tokens=[*special, *_letters(inner, texts, prefix)],
+        continuing_subword_prefix=prefix,
+        show_progress=False,
+    )
+    blank.train_from_iterator(texts, trainer)
+    model["vocab"] = blank.get_vocab()
+    kept = [one for one in values["added_tokens"] if one["content"] in special]
+    values["added_tokens"] = [{**one, "id": model["vocab"][one["content"]]} for one in kept]
+    values["post_processor"] = _renumbered(values["post_processor"], model["vocab"])
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizers.Tokenizer.from_str(json.dumps(values)),
+        model_max_length=tokenizer.model_max_length,
+        model_input_names=tokenizer.model_input_names,
+        **tokenizer.special_tokens_map,
+    )
+
+
+def _letters(inner: Any, texts: list[str], prefix: str) -> list[str]:
+    """All letters that start a word, and, with `prefix`, all that go on with one."""
+    first: set[str] = set()
+    later: set[str] = set()
+    for text in texts:
+        normal = inner.normalizer.normalize_str(text) if inner.normalizer else text
+        for word, _ in inner.pre_tokenizer.pre_tokenize_str(normal):
+            first.add(word[0])
+            later.update(word[1:])
+    return [*sorted(first), *(prefix + letter for letter in sorted(later))]
+
+
+def _renumbered(values: Any, vocabulary: Mapping[str, int]) -> Any:
+    """What a tokenizer adds to a text, with the tokens' new numbers."""
+    if isinstance(values, dict):
+        if {"ids", "tokens"} <= set(values):
+            return {**values, "ids": [vocabulary[token] for token in values["tokens"]]}
+        return {key: _renumbered(value, vocabulary) for key, value in values.items()}
+    if isinstance(values, list):
+        if len(values) == 2 and isinstance(values[1], int) and values[0] in vocabulary:
+            return [values[0], vocabulary[values[0]]]
+        return [_renumbered(value, vocabulary) for value in values]
+    return values
+
+
+def _embed_anew(model: Any, theirs: Any, ours: Any) -> None:
+    """Give the model an embedding for each token of `ours`, made of those it had for `theirs`."""
+    import torch
+    from torch import nn
+
+    old = model.get_input_embeddings().weight.detach()
+    new = torch.empty(len(ours), old.shape[1], dtype=old.dtype)
+    known = theirs.get_vocab()
+    for token, index in ours.get_vocab().items():
+        if token in known:
+            pieces = [known[token]]
+        else:
+            text = ours.convert_tokens_to_string([token]).removeprefix("##")
+            pieces = theirs.encode(text, add_special_tokens=False) or [theirs.unk_token_id or 0]
+        new[index] = old[pieces].mean(0)
+    embeddings = nn.Embedding(len(ours), old.shape[1], padding_idx=ours.pad_token_id)
+    with torch.no_grad():
+        embeddings.weight.copy_(new)
+    model.set_input_embeddings(embeddings)
+    model.config = _resized(model.config, ours)
+
+
+def _resized(config: Any, tokenizer: Any) -> Any:
+    config = copy.deepcopy(config)
+    config.vocab_size = len(tokenizer)
+    for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
+        if getattr(config, name, None) is not None:
+            setattr(config, name, getattr(tokenizer, name))
+    return config

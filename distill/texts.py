@@ -1,0 +1,148 @@
+"""What the stages of a run train on: the data file's rows, others, and who reads them how."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from distill.augment import Augmentation, augment, mix, targets_of
+from distill.config import Masking, Recipe, Stage
+from edge.data import Table
+from edge.errors import ConfigError
+from edge.storage import cache_folder
+from edge.tasks.feature_extraction import FeatureExtraction
+
+if TYPE_CHECKING:
+    from distill.batches import Samples
+    from distill.prepare import Inputs
+
+EMBEDS = FeatureExtraction.name
+
+
+@dataclass(frozen=True)
+class Texts:
+    """What a stage trains on: the labelled rows, then those of its augmentations."""
+
+    table: Table
+    samples: Samples
+
+
+def texts_of(inputs: Inputs, recipe: Recipe) -> dict[str, Texts]:
+    """By stage, what it trains on; stages that read alike share it."""
+    made: dict[Any, Texts] = {}
+    for stage in recipe.stages:
+        key = _reads(stage)
+        if key not in made:
+            own = own_texts(inputs, stage.masking, stage)
+            found = _augmented(inputs, stage.augment) if stage.augment else own
+            made[key] = _worded(inputs, _with_views(found, stage, inputs.config.seed))
+        _check_terms(inputs, stage, made[key])
+    return {stage.name: made[_reads(stage)] for stage in recipe.stages}
+
+
+def _reads(stage: Stage) -> Any:
+    """What stages that train on the same texts have in common."""
+    views = tuple(stage.views.items())
+    return stage.augment, stage.masking, stage.questions, stage.translations, views
+
+
+def _check_terms(inputs: Inputs, stage: Stage, texts: Texts) -> None:
+    from distill.embeddings import check_stage
+
+    if inputs.student.task.name == EMBEDS:
+        check_stage(stage, texts.table, texts.samples)
+
+
+def _with_views(texts: Texts, stage: Stage, seed: int) -> Texts:
+    from distill.views import ViewedSamples
+
+    if not stage.views:
+        return texts
+    return Texts(texts.table, ViewedSamples(texts.samples, stage.views, seed=seed))
+
+
+def _worded(inputs: Inputs, texts: Texts) -> Texts:
+    """The same texts, which teachers read in their own tokens where the student has others."""
+    from distill.batches import Samples
+    from distill.wording import WordedSamples
+
+    # Texts that are read one by one are given to each reader as it needs them.
+    if not inputs.own_words or inputs.student.task.name == EMBEDS:
+        return texts
+    tokenizer, table = inputs.tokenizer(inputs.teachers[0]), texts.table
+    encodings = tokenizer.encode(table.texts, table.pairs, max_length=inputs.max_length)
+    theirs = Samples(encodings, texts.samples.targets, tokenizer)
+    others = dict.fromkeys(inputs.named_teachers, theirs)
+    return Texts(table, WordedSamples(texts.samples, others))
+
+
+def own_texts(inputs: Inputs, masking: Masking | None, stage: Stage | None = None) -> Texts:
+    """The rows of the data file, checked; arranged in questions where `stage` compares those."""
+    from distill.embeddings import arranged
+    from distill.rows import check_variety, samples_of
+
+    task, table, config = inputs.student.task, inputs.table, inputs.config
+    if stage is not None:
+        table = arranged(table, stage, config.seed)
+    if config.teacher_cache is not None and task.name == "fill-mask":
+        raise ConfigError(
+            "other tokens are hidden in every epoch, so the teacher has to be asked each time: "
+            "leave out --teacher-cache"
+        )
+    samples = samples_of(
+        task,
+        table,
+        inputs.tokenizer(),
+        max_length=inputs.max_length,
+        masking=masking,
+        seed=config.seed,
+    )
+    check_variety(task, table, samples.targets)
+    if stage is not None and stage.questions is not None:
+        samples.block = stage.questions[0]
+    return _joined(inputs, Texts(table, samples), stage is not None and stage.translations)
+
+
+def _joined(inputs: Inputs, texts: Texts, translations: bool = False) -> Texts:
+    """The same texts, which teachers that read them otherwise than the student read so."""
+    from distill.embeddings import joined
+    from distill.sentences import SentenceSamples
+
+    if isinstance(texts.samples, SentenceSamples):
+        joined(
+            texts.samples,
+            texts.table,
+            inputs.named_teachers,
+            inputs.max_length,
+            own_words=inputs.own_words,
+            translations=translations,
+        )
+    return texts
+
+
+def _augmented(inputs: Inputs, methods: tuple[Augmentation, ...]) -> Texts:
+    """The labelled rows and new ones; no row of the evaluation is among them."""
+    from distill.batches import Samples
+
+    task, teacher, table = inputs.student.task, inputs.teacher, inputs.table
+    assert teacher is not None
+    extra = [
+        augment(
+            table,
+            method,
+            task=task,
+            teacher=teacher,
+            folder=inputs.config.augment_folder or cache_folder() / "texts",
+            exclude=[inputs.held_out] if inputs.held_out else [],
+        )
+        for method in methods
+    ]
+    mixed = mix(table, *extra)
+    tokenizer = inputs.tokenizer()
+    if task.name == EMBEDS:
+        from distill.sentences import sentence_samples
+
+        sentences = sentence_samples(task, mixed, tokenizer, max_length=inputs.max_length)
+        return _joined(inputs, Texts(mixed, sentences))
+    encodings = tokenizer.encode(mixed.texts, mixed.pairs, max_length=inputs.max_length)
+    return Texts(mixed, Samples(encodings, targets_of(task, mixed), tokenizer))

@@ -1,0 +1,41 @@
+"""Texts without labels that a run brings to stages which leave open where theirs come from."""
+
+from __future__ import annotations
+
+from distill.augment.config import Augmentation, Unlabelled
+from distill.config import Recipe, Stage
+from edge.console import say
+from edge.errors import ConfigError
+
+
+def with_texts(recipe: Recipe, source: str | None) -> Recipe:
+    """The recipe with `source` for every `method: unlabelled` that names none.
+
+    Without a source such stages learn from the rows of the data file alone, which is said.
+    Raises ConfigError for a source that no stage has a place for.
+    """
+    open_stages = [stage.name for stage in recipe.stages if any(map(_is_open, stage.augment))]
+    if source is not None and not open_stages:
+        raise ConfigError(
+            f"recipe '{recipe.name}' has no place for texts without labels: leave out "
+            "--unlabelled, or add {method: unlabelled} to the augment of a stage"
+        )
+    if source is None and open_stages:
+        say(
+            f"recipe {recipe.name} gains from texts without labels: without --unlabelled, "
+            f"{' and '.join(open_stages)} see the labelled ones alone"
+        )
+    stages = tuple(stage.model_copy(update=_filled(stage, source)) for stage in recipe.stages)
+    return recipe.model_copy(update={"stages": stages})
+
+
+def _filled(stage: Stage, source: str | None) -> dict[str, tuple[Augmentation, ...]]:
+    methods = tuple(
+        method.model_copy(update={"source": source}) if _is_open(method) else method
+        for method in stage.augment
+    )
+    return {"augment": tuple(method for method in methods if not _is_open(method))}
+
+
+def _is_open(method: Augmentation) -> bool:
+    return isinstance(method, Unlabelled) and method.source is None

@@ -1,0 +1,56 @@
+"""Teachers and a student that read the same texts in different tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from distill.batches import ROWS, Row, Samples
+from distill.reading import READINGS
+from distill.terms import Name, TaughtTerm
+from edge.errors import ConfigError
+
+# What compares one text with itself or with others, never token by token.
+_WHOLE = ("logits", "margin", "contrastive", "features")
+
+
+class WordedSamples(Samples):
+    """Rows that others read in tokens of their own: batches have NAME.input_ids and so on too."""
+
+    def __init__(self, samples: Samples, others: Mapping[Name, Samples]) -> None:
+        super().__init__(samples.encodings, samples.targets, samples._tokenizer)
+        self.block = samples.block
+        self._samples, self._others = samples, dict(others)
+
+    def set_epoch(self, epoch: int) -> None:
+        self._samples.set_epoch(epoch)
+
+    def read_by(self, name: Name) -> Samples:
+        return self._others.get(name, self)
+
+    def __getitem__(self, index: int) -> Row:
+        return self._samples[index]
+
+    def collate(self, rows: Sequence[Row]) -> dict[str, Tensor]:
+        batch = self._samples.collate(rows)
+        for name, other in self._others.items():
+            found = other.collate([other[index] for index, _, _ in rows])
+            found.pop("labels")
+            batch |= {f"{name}.{key}": value for key, value in found.items()}
+            batch[f"{name}.{ROWS}"] = torch.as_tensor([index for index, _, _ in rows])
+        return batch
+
+
+def check_wording(term: TaughtTerm, task: str) -> None:
+    """Raise ConfigError for a term that compares tokens which teacher and student do not share."""
+    reading = READINGS[task]
+    whole = not (reading.per_token or reading.over_tokens)
+    values: Any = term
+    if not whole or (term.match not in _WHOLE and getattr(values, "tokens", None) != "first"):
+        raise ConfigError(
+            f"match: {term.match} compares token by token, and the student reads other tokens than "
+            "its teacher: use match: logits, or hidden_states with tokens: first"
+        )

@@ -1,0 +1,156 @@
+"""The module of `edge.embedding`: an encoder and what makes one vector of its states."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from edge.embedding import LAYERS_OF, MODULES_FILE, WEIGHTS, Projection, SentenceHead
+
+_PREFIX = "sentence_transformers.models"
+
+
+class SentenceEncoder(nn.Module):
+    """An encoder whose answer is {"sentence_embedding": (batch, size)}.
+
+    layers: the dense layers after pooling, with what follows each; their number is free.
+    """
+
+    def __init__(
+        self, encoder: Any, head: SentenceHead, layers: Sequence[tuple[nn.Linear, str]]
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.description = head
+        self._activations = [activation for _, activation in layers]
+        self.head = nn.Sequential(
+            *(nn.Sequential(layer, getattr(nn, name)()) for layer, name in layers)
+        )
+
+    @property
+    def config(self) -> Any:
+        """The encoder's own."""
+        return self.encoder.config
+
+    @property
+    def base_model(self) -> Any:
+        """Everything up to the hidden states."""
+        return self.encoder
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.parameters()).dtype
+
+    @property
+    def layers(self) -> list[tuple[nn.Linear, str]]:
+        """The dense layers, and the activation of each by its name in `torch.nn`."""
+        dense = [part[0] for part in self.head if isinstance(part, nn.Sequential)]
+        return [(d, n) for d, n in zip(dense, self._activations, strict=True)]  # type: ignore[misc]
+
+    @property
+    def size(self) -> int:
+        """How many numbers a text's vector has."""
+        layers = self.layers
+        return layers[-1][0].out_features if layers else int(self.config.hidden_size)
+
+    def get_input_embeddings(self) -> Any:
+        return self.encoder.get_input_embeddings()
+
+    def forward(self, **inputs: Any) -> dict[str, Any]:
+        """A vector for each text; hidden states too where the encoder is asked for them."""
+        states = self.encoder(**inputs)
+        vector = self.head(self.pool(states["last_hidden_state"], inputs["attention_mask"]))
+        answer = {"sentence_embedding": unit(vector) if self.description.normalize else vector}
+        if inputs.get("output_hidden_states"):
+            answer["hidden_states"] = states["hidden_states"]
+        return answer
+
+    def pool(self, states: Tensor, mask: Tensor) -> Tensor:
+        """(batch, sequence, hidden) to (batch, hidden)."""
+        return (_first if self.description.pooling == "cls" else _mean)(states, mask)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the encoder, and the folders that sentence-transformers has for what follows."""
+        folder = Path(folder)
+        self.encoder.save_pretrained(folder)
+        kinds = ["Transformer", "Pooling", *["Dense"] * len(self.layers)]
+        kinds += ["Normalize"] if self.description.normalize else []
+        paths = ["", *(f"{index}_{kind}" for index, kind in enumerate(kinds[1:], 1))]
+        for path in paths[1:]:
+            (folder / path).mkdir(exist_ok=True)
+        modules = [
+            {"idx": i, "name": str(i), "path": path, "type": f"{_PREFIX}.{kind}"}
+            for i, (path, kind) in enumerate(zip(paths, kinds, strict=True))
+        ]
+        _write(folder / MODULES_FILE, modules)
+        if self.description.max_length is not None:
+            limit = {"max_seq_length": self.description.max_length, "do_lower_case": False}
+            _write(folder / "sentence_bert_config.json", limit)
+        _write(folder / paths[1] / "config.json", _pooling(self.description, self.config))
+        for path, (layer, activation) in zip(paths[2:], self.layers, strict=False):
+            _save_layer(folder / path, layer, activation)
+
+
+def filled(projection: Projection, weights: dict[str, Tensor]) -> nn.Linear:
+    """The layer a folder describes; raises RuntimeError for weights that do not fit."""
+    layer = nn.Linear(*projection.sizes, bias=projection.bias)
+    layer.load_state_dict(
+        {name.removeprefix("linear."): value.float() for name, value in weights.items()}
+    )
+    return layer
+
+
+def unit(vector: Tensor) -> Tensor:
+    """(batch, size) -> the same with length 1; zeros stay zeros.
+
+    Squares of values above 255 do not fit 16-bit floats, those of values below 2e-4 vanish in
+    them. Divided by the largest value first, their sum is between 1 and `size`.
+    """
+    largest = vector.abs().amax(1, keepdim=True)
+    scaled = vector / largest.clamp(min=1e-4)
+    return scaled / (scaled * scaled).sum(1, keepdim=True).sqrt().clamp(min=1e-4)
+
+
+def _first(states: Tensor, mask: Tensor) -> Tensor:
+    """(batch, sequence, hidden) -> (batch, hidden): the state of the first token."""
+    return states[:, 0]
+
+
+def _mean(states: Tensor, mask: Tensor) -> Tensor:
+    """(batch, sequence, hidden) -> (batch, hidden): the mean over real tokens."""
+    weights = mask.to(states.dtype)
+    # Dividing first keeps the sum small enough for 16-bit floats.
+    weights = weights / weights.sum(1, keepdim=True)
+    return (states * weights[:, :, None]).sum(1)
+
+
+def _pooling(head: SentenceHead, config: Any) -> dict[str, Any]:
+    modes = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean"}
+    chosen = {name: pooling == head.pooling for name, pooling in modes.items()}
+    return {"word_embedding_dimension": config.hidden_size, **chosen}
+
+
+def _save_layer(folder: Path, layer: nn.Linear, activation: str) -> None:
+    values = {
+        "in_features": layer.in_features,
+        "out_features": layer.out_features,
+        "bias": layer.bias is not None,
+        "activation_function": f"torch.nn.modules.{LAYERS_OF[activation]}.{activation}",
+    }
+    _write(folder / "config.json", values)
+    weights = {f"linear.{k}": v.detach().cpu().contiguous() for k, v in layer.state_dict().items()}
+    safetensors.torch.save_file(weights, str(folder / WEIGHTS))
+
+
+def _write(file: Path, values: Any) -> None:
+    file.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,108 @@
+"""What two processes do in `test_processes.py`, one thing after the other to be started once."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from distill import DistillConfig, distil
+from distill.teachers import sharding
+from distill.trainer import DistillTrainer
+from edge.errors import EdgeError
+
+FOLDER = Path(sys.argv[1])
+RECIPE = FOLDER / "short.yaml"
+
+
+def run(name: str, **changes: Any) -> None:
+    values = {
+        "teacher": str(FOLDER / "dropout"),
+        "train": str(FOLDER / "train.tsv"),
+        "eval": str(FOLDER / "eval.tsv"),
+        "recipe": str(RECIPE),
+        "output": FOLDER / name,
+        "save_seconds": 0,
+        **changes,
+    }
+    distil(DistillConfig.build(values))
+
+
+def note(name: str, text: str) -> None:
+    (FOLDER / f"{name}-{os.environ['RANK']}.txt").write_text(text, encoding="utf-8")
+
+
+def sharded() -> None:
+    """The same teacher, in two parts: how many of its weights are here, and of how many."""
+    shard = sharding.shard
+
+    def look(model: Any) -> Any:
+        parts = shard(model)
+        found = list(parts.parameters())
+        here, whole = (sum(p.numel() for p in ps) for ps in ([p.to_local() for p in found], found))
+        note("parts", f"{here / whole:.2f}")
+        return parts
+
+    sharding.shard = look
+    run("sharded", teacher=str(FOLDER / "still"), recipe=str(FOLDER / "long.yaml"))
+    sharding.shard = shard
+
+
+def resumed() -> None:
+    """Stopped in the middle of an epoch, and continued."""
+    run("whole")
+    step, count = DistillTrainer.training_step, 0
+
+    def stop(self: Any, *args: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count == 5:
+            raise KeyboardInterrupt
+        return step(self, *args)
+
+    DistillTrainer.training_step = stop
+    with contextlib.suppress(KeyboardInterrupt):
+        run("continued")
+    run("continued")
+    DistillTrainer.training_step = step
+    note("steps", str(count))
+
+
+def failing() -> None:
+    """A loss that is not finite, and a disk that is full for the process that writes."""
+    try:
+        run("broken", learning_rate=1e30)
+    except (EdgeError, SystemExit) as error:
+        note("broken", f"{type(error).__name__}: {error}")
+    save = DistillTrainer._save
+
+    def fill_up(*args: Any, **kwargs: Any) -> None:
+        if os.environ["RANK"] == "0":
+            raise OSError(28, "No space left on device")
+
+    DistillTrainer._save = fill_up
+    try:
+        run("full")
+    except (EdgeError, SystemExit) as error:
+        note("full", f"{type(error).__name__}: {error}")
+    DistillTrainer._save = save
+
+
+def refused() -> None:
+    try:
+        run("odd", batch_size=7)
+    except (EdgeError, SystemExit) as error:
+        note("odd", f"{type(error).__name__}: {error}")
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    sharded()
+    resumed()
+    failing()
+    refused()
+    run("early", early_stopping=1, epochs=6)
+    run("cached", teacher_cache=FOLDER / "cache")

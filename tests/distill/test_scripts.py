@@ -1,0 +1,100 @@
+"""The scripts that measure distillation: what they keep, count and compare."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+
+
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"scripts_{name}", SCRIPTS / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    # Dataclasses look their module up.
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> argparse.Namespace:
+    return argparse.Namespace(
+        teacher=tmp_path / "teacher",
+        data=tmp_path / "data",
+        work=tmp_path / "work",
+        keep=False,
+        jobs=1,
+        bf16=True,
+        students=["layers=3"],
+        recipes=["finetune", "kd"],
+        seeds=[0, 1],
+    )
+
+
+def row(recipe: str, seed: int, pooled: float, **more: Any) -> dict[str, Any]:
+    scores = {"pooled": pooled, "dev": pooled, "test": pooled}
+    return {"student": "layers=3", "recipe": recipe, "seed": seed, **scores, **more}
+
+
+def test_table_gives_mean_spread_and_distance_to_fine_tuning() -> None:
+    quality = script("quality")
+    rows = [row("finetune", 0, 0.86), row("finetune", 1, 0.88), row("kd", 0, 0.90)]
+    _, plain, kd = quality.report(rows)
+    assert plain == "\t".join(
+        ("layers=3", "finetune", "2", "87.00", "1.41", "87.00", "87.00", "+0.00")
+    )
+    assert kd.split("\t") == ["layers=3", "kd", "1", "90.00", "", "90.00", "90.00", "+3.00"]
+
+
+def test_table_counts_a_cell_once_and_says_what_does_not_fit() -> None:
+    quality = script("quality")
+    again = [row("kd", 0, 0.5), row("kd", 0, 0.9)]
+    unfit = {"student": "layers=1", "recipe": "minilm", "seed": 0, "error": "edge: no heads"}
+    _, kd, minilm = quality.report([*again, unfit])
+    assert kd.split("\t")[2:4] == ["1", "90.00"]
+    assert minilm == "layers=1\tminilm\t1\tedge: no heads"
+
+
+def test_study_does_what_is_left_and_a_changed_recipe_again(options: argparse.Namespace) -> None:
+    quality = script("quality")
+    cells = quality.cells(options)
+    assert [(cell.recipe, cell.seed) for cell in cells] == [
+        ("finetune", 0),
+        ("kd", 0),
+        ("finetune", 1),
+        ("kd", 1),
+    ]
+    options.work.mkdir()
+    done = [{**vars(cells[0]), "pooled": 0.9}, {**vars(cells[1]), "made_of": "another"}]
+    lines = "".join(json.dumps(line) + "\n" for line in done)
+    (options.work / "cells.jsonl").write_text(lines)
+    assert quality.Study(options).left(cells) == cells[1:]
+
+
+def test_throughput_trains_the_first_stage_on_labelled_rows(tmp_path: Path) -> None:
+    from distill.config import load_recipe
+
+    throughput = script("throughput")
+    file = throughput._first_stage(argparse.Namespace(recipes=["tinybert"], work=tmp_path))
+    (stage,) = load_recipe(file).stages
+    shipped = load_recipe("tinybert").stages[0]
+    assert shipped.augment and stage == shipped.model_copy(update={"augment": ()})
+
+
+def test_throughput_takes_the_same_rows_for_everybody(tmp_path: Path) -> None:
+    throughput = script("throughput")
+    data = tmp_path / "data.tsv"
+    data.write_text("text\tlabel\n" + "".join(f"row {i}\t{i % 2}\n" for i in range(10)))
+    options = argparse.Namespace(data=data, work=tmp_path, rows=4)
+    lines = throughput._rows(options).read_text().splitlines()
+    assert lines == ["text\tlabel", "row 0\t0", "row 2\t0", "row 4\t0", "row 6\t0"]
+    assert options.rows == 4

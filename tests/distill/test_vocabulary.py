@@ -1,0 +1,123 @@
+"""A student with tokens of its own: what it reads, where it starts, what can be compared."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from distill import DistillConfig, DistillResult, distil
+from distill.spec import parse_spec
+from distill.students import Teacher, build_student
+from edge.checkpoint import load_model, load_tokenizer, open_checkpoint
+from edge.data import read_table
+from edge.errors import ConfigError
+
+# Less than the 17 tokens of the tiny world's teacher: letters and parts of words.
+SIZE = 16
+
+
+@pytest.fixture(scope="module")
+def wordy(taught: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The teacher that knows the answers, with as many tokens that no text has."""
+    folder = tmp_path_factory.mktemp("wordy")
+    for file in taught.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    extra = 60
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    for index in range(extra):
+        vocabulary[f"zzz{index}"] = len(vocabulary)
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    model = AutoModelForSequenceClassification.from_pretrained(taught)
+    torch.manual_seed(0)
+    model.resize_token_embeddings(17 + extra)
+    model.save_pretrained(folder)
+    return folder
+
+
+def opened(folder: Path) -> Teacher:
+    checkpoint = open_checkpoint(folder)
+    return Teacher(checkpoint, load_model(checkpoint), load_tokenizer(checkpoint))
+
+
+def run(teacher: Path, data: dict[str, Path], folder: Path, **changes: Any) -> DistillResult:
+    values: dict[str, Any] = {
+        "teacher": str(teacher),
+        "student": "layers=2,vocabulary=60",
+        "train": str(data["train"]),
+        "eval": str(data["eval"]),
+        "recipe": "extreme-vocab",
+        "output": folder,
+        "batch_size": 16,
+        "epochs": 1,
+        "learning_rate": 1e-3,
+        **changes,
+    }
+    return distil(DistillConfig.build(values))
+
+
+def test_tokens_start_as_the_mean_of_the_teachers_pieces(
+    wordy: Path, data: dict[str, Path]
+) -> None:
+    teacher = opened(wordy)
+    table = read_table(data["train"])
+    student = build_student(parse_spec("layers=1,vocabulary=60"), teacher, table, seed=0)
+    ours, theirs = student.tokenizer.get_vocab(), teacher.tokenizer.get_vocab()
+    assert len(ours) <= 60
+    assert student.checkpoint.config.vocab_size == student.model.config.vocab_size == len(ours)
+    old = teacher.model.get_input_embeddings().weight
+    new = student.model.get_input_embeddings().weight
+    shared = sorted(set(ours) & set(theirs))
+    assert "film" in shared and "[CLS]" in shared
+    for token in shared:
+        assert torch.equal(new[ours[token]], old[theirs[token]]), token
+    # A part of a word that the teacher does not know is its unknown token.
+    part = next(token for token in ours if token.startswith("##"))
+    assert torch.equal(new[ours[part]], old[theirs["[UNK]"]])
+    again = build_student(parse_spec("layers=1,vocabulary=60"), teacher, table, seed=0)
+    assert again.tokenizer.get_vocab() == ours
+
+
+def test_a_run_live_and_cached(wordy: Path, data: dict[str, Path], tmp_path: Path) -> None:
+    result = run(wordy, data, tmp_path / "live")
+    run(wordy, data, tmp_path / "cached", teacher_cache=tmp_path / "cache")
+    live, cached = (load_file(tmp_path / n / "model.safetensors") for n in ("live", "cached"))
+    assert {
+        name
+        for name, value in live.items()
+        if not torch.allclose(value, cached[name], atol=2e-3) and not name.endswith("key.bias")
+    } == set()
+    # The teacher is measured, and asked, in its own tokens.
+    assert result.teacher_value is not None and result.teacher_value > 0.9
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "live")
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "live")
+    assert len(tokenizer) == model.config.vocab_size <= 60
+    assert torch.isfinite(model(**tokenizer(["a great film"], return_tensors="pt")).logits).all()
+    assert open_checkpoint(tmp_path / "live").config.num_hidden_layers == 2
+
+
+def test_terms_that_compare_tokens(wordy: Path, data: dict[str, Path], tmp_path: Path) -> None:
+    for recipe, match in (("kd-hidden", "hidden_states"), ("minilm", "attention_probs")):
+        with pytest.raises(ConfigError, match=f"match: {match} compares token by token, and the"):
+            run(wordy, data, tmp_path / "out", recipe=recipe)
+    with pytest.raises(ConfigError, match="runs student and teacher on the same tokens"):
+        run(wordy, data, tmp_path / "out", recipe="blockwise")
+
+
+def test_vocabularies_that_cannot_be(
+    taught: Path, make_checkpoint: Callable[..., Path], data: dict[str, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="the teacher has 17 tokens, ask for fewer"):
+        run(taught, data, tmp_path / "out", student="layers=1,vocabulary=17")
+    tagger = opened(make_checkpoint(auto="AutoModelForTokenClassification"))
+    with pytest.raises(ConfigError, match="token-classification answers for each token"):
+        build_student(
+            parse_spec(f"layers=1,vocabulary={SIZE}"), tagger, read_table(data["train"]), seed=0
+        )
