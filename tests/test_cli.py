@@ -182,6 +182,8 @@ def test_ctrl_c_leaves_no_bundle_and_no_process(bert_checkpoint: Path, tmp_path:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # What runs in the background of a script inherits that Ctrl-C is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 120
     while not any(tmp_path.iterdir()):
@@ -190,7 +192,7 @@ def test_ctrl_c_leaves_no_bundle_and_no_process(bert_checkpoint: Path, tmp_path:
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 130, errors
     assert errors.strip().splitlines()[-1] == "edge: interrupted"
     assert "Traceback" not in errors
     assert list(tmp_path.iterdir()) == []

@@ -32,7 +32,7 @@ class OnnxRuntime(Engine):
                 str(path), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # pybind raises a dozen unrelated classes
-            raise EngineError(f"ONNX Runtime cannot load {path}: {_line(error)}") from None
+            raise EngineError(f"ONNX Runtime cannot load {path}: {_line(error, path)}") from None
         return _Session(inner, path)
 
 
@@ -46,12 +46,15 @@ class _Session(Session):
         try:
             values = self._inner.run(self._outputs, dict(inputs))
         except Exception as error:
-            raise EngineError(f"ONNX Runtime failed on {self._path}: {_line(error)}") from None
+            raise EngineError(
+                f"ONNX Runtime failed on {self._path}: {_line(error, self._path)}"
+            ) from None
         return dict(zip(self._outputs, values, strict=True))
 
     def close(self) -> None:
         self._inner = None
 
 
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+def _line(error: Exception, path: Path) -> str:
+    # It repeats the path, whose length would leave no room for the reason.
+    return " ".join(str(error).replace(str(path), path.name).split())[:300]
