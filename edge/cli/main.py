@@ -105,6 +105,9 @@ def _exit_code(arguments: list[str], *, debug: bool) -> int:
         if stop.code == _INTERRUPTED:
             return _report("interrupted", _INTERRUPTED)
         return stop.code if isinstance(stop.code, int) else int(bool(stop.code))
+    except KeyboardInterrupt:
+        # Outside of what Typer watches: while it is built, or while it reports an interruption.
+        return _report("interrupted", _INTERRUPTED)
     except EdgeError as error:
         if debug:
             raise
