@@ -60,6 +60,7 @@ class Companion(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.asks = {}
+        self._wanted: Mapping[Name, Needs] = {}
 
     @property
     def whole_models(self) -> Mapping[Name, nn.Module]:
@@ -68,8 +69,13 @@ class Companion(nn.Module):
 
     def answer_for(self, needs: Mapping[Name, Needs]) -> None:
         """Told once, before training, what terms ask of its members; may set `asks`."""
+        self._wanted = needs
 
-    def advance(self, step: int, progress: float, student: Any) -> None:
+    def needs_of(self, name: Name) -> Needs:
+        """What terms ask of a member beside its answers."""
+        return self._wanted.get(name, frozenset())
+
+    def advance(self, step: int, progress: float) -> None:
         """Called before each optimiser step, from 0; progress is the share of steps done."""
 
     def write(self, folder: Path) -> None:

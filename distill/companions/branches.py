@@ -14,9 +14,9 @@ from distill.companions.base import Cast, Companion, Scene
 from distill.companions.config import Branches
 from distill.mapping import part_of
 from distill.setting import Shape
-from distill.students.derived import layer_prefix
 from distill.terms import STUDENT, Name
-from edge.errors import ConfigError, UserError
+from edge.errors import ConfigError
+from edge.models.layers import layer_prefix
 
 
 class BranchModels(Companion):
@@ -44,10 +44,9 @@ class BranchModels(Companion):
         # Attention of the shared layers is not computed again, and captured all or none.
         own = replace(shape, attention=None, architecture=f"{shape.architecture} as a branch")
         self.shapes: Mapping[Name, Shape | None] = dict.fromkeys(self._members, own)
-        self._needs: Mapping[Name, Needs] = {}
 
     def answer_for(self, needs: Mapping[Name, Needs]) -> None:
-        self._needs = needs
+        super().answer_for(needs)
         below = {need for wanted in needs.values() for need in wanted if self._is_shared(need)}
         self.asks = {STUDENT: frozenset({*below, Need(HIDDEN_STATES, self._shared)})}
 
@@ -55,7 +54,7 @@ class BranchModels(Companion):
         trunk = scene.said[STUDENT].hidden_states
         said = {}
         for name, model, graft in zip(self._members, self.models, self._trunks, strict=True):
-            needs = self._needs.get(name, frozenset())
+            needs = self.needs_of(name)
             graft.states = trunk[self._shared]
             signals = capture(model, scene.inputs, needs)
             graft.states = None
@@ -112,17 +111,14 @@ def _grafted(model: Any, student: Any, shared: int) -> _Graft:
 
 
 def _layers(model: Any) -> list[nn.Module]:
-    unfit = ConfigError(
-        f"{model.config.model_type} has no list of layers that give states alone, so that "
-        "branches cannot share some: use kind: peers"
-    )
-    try:
-        layers = list(model.get_submodule(layer_prefix(model)))
-    except UserError:
-        raise unfit from None
-    returned = inspect.signature(type(layers[0]).forward).return_annotation
-    if returned not in {Tensor, "torch.Tensor"}:
-        raise unfit
+    prefix = layer_prefix(model)
+    layers = list(model.get_submodule(prefix)) if prefix is not None else []
+    returned = [inspect.signature(type(one).forward).return_annotation for one in layers[:1]]
+    if not returned or returned[0] not in {Tensor, "torch.Tensor"}:
+        raise ConfigError(
+            f"{model.config.model_type} has no list of layers that give states alone, so that "
+            "branches cannot share some: use kind: peers"
+        )
     return layers
 
 

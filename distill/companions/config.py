@@ -80,17 +80,14 @@ class OneForEach(AnyCompanion):
         return Brought(tuple(kin), {self.name: tuple(kin)}, kin)
 
 
-class Peers(AnyCompanion):
-    """Models that are trained beside the student and thrown away.
+class Cohort(AnyCompanion):
+    """What those companions share that are models trained beside the student and thrown away.
 
     count: how many; they are called NAME-1, NAME-2 ... and all of them NAME; with the student they
-    are the `cohort`. student: their SPEC, see `distill.spec`; the student's own by default.
+    are the `cohort`.
     """
 
-    kind: Literal["peers"]
-    name: Name = "peer"
-    count: PositiveInt = 1
-    student: str | None = None
+    count: PositiveInt
 
     @property
     def members(self) -> tuple[Name, ...]:
@@ -99,6 +96,15 @@ class Peers(AnyCompanion):
     @property
     def groups(self) -> Mapping[Name, tuple[Name, ...]]:
         return {self.name: self.members, "cohort": (STUDENT, *self.members)}
+
+
+class Peers(Cohort):
+    """Models of their own. student: their SPEC, see `distill.spec`; the student's by default."""
+
+    kind: Literal["peers"]
+    name: Name = "peer"
+    count: PositiveInt = 1
+    student: str | None = None
 
 
 class Ensemble(AnyCompanion):
@@ -171,13 +177,12 @@ class Hybrid(AnyCompanion):
         return (TEACHER,)
 
 
-class Branches(AnyCompanion):
+class Branches(Cohort):
     """Models that share the student's embeddings and lowest layers, and have the rest of their own.
 
-    count: how many beside the student, which is a branch as well; they are called NAME-1, NAME-2
-    ... and all of them NAME; with the student they are the `cohort`. shared_layers: how many, or
-    which part of the student's. student: the SPEC of what the rest starts from, of the student's
-    depth and width; the student's own by default.
+    The student is a branch as well. shared_layers: how many, or which part of the student's.
+    student: the SPEC of what the rest starts from, of the student's depth and width; the student's
+    own by default.
     """
 
     kind: Literal["branches"]
@@ -185,14 +190,6 @@ class Branches(AnyCompanion):
     count: PositiveInt = 2
     shared_layers: NonNegativeInt | Share = "1/2"
     student: str | None = None
-
-    @property
-    def members(self) -> tuple[Name, ...]:
-        return tuple(f"{self.name}-{i + 1}" for i in range(self.count))
-
-    @property
-    def groups(self) -> Mapping[Name, tuple[Name, ...]]:
-        return {self.name: self.members, "cohort": (STUDENT, *self.members)}
 
 
 class Copies(OneForEach):

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from distill.capture import Needs, Signals, capture
+from distill.capture import Signals, capture
 from distill.companions.base import Cast, Companion, Scene
 from distill.companions.config import Copies
 from distill.setting import Shape
@@ -42,12 +42,8 @@ class ModelCopies(Companion):
         }
         self._every, self._waits = config.every, config.waits
         self._speaks = not config.waits
-        self._needs: Mapping[Name, Needs] = {}
 
-    def answer_for(self, needs: Mapping[Name, Needs]) -> None:
-        self._needs = needs
-
-    def advance(self, step: int, progress: float, student: Any) -> None:
+    def advance(self, step: int, progress: float) -> None:
         steps = round(step / progress) if step else 1
         turn = self._turns(step, steps)
         self._speaks = turn > 0 or not self._waits
@@ -68,6 +64,6 @@ class ModelCopies(Companion):
         # no_grad and not inference_mode: a backward pass keeps these tensors.
         with torch.no_grad():
             return {
-                name: capture(model.eval(), scene.inputs, self._needs.get(name, frozenset()))
+                name: capture(model.eval(), scene.inputs, self.needs_of(name))
                 for name, model in zip(self._originals, self.models, strict=True)
             }

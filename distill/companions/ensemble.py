@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -65,7 +64,7 @@ class EnsembleAnswers(Companion):
     def _has_probabilities(self) -> bool:
         return self._setting.task != EMBEDS and self._setting.problem_type != REGRESSION
 
-    def advance(self, step: int, progress: float, student: Any) -> None:
+    def advance(self, step: int, progress: float) -> None:
         count = len(self._members)
         random = np.random.default_rng((self._seed, step))
         one = int(random.integers(count))

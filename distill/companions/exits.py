@@ -17,6 +17,9 @@ from edge.console import say
 from edge.errors import ConfigError
 from edge.models.exits import ExitsConfig, check_exits, new_head, write_exits
 
+# What a head itself has to give, where a term asks for it.
+_READ = Need(FEATURES, 0)
+
 
 class ExitHeads(Companion):
     """Heads of the student's own kind after some of its layers, written with its checkpoint.
@@ -36,12 +39,10 @@ class ExitHeads(Companion):
             for name, layer in zip(config.members, self.layers, strict=True)
         }
         self._threshold, self._detach = config.threshold, config.detach
-        self._features: Mapping[Name, bool] = {}
 
     def answer_for(self, needs: Mapping[Name, Needs]) -> None:
-        features = Need(FEATURES, 0)
-        self._features = {name: features in needs[name] for name in self.shapes}
-        inside = frozenset().union(*needs.values()) - {features}
+        super().answer_for(needs)
+        inside = frozenset().union(*needs.values()) - {_READ}
         self.asks = {STUDENT: inside | {Need(HIDDEN_STATES, layer) for layer in self.layers}}
 
     def forward(self, scene: Scene) -> dict[Name, Signals]:
@@ -53,8 +54,7 @@ class ExitHeads(Companion):
                 "inputs_embeds": trunk.hidden_states[layer],
                 "attention_mask": scene.inputs["attention_mask"],
             }
-            needs = frozenset({Need(FEATURES, 0)} if self._features.get(name) else ())
-            own = capture(head, inputs, needs)
+            own = capture(head, inputs, self.needs_of(name) & {_READ})
             found[name] = trunk._replace(outputs=own.outputs, features=own.features)
         return found
 

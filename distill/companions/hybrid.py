@@ -61,7 +61,7 @@ class HybridModel(Companion):
             )
         self._states = tuple(sorted(need.layer for need in wanted))
 
-    def advance(self, step: int, progress: float, student: Any) -> None:
+    def advance(self, step: int, progress: float) -> None:
         self._share = at(self._config.share, progress)
 
     def forward(self, scene: Scene) -> dict[str, Signals]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from distill.capture import Needs, Signals, capture
+from distill.capture import Signals, capture
 from distill.companions.base import Cast, Companion, Scene
 from distill.companions.config import Peers
 from distill.setting import Shape
@@ -25,17 +25,13 @@ class PeerModels(Companion):
         self.shapes = {
             name: Shape.of(model.config) for name, model in zip(self._members, models, strict=True)
         }
-        self._needs: Mapping[Name, Needs] = {}
 
     @property
     def whole_models(self) -> Mapping[Name, nn.Module]:
         return dict(zip(self._members, self.models, strict=True))
 
-    def answer_for(self, needs: Mapping[Name, Needs]) -> None:
-        self._needs = needs
-
     def forward(self, scene: Scene) -> dict[Name, Signals]:
         return {
-            name: capture(model, scene.inputs, self._needs.get(name, frozenset()))
+            name: capture(model, scene.inputs, self.needs_of(name))
             for name, model in zip(self._members, self.models, strict=True)
         }

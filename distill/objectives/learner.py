@@ -110,7 +110,8 @@ class Learner(nn.Module):
         self.pace = Pace(student, stage)
         self._reading = READINGS[setting.task]
         self._companions: list[Companion] = []
-        for config in _companions(stage, setting):
+        configs = _companions(stage, setting)
+        for config in configs:
             models = {STUDENT: student}
             for one in self._companions:
                 models |= one.whole_models
@@ -125,7 +126,7 @@ class Learner(nn.Module):
         needs = self._all_needs()
         self.needs = needs.get(TEACHER, frozenset())
         heard = {one.source for parts in self._terms for one in parts}
-        heard |= {n for config in _companions(stage, setting) for r in config.reads for n in who(r)}
+        heard |= {name for config in configs for read in config.reads for name in who(read)}
         self.asked = {n: needs.get(n, frozenset()) for n in setting.teachers if n in heard}
         self._own_needs = needs.get(STUDENT, frozenset())
         self._weights = [term.weight for term in terms]
@@ -144,7 +145,7 @@ class Learner(nn.Module):
             for objective in parts:
                 objective.advance(step, progress)
         for companion in self._companions:
-            companion.advance(step, progress, self.student)
+            companion.advance(step, progress)
         if self._scheduled:
             values = [at(weight, progress) for weight in self._weights]
             self.get_buffer("weights").copy_(torch.tensor(values))

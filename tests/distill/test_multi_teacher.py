@@ -128,7 +128,7 @@ def test_one_alone_at_each_step_and_the_same_one_again() -> None:
         companion = ensemble(weights="random")
         found = []
         for step in range(30):
-            companion.advance(step, step / 30, None)
+            companion.advance(step, step / 30)
             answer = mean(companion, said)
             (who,) = [i for i, one in enumerate(alone) if torch.allclose(answer, one, atol=1e-5)]
             found.append(who)
@@ -144,7 +144,7 @@ def test_some_are_left_out_of_a_step_and_never_all() -> None:
     companion = ensemble(drop=0.9, weights=(0, 1, 1))
     seen = set()
     for step in range(40):
-        companion.advance(step, 0.0, None)
+        companion.advance(step, 0.0)
         assert torch.isfinite(mean(companion, said)).all()
         seen.add(tuple(companion._active))
     assert len(seen) > 3 and all(any(active) for active in seen)
