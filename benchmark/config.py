@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 from typing_extensions import Self
 
 from edge.config import Config
@@ -26,37 +29,72 @@ class Protocol(Config):
     for its minimum within that time sits out some rounds, evenly spread, and its row says so.
     Before that a cell is warmed up with at least `warmup_runs` runs and `warmup_s` seconds, and
     no more than `warmup_max_s` seconds.
+    passes: instead of a minimum, every cell runs each text of the data file this often, the same
+    number of texts a round, and the sum is what counts.
+    cooldown_s: seconds of rest before each round. sustained_s: after the rounds every cell alone
+    runs that long without a rest, and its row tells how its latency changed meanwhile.
     """
 
-    min_runs: int = Field(ge=1)
-    min_s: float = Field(ge=0)
+    min_runs: int = Field(default=1, ge=1)
+    min_s: float = Field(default=0, ge=0)
     max_s: float = Field(gt=0)
     rounds: int = Field(ge=1)
     warmup_runs: int = Field(default=10, ge=1)
     warmup_s: float = Field(default=1.0, ge=0)
     warmup_max_s: float = Field(default=3.0, gt=0)
+    passes: int | None = Field(default=None, ge=1)
+    cooldown_s: float = Field(default=0, ge=0)
+    sustained_s: float = Field(default=0, ge=0)
 
     @property
-    def block_runs(self) -> int:
-        """Recorded runs of one turn, at least."""
-        return -(-self.min_runs // self.rounds)
+    def turn(self) -> Block:
+        """What one turn records, where there are no `passes`."""
+        return Block(
+            runs=-(-self.min_runs // self.rounds),
+            min_s=self.min_s / self.rounds,
+            max_s=self.max_s / self.rounds,
+        )
 
-    @property
-    def block_s(self) -> float:
-        """Recorded seconds of one turn, at least."""
-        return self.min_s / self.rounds
+    def turns(self, inputs: int) -> list[Block]:
+        """What the turn of each round records, of a cell with so many inputs."""
+        if self.passes is None:
+            return [self.turn] * self.rounds
+        runs = self.passes * inputs
+        ends = [runs * number // self.rounds for number in range(self.rounds + 1)]
+        counts = (end - start for start, end in itertools.pairwise(ends))
+        return [Block(runs=count, min_s=0, max_s=self.max_s) for count in counts if count]
 
-    @property
-    def turn_max_s(self) -> float:
-        """Seconds after which a turn ends, whatever it has recorded (one run at least)."""
-        return self.max_s / self.rounds
+
+@dataclass(frozen=True)
+class Block:
+    """Runs of one cell without a pause: at least `runs` and `min_s` seconds, until `max_s`."""
+
+    runs: int
+    min_s: float
+    max_s: float
 
 
 PRESETS = {
     "quick": Protocol(min_runs=64, min_s=6, max_s=12, rounds=32),
     "standard": Protocol(min_runs=128, min_s=10, max_s=40, rounds=64),
     "mlperf": Protocol(min_runs=1024, min_s=60, max_s=300, rounds=256),
+    # How DistilBERT's authors timed: one pass over all of a development file (Sanh et al. 2019,
+    # https://arxiv.org/abs/1910.01108, table 3). In rounds, which theirs was not.
+    "full-pass": Protocol(passes=1, max_s=3600, rounds=32),
 }
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One point of a sweep: what all cells of a comparison have in common.
+
+    seq_length: tokens of every input, or of the longest where inputs are as short as possible.
+    batch: texts an inference.
+    """
+
+    threads: int
+    seq_length: int
+    batch: int
 
 
 class Baseline(Config):
@@ -64,41 +102,70 @@ class Baseline(Config):
 
     checkpoint: timed in PyTorch fp32, for `ratio_to_baseline`.
     bundle: its fp32 artifact of the same format is timed in the same engine, for
-    `ratio_same_engine`.
+    `ratio_same_engine`; another precision where the bundle holds no fp32.
+    rows: of a saved report; nothing is timed then, and intervals are wider.
     random_weights: true architecture, weights that were never trained; the report says so.
     """
 
     name: str
     checkpoint: Path | None = None
     bundle: Path | None = None
+    rows: Path | None = None
     random_weights: bool = False
 
     @model_validator(mode="after")
     def _something_to_time(self) -> Self:
-        if self.checkpoint is None and self.bundle is None:
-            raise ValueError("a baseline needs a checkpoint, a bundle, or both")
+        if self.checkpoint is None and self.bundle is None and self.rows is None:
+            raise ValueError("a baseline needs a checkpoint, a bundle, or rows")
         return self
+
+
+class DeviceOptions(Config):
+    """What some devices need to be told beside their address; see the docs of each.
+
+    host, port: address of this machine that a page is served at, and its port, any by default.
+    tools: folder with programs to run on the device. sysroot: folder with the files of another
+    architecture. python: the interpreter on the device. timeout_s: the longest wait for an answer.
+    """
+
+    host: str = "127.0.0.1"
+    port: int | None = Field(default=None, ge=1, le=65535)
+    tools: Path | None = None
+    sysroot: Path | None = None
+    python: str = "python3"
+    timeout_s: float = Field(default=600, gt=0)
 
 
 class BenchmarkConfig(Config):
     """One comparison.
 
     bundles: whose artifacts are timed. format, precision: which of them; all when empty.
-    seq_length: tokens of every input, padding included; None for 128, or less where a bundle
-    accepts less.
+    device: where, as `KIND` or `KIND:WHICH`, see `benchmark.devices`.
+    seq_length: tokens of every input, padding included; empty for 128, or less where a bundle
+    accepts less. threads, batch: of an inference. Several of these make a sweep: every combination
+    is timed. padding: "fixed" to that length, or "shortest", each text to the shortest length the
+    artifact accepts.
     preset: how much is measured, by name. protocol: the same in figures, in place of a preset.
     data: texts to use as inputs, a data file or a `datasets` name; None for the golden texts.
+    eval: a data file whose rows every artifact answers on the device, for the metric there.
+    profile: also tell, in runs of their own, which operators take how long.
     """
 
     bundles: tuple[Path, ...] = Field(min_length=1)
     baseline: Baseline | None = None
     format: tuple[str, ...] = ()
     precision: tuple[str, ...] = ()
-    threads: int = Field(default=1, ge=1)
-    seq_length: int | None = Field(default=None, ge=2)
+    device: str = "local"
+    options: DeviceOptions = DeviceOptions()
+    threads: tuple[PositiveInt, ...] = Field(default=(1,), min_length=1)
+    seq_length: tuple[Annotated[int, Field(ge=2)], ...] = ()
+    batch: tuple[PositiveInt, ...] = Field(default=(1,), min_length=1)
+    padding: Literal["fixed", "shortest"] = "fixed"
     preset: str = "quick"
     protocol: Protocol | None = None
     data: str | Path | None = None
+    eval: str | Path | None = None
+    profile: bool = False
     columns: Columns = Columns()
     seed: int = Field(default=0, ge=0)
 
@@ -108,6 +175,16 @@ class BenchmarkConfig(Config):
         if name not in PRESETS:
             raise ValueError(str(unknown_name("preset", name, PRESETS)))
         return name
+
+    @field_validator("threads", "seq_length", "batch", mode="before")
+    @classmethod
+    def _one_or_several(cls, values: Any) -> Any:
+        return (values,) if isinstance(values, int) else values
+
+    @field_validator("threads", "seq_length", "batch")
+    @classmethod
+    def _each_once(cls, values: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(dict.fromkeys(values))
 
     @field_validator("format", "precision")
     @classmethod
@@ -123,6 +200,12 @@ class BenchmarkConfig(Config):
                 parse_precision(name)
         except ConfigError as error:
             raise ValueError(str(error)) from None
+        return self
+
+    @model_validator(mode="after")
+    def _pass_over_a_file(self) -> Self:
+        if self.demands.passes and self.data is None:
+            raise ValueError(f"preset {self.preset} goes through a whole data file: name one")
         return self
 
     @property

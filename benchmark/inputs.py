@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 
@@ -23,91 +23,142 @@ from edge.wire import Array
 # Enough for a model to see different texts, few enough to stay in the caches beside it.
 SAMPLES = 16
 GOLDEN = "golden"
+Feed = Mapping[str, Array]
+Padding = Literal["fixed", "shortest"]
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
-class InputSet:
-    """name -> int32 of shape (n, length), padded, and where the texts came from."""
+class Texts:
+    """What models read, before padding.
+
+    encodings: of each text, with its pair, at most as long as the longest input. pad_id: of the
+    bundle's tokenizer, which made the encodings.
+    """
 
     dataset: str
-    arrays: Mapping[str, Array]
+    texts: tuple[str, ...]
+    pairs: tuple[str, ...] | None
+    encodings: tuple[Encoding, ...]
+    pad_id: int
+
+
+@dataclass(frozen=True, eq=False)
+class InputSet:
+    """One feed an inference: name -> int32 of shape (batch, length), and where they came from.
+
+    lengths: tokens of each text without padding.
+    """
+
+    dataset: str
+    feeds: tuple[Feed, ...]
+    lengths: tuple[int, ...]
+    padding: Padding = "fixed"
 
     @cached_property
     def info(self) -> InputsInfo:
-        ids, mask = self.arrays["input_ids"], self.arrays["attention_mask"]
+        shapes = [feed["input_ids"].shape for feed in self.feeds]
         return InputsInfo(
             dataset=self.dataset,
             sha256=self._digest(),
-            batch=1,
-            samples=len(ids),
-            seq_len=ids.shape[1],
-            real_len_p50=float(np.median(mask.sum(axis=1))),
+            batch=shapes[0][0],
+            samples=len(self.lengths),
+            seq_len=max(length for _, length in shapes),
+            padding=self.padding,
+            real_len_p50=float(np.median(self.lengths)),
         )
 
     def _digest(self) -> str:
         digest = hashlib.sha256()
-        for name in sorted(self.arrays):
-            array = np.ascontiguousarray(self.arrays[name], "<i4")
-            digest.update(f"{name} {array.shape}\n".encode())
-            digest.update(array.tobytes())
+        for feed in self.feeds:
+            for name in sorted(feed):
+                array = np.ascontiguousarray(feed[name], "<i4")
+                digest.update(f"{name} {array.shape}\n".encode())
+                digest.update(array.tobytes())
         return digest.hexdigest()
 
 
-def prepare(
-    bundle: Bundle, length: int, *, data: str | Path | None, columns: Columns, seed: int
-) -> InputSet:
-    """A sample of the texts in `data`, or of the bundle's golden texts, padded to `length`.
+def read_texts(
+    bundle: Bundle,
+    length: int,
+    *,
+    data: str | Path | None,
+    columns: Columns,
+    seed: int,
+    count: int | None = SAMPLES,
+) -> Texts:
+    """A sample of `count` texts of `data`, or of the bundle's golden texts; all if None.
 
-    Raises DataError when the data cannot be read or holds no text.
+    length: tokens that a text is cut to. Raises DataError when the data cannot be read or holds no
+    text.
     """
-    info = bundle.manifest.tokenizer
+    tokenizer = bundle_tokenizer(bundle)
     if data is None:
-        found = [
-            Encoding(case.input_ids, case.token_type_ids)
-            for case in bundle.golden_cases()
-            if case.text.strip()
-        ]
-        found = _sample(found, seed)
+        cases = [case for case in bundle.golden_cases() if case.text.strip()]
+        texts = [case.text for case in cases]
+        paired = any(case.text_pair for case in cases)
+        pairs = [case.text_pair or "" for case in cases] if paired else None
+        dataset = GOLDEN
     else:
-        found = _encode(bundle, length, data, columns, seed)
-    names = {*info.inputs, "input_ids", "attention_mask"}
-    arrays = pad(found, length, inputs=sorted(names), pad_id=info.pad_token_id)
-    return InputSet(GOLDEN if data is None else Path(data).name, arrays)
+        task = bundle_task(bundle)
+        table = task.read(data, columns=columns, targets=False)
+        # The rows with a text; a file of empty ones is what it is.
+        rows = [row for row, text in enumerate(table.texts) if text.strip()]
+        table = table.take(rows or list(range(len(table))))
+        texts, pairs = list(table.texts), list(table.pairs) if table.pairs else None
+        pairs = pairs if task.takes_pairs else None
+        dataset = Path(data).name
+    chosen = _sample(list(range(len(texts))), count, seed)
+    texts = [texts[row] for row in chosen]
+    pairs = None if pairs is None else [pairs[row] for row in chosen]
+    return Texts(
+        dataset=dataset,
+        texts=tuple(texts),
+        pairs=None if pairs is None else tuple(pairs),
+        encodings=tuple(tokenizer.encode(texts, pairs, max_length=length)),
+        pad_id=tokenizer.info.pad_token_id,
+    )
 
 
-def adapted(
-    inputs: InputSet, names: Collection[str], *, vocabulary: int | None = None, types: int = 2
+def make_inputs(
+    texts: Texts,
+    names: Collection[str],
+    *,
+    length: int,
+    batch: int = 1,
+    fit: Callable[[int], int] | None = None,
+    vocabulary: int | None = None,
+    types: int = 2,
 ) -> InputSet:
-    """The same inputs for a model that takes `names` and has a vocabulary of its own.
+    """The texts for a model with inputs `names`, padded to `length` tokens.
 
-    Ids are taken modulo the model's vocabulary and number of token types: how long a model takes
+    batch: texts an inference; the last is filled up with the first texts. fit: where texts are to
+    be as short as possible, the length at which the model takes so many tokens. vocabulary, types:
+    of a model whose tokenizer is another; ids are taken modulo these, since how long a model takes
     depends on the length of its input, not on which ids are in it.
+    Raises ConfigError for a model with an input that no text fills.
     """
-    arrays = {}
+    known = {"input_ids", "attention_mask", "token_type_ids"}
     for name in names:
-        if name not in inputs.arrays and name != "token_type_ids":
+        if name not in known:
             raise ConfigError(f"cannot time a model with an input called '{name}'")
-        values = inputs.arrays.get(name, np.zeros_like(inputs.arrays["input_ids"]))
-        if name == "input_ids" and vocabulary:
-            values = values % vocabulary
-        if name == "token_type_ids":
-            values = values % max(1, types)
-        arrays[name] = values
-    return replace(inputs, arrays=arrays)
+    count = len(texts.encodings)
+    feeds = []
+    for start in range(0, count, batch):
+        encodings = [texts.encodings[i % count] for i in range(start, start + batch)]
+        longest = max(map(len, encodings))
+        size = length if fit is None else min(length, fit(longest))
+        feed = pad(encodings, size, inputs=list(names), pad_id=texts.pad_id)
+        if vocabulary:
+            feed["input_ids"] %= vocabulary
+        if "token_type_ids" in feed:
+            feed["token_type_ids"] %= max(1, types)
+        feeds.append(feed)
+    lengths = tuple(min(len(one), length) for one in texts.encodings)
+    return InputSet(texts.dataset, tuple(feeds), lengths, "fixed" if fit is None else "shortest")
 
 
-def _encode(
-    bundle: Bundle, length: int, data: str | Path, columns: Columns, seed: int
-) -> list[Encoding]:
-    table = bundle_task(bundle).read(data, columns=columns, targets=False)
-    written = [row for row, text in enumerate(table.texts) if text.strip()]
-    table = table.take(_sample(written or list(range(len(table))), seed))
-    pairs = table.pairs if bundle_task(bundle).takes_pairs else None
-    return bundle_tokenizer(bundle).encode(table.texts, pairs, max_length=length)
-
-
-def _sample(values: list[T], seed: int) -> list[T]:
-    if len(values) <= SAMPLES:
+def _sample(values: list[T], count: int | None, seed: int) -> list[T]:
+    if count is None or len(values) <= count:
         return values
-    return random.Random(seed).sample(values, SAMPLES)
+    return random.Random(seed).sample(values, count)

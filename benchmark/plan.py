@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from benchmark.config import DEFAULT_LENGTH, Baseline, BenchmarkConfig
-from benchmark.devices import Job
-from benchmark.inputs import InputSet, adapted, prepare
+from benchmark.config import DEFAULT_LENGTH, Baseline, BenchmarkConfig, Setting
+from benchmark.devices import Device, Job, Reading
+from benchmark.inputs import SAMPLES, InputSet, Texts, make_inputs, read_texts
 from benchmark.schema import Model
-from benchmark.wording import ENGINE_TITLES
-from edge.bundle import Artifact, Bundle, Verification
-from edge.engines import get_engine
+from benchmark.wording import engine_title
+from edge.bundle import Artifact, Bundle
 from edge.errors import ConfigError
-from edge.formats import FORMATS
+from edge.signature import SHORTEST_LENGTH
 
 Role = Literal["artifact", "baseline"]
 _REFERENCE_ENGINE = "pytorch"
 _FULL_PRECISION = "fp32"
+# Formats whose models take several texts at once; the others are made for one.
+_BATCHED = ("onnx",)
 
 
 @dataclass(frozen=True, eq=False)
 class Cell:
     """One model in one engine.
 
-    version: the engine's. reason: why it cannot be timed here, with the remedy; None when it can.
+    version: the engine's. reason: why it cannot be timed, with the remedy; None when it can.
+    bundle, artifact: what it is of; None for a checkpoint.
     """
 
     role: Role
@@ -38,65 +41,289 @@ class Cell:
     path: Path
     inputs: InputSet
     reason: str | None = None
-    verification: Verification | None = None
+    bundle: Bundle | None = None
+    artifact: Artifact | None = None
+    reading: Reading | None = None
 
     def job(self, threads: int) -> Job:
-        return Job(self.label, self.engine, self.path, threads, self.inputs.arrays)
+        return Job(self.label, self.engine, self.path, threads, self.inputs.feeds, self.reading)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All cells of a comparison at one length in tokens."""
+    """All cells of a comparison."""
 
     cells: tuple[Cell, ...]
-    length: int
+    setting: Setting
 
     @property
     def timed(self) -> tuple[Cell, ...]:
         return tuple(cell for cell in self.cells if cell.reason is None)
 
 
-def make_plan(config: BenchmarkConfig) -> Plan:
-    """Open the bundles and decide what is timed.
+class Planner:
+    """The bundles of a benchmark, and the comparisons that time them on a device.
 
     Raises BundleError, CheckpointError, DataError or ConfigError when the request cannot be met.
     """
-    chosen = _chosen(config, checksums=True)
-    length = _length(config.seq_length, [artifact for _, artifact in chosen])
-    inputs: dict[Path, InputSet] = {}
-    cells = []
-    names = _names([bundle for bundle, _ in chosen])
-    for bundle, artifact in chosen:
-        if bundle.path not in inputs:
-            inputs[bundle.path] = prepare(
-                bundle, length, data=config.data, columns=config.columns, seed=config.seed
+
+    def __init__(self, config: BenchmarkConfig, device: Device) -> None:
+        self._config, self._device = config, device
+        bundles = [Bundle.open(path, checksums=True) for path in dict.fromkeys(config.bundles)]
+        self._chosen = [
+            (bundle, artifact)
+            for bundle in bundles
+            for artifact in bundle.select(config.format, config.precision)
+        ]
+        self._names = _names([bundle for bundle, _ in self._chosen])
+        self.lengths = self._lengths()
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """The formats among the chosen artifacts that can be timed."""
+        artifacts = [artifact for _, artifact in self._chosen]
+        return tuple(dict.fromkeys(a.format for a in artifacts if self._obstacle(a) is None))
+
+    @property
+    def settings(self) -> list[Setting]:
+        """Every point of the sweep."""
+        config = self._config
+        points = itertools.product(config.threads, self.lengths, config.batch)
+        return [Setting(*point) for point in points]
+
+    def plan(self, setting: Setting, baseline: Baseline | None) -> Plan:
+        """What is timed at a point of the sweep."""
+        texts: dict[Path, Texts] = {}
+        cells = []
+        for bundle, artifact in self._chosen:
+            if bundle.path not in texts:
+                texts[bundle.path] = self._texts(bundle, setting)
+            cells.append(self._artifact_cell(bundle, artifact, setting, texts[bundle.path]))
+        timed = [cell for cell in cells if cell.reason is None]
+        if baseline is not None and timed:
+            formats = list(dict.fromkeys(cell.model.format for cell in timed))
+            first = next(iter(texts.values()))
+            cells += self._baseline_cells(baseline, formats, setting, first)
+        return Plan(tuple(cells), setting)
+
+    def _texts(self, bundle: Bundle, setting: Setting) -> Texts:
+        config = self._config
+        return read_texts(
+            bundle,
+            setting.seq_length,
+            data=config.data,
+            columns=config.columns,
+            seed=config.seed,
+            count=None if config.demands.passes else max(SAMPLES, setting.batch),
+        )
+
+    def _obstacle(self, artifact: Artifact) -> str | None:
+        """Why an artifact cannot be timed there, and what would change that."""
+        engine = self._device.engine(artifact.format, artifact.target_runtimes)
+        found = self._device.availability(engine)
+        return None if found.available else f"{found.reason} ({found.remedy})"
+
+    def _lengths(self) -> tuple[int, ...]:
+        artifacts = [artifact for _, artifact in self._chosen]
+        # Artifacts that cannot be timed anyway must not decide, unless there are no others.
+        timed = [a for a in artifacts if self._obstacle(a) is None] or artifacts
+        wanted = self._config.seq_length
+        for length in wanted:
+            refuse = [artifact for artifact in timed if not _accepts(artifact, length)]
+            # In a sweep it is enough that one takes part at each length.
+            if refuse and (len(wanted) == 1 or len(refuse) == len(timed)):
+                raise ConfigError(
+                    f"{refuse[0].name} does not accept {length} tokens, it accepts "
+                    f"{_accepted(refuse[0])}: choose another --seq-length, or leave the artifact "
+                    "out with --format or --precision"
+                )
+        return wanted or (_usual_length(timed),)
+
+    @property
+    def baseline_lengths(self) -> tuple[int, ...]:
+        """The lengths in tokens that a baseline has to accept."""
+        if self._config.padding == "fixed":
+            return self.lengths
+        own = {n for _, a in self._chosen for n in a.sequence_lengths if n < max(self.lengths)}
+        return tuple(sorted({*self.lengths, *own}))
+
+    def _artifact_cell(
+        self, bundle: Bundle, artifact: Artifact, setting: Setting, texts: Texts
+    ) -> Cell:
+        name = self._names[bundle.path]
+        label = artifact.name if len(self._names) == 1 else f"{name}/{artifact.name}"
+        return self._cell(
+            "artifact",
+            label,
+            f"{name}/{artifact.name}",
+            (bundle, artifact),
+            setting,
+            self._inputs(artifact, setting, texts),
+            texts,
+        )
+
+    def _cell(
+        self,
+        role: Role,
+        label: str,
+        name: str,
+        owner: tuple[Bundle, Artifact],
+        setting: Setting,
+        inputs: InputSet,
+        texts: Texts,
+    ) -> Cell:
+        bundle, artifact = owner
+        engine = self._device.engine(artifact.format, artifact.target_runtimes)
+        reason = self._obstacle(artifact) or _unfit(artifact, setting)
+        return Cell(
+            role=role,
+            label=label,
+            model=_model(name, bundle, artifact),
+            engine=engine,
+            version=self._device.availability(engine).version,
+            path=bundle.artifact_path(artifact),
+            inputs=inputs,
+            reason=reason,
+            bundle=bundle,
+            artifact=artifact,
+            # A baseline stands for what a model costs; its texts may be of another vocabulary.
+            reading=_reading(bundle, artifact, setting, texts, self._config.padding)
+            if role == "artifact"
+            else None,
+        )
+
+    def _inputs(
+        self, artifact: Artifact, setting: Setting, texts: Texts, vocabulary: int | None = None
+    ) -> InputSet:
+        return make_inputs(
+            texts,
+            [spec.name for spec in artifact.inputs],
+            length=setting.seq_length,
+            batch=setting.batch,
+            fit=artifact.fit_length if self._config.padding == "shortest" else None,
+            vocabulary=vocabulary,
+        )
+
+    def _baseline_cells(
+        self, baseline: Baseline, formats: Iterable[str], setting: Setting, texts: Texts
+    ) -> list[Cell]:
+        cells = []
+        if baseline.checkpoint is not None:
+            cells.append(self._checkpoint_cell(baseline.name, baseline.checkpoint, setting, texts))
+        if baseline.bundle is not None:
+            bundle = Bundle.open(baseline.bundle)
+            for artifact in _yardsticks(bundle, formats):
+                title = f"{baseline.name} in {engine_title(self._engine(artifact))}"
+                vocabulary = bundle.manifest.tokenizer.vocabulary_size
+                inputs = self._inputs(artifact, setting, texts, vocabulary)
+                owner = (bundle, artifact)
+                cells.append(
+                    self._cell("baseline", title, baseline.name, owner, setting, inputs, texts)
+                )
+        return cells
+
+    def _engine(self, artifact: Artifact) -> str:
+        return self._device.engine(artifact.format, artifact.target_runtimes)
+
+    def _checkpoint_cell(self, name: str, path: Path, setting: Setting, texts: Texts) -> Cell:
+        from edge.checkpoint import open_checkpoint
+
+        checkpoint = open_checkpoint(path)
+        config = checkpoint.config
+        positions = getattr(config, "max_position_embeddings", None) or setting.seq_length
+        if setting.seq_length > positions:
+            raise ConfigError(
+                f"the baseline {name} accepts up to {positions} tokens, not "
+                f"{setting.seq_length}: use --seq-length {positions} or less"
             )
-        cells.append(_artifact_cell(bundle, artifact, names, inputs[bundle.path]))
-    timed = [cell for cell in cells if cell.reason is None]
-    if config.baseline is not None and timed:
-        formats = list(dict.fromkeys(cell.model.format for cell in timed))
-        cells += _baseline_cells(config.baseline, formats, length, timed[0].inputs)
-    return Plan(tuple(cells), length)
+        types = getattr(config, "type_vocab_size", 0)
+        names = ["input_ids", "attention_mask", *(["token_type_ids"] if types else [])]
+        found = self._device.availability(_REFERENCE_ENGINE)
+        weights = sorted(checkpoint.path.glob("*.safetensors"))
+        return Cell(
+            role="baseline",
+            label=f"{name} in {engine_title(_REFERENCE_ENGINE)}",
+            model=Model(
+                id=name,
+                format="checkpoint",
+                precision=_FULL_PRECISION,
+                sha256=checkpoint.weights_sha256,
+                bytes=sum(file.stat().st_size for file in weights),
+                params=_parameters(weights),
+                arch=str(config.model_type),
+            ),
+            engine=_REFERENCE_ENGINE,
+            version=found.version,
+            path=checkpoint.path,
+            inputs=make_inputs(
+                texts,
+                names,
+                length=setting.seq_length,
+                batch=setting.batch,
+                fit=_any_length if self._config.padding == "shortest" else None,
+                vocabulary=config.vocab_size,
+                types=types,
+            ),
+            reason=None if found.available else f"{found.reason} ({found.remedy})",
+        )
 
 
-def common_length(config: BenchmarkConfig) -> int:
-    """The length in tokens that a comparison will use: what its baseline has to accept.
-
-    Raises ConfigError when the artifacts accept no common length, or not the one asked for.
-    """
-    return _length(config.seq_length, [artifact for _, artifact in _chosen(config)])
+def _any_length(tokens: int) -> int:
+    return max(tokens, SHORTEST_LENGTH)
 
 
-def timed_formats(config: BenchmarkConfig) -> tuple[str, ...]:
-    """The formats among the chosen artifacts that can be timed here."""
-    found = dict.fromkeys(artifact.format for _, artifact in _chosen(config))
-    return tuple(name for name in found if _obstacle(name) is None)
+def _unfit(artifact: Artifact, setting: Setting) -> str | None:
+    if not _accepts(artifact, setting.seq_length):
+        return f"it accepts {_accepted(artifact)} tokens, not {setting.seq_length}"
+    if setting.batch > 1 and artifact.format not in _BATCHED:
+        return f"it takes one text at a time, not {setting.batch}"
+    return None
 
 
-def _chosen(config: BenchmarkConfig, *, checksums: bool = False) -> list[tuple[Bundle, Artifact]]:
-    paths = dict.fromkeys(config.bundles)
-    bundles = [Bundle.open(path, checksums=checksums) for path in paths]
-    return [(b, a) for b in bundles for a in b.select(config.format, config.precision)]
+def _reading(
+    bundle: Bundle, artifact: Artifact, setting: Setting, texts: Texts, padding: str
+) -> Reading:
+    info = bundle.manifest.tokenizer
+    lengths: tuple[int, ...] = (setting.seq_length,)
+    dynamic = padding == "shortest" and artifact.dynamic_sequence
+    if dynamic:
+        lengths = (SHORTEST_LENGTH, setting.seq_length)
+    elif padding == "shortest":
+        lengths = tuple(n for n in artifact.sequence_lengths if n <= setting.seq_length)
+    return Reading(
+        tokenizer=bundle.file(info.file),
+        texts=texts.texts[:SAMPLES],
+        pairs=None if texts.pairs is None else texts.pairs[:SAMPLES],
+        lengths=lengths,
+        dynamic=dynamic,
+        pad_id=info.pad_token_id,
+        names=tuple(spec.name for spec in artifact.inputs),
+    )
+
+
+def _yardsticks(bundle: Bundle, formats: Iterable[str]) -> list[Artifact]:
+    """Of each format the fp32 artifact, or the first where there is none."""
+    found = []
+    for name in formats:
+        held = [a for a in bundle.manifest.artifacts if a.format == name]
+        full = [a for a in held if a.precision == _FULL_PRECISION]
+        found += (full or held)[:1]
+    return found
+
+
+def _usual_length(artifacts: Sequence[Artifact]) -> int:
+    """128 tokens if all accept it, else the next shorter length that they have in common."""
+    # Every length that could be the answer: those that some artifact names, and the default.
+    options = {DEFAULT_LENGTH, *(n for a in artifacts for n in a.sequence_lengths)}
+    common = sorted(n for n in options if all(_accepts(a, n) for a in artifacts))
+    if not common:
+        lengths = "; ".join(f"{a.name}: {_accepted(a)}" for a in artifacts)
+        raise ConfigError(
+            f"no sequence length fits all artifacts ({lengths}): choose some with --format or "
+            "--precision"
+        )
+    short = [n for n in common if n <= DEFAULT_LENGTH]
+    return short[-1] if short else common[0]
 
 
 def _names(bundles: Sequence[Bundle]) -> dict[Path, str]:
@@ -104,38 +331,6 @@ def _names(bundles: Sequence[Bundle]) -> dict[Path, str]:
     paths = list(dict.fromkeys(bundle.path for bundle in bundles))
     short = [path.resolve().name for path in paths]
     return {p: n if short.count(n) == 1 else str(p) for p, n in zip(paths, short, strict=True)}
-
-
-def _obstacle(format_name: str) -> str | None:
-    """Why a format cannot be timed here, and what would change that."""
-    name = FORMATS[format_name].runtimes[0]
-    found = get_engine(name).availability()
-    return None if found.available else f"{found.reason} ({found.remedy})"
-
-
-def _length(wanted: int | None, artifacts: Sequence[Artifact]) -> int:
-    # Artifacts that cannot be timed anyway must not decide, unless there are no others.
-    timed = [a for a in artifacts if _obstacle(a.format) is None] or list(artifacts)
-    if wanted is not None:
-        for artifact in timed:
-            if not _accepts(artifact, wanted):
-                raise ConfigError(
-                    f"{artifact.name} does not accept {wanted} tokens, it accepts "
-                    f"{_accepted(artifact)}: choose another --seq-length, or leave the artifact "
-                    "out with --format or --precision"
-                )
-        return wanted
-    # Every length that could be the answer: those that some artifact names, and the default.
-    options = {DEFAULT_LENGTH, *(n for a in timed for n in a.sequence_lengths)}
-    common = sorted(n for n in options if all(_accepts(a, n) for a in timed))
-    if not common:
-        lengths = "; ".join(f"{a.name}: {_accepted(a)}" for a in timed)
-        raise ConfigError(
-            f"no sequence length fits all artifacts ({lengths}): choose some with --format or "
-            "--precision"
-        )
-    short = [n for n in common if n <= DEFAULT_LENGTH]
-    return short[-1] if short else common[0]
 
 
 def _accepts(artifact: Artifact, length: int) -> bool:
@@ -150,104 +345,17 @@ def _accepted(artifact: Artifact) -> str:
     return " or ".join(str(n) for n in artifact.sequence_lengths)
 
 
-def _artifact_cell(
-    bundle: Bundle, artifact: Artifact, names: dict[Path, str], inputs: InputSet
-) -> Cell:
-    name = names[bundle.path]
-    engine = artifact.target_runtimes[0]
-    return Cell(
-        role="artifact",
-        label=artifact.name if len(names) == 1 else f"{name}/{artifact.name}",
-        model=_model(f"{name}/{artifact.name}", bundle, artifact),
-        engine=engine,
-        version=get_engine(engine).availability().version,
-        path=bundle.artifact_path(artifact),
-        inputs=adapted(inputs, [spec.name for spec in artifact.inputs]),
-        reason=_obstacle(artifact.format),
-        verification=artifact.verification,
-    )
-
-
 def _model(name: str, bundle: Bundle, artifact: Artifact) -> Model:
     source = bundle.manifest.source
     return Model(
         id=name,
         format=artifact.format,
         precision=artifact.precision,
+        target=artifact.target,
         sha256=artifact.sha256,
         bytes=artifact.bytes,
         params=source.parameters,
         arch=source.architecture,
-    )
-
-
-def _baseline_cells(
-    baseline: Baseline, formats: Iterable[str], length: int, inputs: InputSet
-) -> list[Cell]:
-    cells = []
-    if baseline.checkpoint is not None:
-        cells.append(_checkpoint_cell(baseline.name, baseline.checkpoint, length, inputs))
-    if baseline.bundle is not None:
-        bundle = Bundle.open(baseline.bundle)
-        for artifact in bundle.manifest.artifacts:
-            if artifact.format in formats and artifact.precision == _FULL_PRECISION:
-                cells.append(_baseline_artifact(baseline.name, bundle, artifact, length, inputs))
-    return cells
-
-
-def _checkpoint_cell(name: str, path: Path, length: int, inputs: InputSet) -> Cell:
-    from edge.checkpoint import open_checkpoint
-
-    checkpoint = open_checkpoint(path)
-    config = checkpoint.config
-    positions = getattr(config, "max_position_embeddings", None) or length
-    if length > positions:
-        raise ConfigError(
-            f"the baseline {name} accepts up to {positions} tokens, not {length}: "
-            f"use --seq-length {positions} or less"
-        )
-    types = getattr(config, "type_vocab_size", 0)
-    names = ["input_ids", "attention_mask", *(["token_type_ids"] if types else [])]
-    found = get_engine(_REFERENCE_ENGINE).availability()
-    weights = sorted(checkpoint.path.glob("*.safetensors"))
-    return Cell(
-        role="baseline",
-        label=f"{name} in {ENGINE_TITLES[_REFERENCE_ENGINE]}",
-        model=Model(
-            id=name,
-            format="checkpoint",
-            precision=_FULL_PRECISION,
-            sha256=checkpoint.weights_sha256,
-            bytes=sum(file.stat().st_size for file in weights),
-            params=_parameters(weights),
-            arch=str(config.model_type),
-        ),
-        engine=_REFERENCE_ENGINE,
-        version=found.version,
-        path=checkpoint.path,
-        inputs=adapted(inputs, names, vocabulary=config.vocab_size, types=types),
-        reason=None if found.available else f"{found.reason} ({found.remedy})",
-    )
-
-
-def _baseline_artifact(
-    name: str, bundle: Bundle, artifact: Artifact, length: int, inputs: InputSet
-) -> Cell:
-    engine = artifact.target_runtimes[0]
-    reason = None
-    if not _accepts(artifact, length):
-        reason = f"it accepts {_accepted(artifact)} tokens, not {length}"
-    names = [spec.name for spec in artifact.inputs]
-    vocabulary = bundle.manifest.tokenizer.vocabulary_size
-    return Cell(
-        role="baseline",
-        label=f"{name} in {ENGINE_TITLES[engine]}",
-        model=_model(name, bundle, artifact),
-        engine=engine,
-        version=get_engine(engine).availability().version,
-        path=bundle.artifact_path(artifact),
-        inputs=adapted(inputs, names, vocabulary=vocabulary),
-        reason=reason,
     )
 
 

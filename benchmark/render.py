@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.report import Report
+from benchmark.storing import ROWS_FILE, dump_rows
 from benchmark.view import view
 from edge.storage import write_text
 
 HTML_FILE = "report.html"
 MARKDOWN_FILE = "report.md"
-ROWS_FILE = "rows.jsonl"
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -38,7 +38,7 @@ def render(report: Report) -> dict[str, str]:
     return {
         HTML_FILE: _environment(html=True).get_template("report.html.j2").render(values),
         MARKDOWN_FILE: _environment(html=False).get_template("report.md.j2").render(values),
-        ROWS_FILE: "".join(row.model_dump_json() + "\n" for row in report.rows),
+        ROWS_FILE: dump_rows(report.rows),
     }
 
 

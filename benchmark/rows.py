@@ -13,6 +13,7 @@ import numpy as np
 
 from benchmark import environment, statistics
 from benchmark.config import BenchmarkConfig, Protocol
+from benchmark.findings import Findings
 from benchmark.plan import Cell, Plan
 from benchmark.sampler import Comparison, Samples
 from benchmark.schema import (
@@ -31,57 +32,72 @@ from edge import __version__
 # Above these a latency is still shown, with a reservation.
 _DRIFT_LIMIT = 0.10
 _OTHER_CORES_LIMIT = 0.25
+# Words of systems for "does not throttle"; None where there is none.
+_COOL = {None, "none", "nominal"}
 _CHUNK_BYTES = 1 << 20
 _NS_PER_MS = 1e6
 _ORDER = "rounds, order drawn anew in each"
 
 
 @dataclass(frozen=True)
-class RowMaker:
-    """What all rows of one run share."""
+class Session:
+    """What all rows of one run share. interruptions: how often it was taken up again."""
 
     config: BenchmarkConfig
-    plan: Plan
     device: DeviceInfo
-    comparison: Comparison
+    affinity: tuple[int, ...] | None
     started_utc: str
+    run_id: str
+    zipped: Mapping[Path, int]
+    interruptions: int = 0
+
+
+def new_run_id(started_utc: str) -> str:
+    """A name for a run that no other has."""
+    return f"{started_utc.translate({ord(c): None for c in '-:'})}-{secrets.token_hex(4)}"
+
+
+@dataclass(frozen=True)
+class RowMaker:
+    """The rows of one comparison. saved: rows of a baseline that was timed in another run."""
+
+    session: Session
+    plan: Plan
+    comparison: Comparison
+    findings: Mapping[Cell, Findings]
+    saved: tuple[Row, ...] = ()
+
+    @property
+    def config(self) -> BenchmarkConfig:
+        return self.session.config
 
     def rows(self) -> tuple[Row, ...]:
         """One row for each cell of the plan, timed or not."""
         measured = dict(zip(self.plan.timed, self.comparison.samples, strict=True))
-        zipped = _deflated([c.path for c in self.plan.cells if c.role == "artifact"])
-        run_id = (
-            f"{self.started_utc.translate({ord(c): None for c in '-:'})}-{secrets.token_hex(4)}"
-        )
-        return tuple(self._row(cell, measured, zipped, run_id) for cell in self.plan.cells)
+        return tuple(self._row(cell, measured) for cell in self.plan.cells)
 
-    def _row(
-        self,
-        cell: Cell,
-        measured: Mapping[Cell, Samples],
-        zipped: Mapping[Path, int],
-        run_id: str,
-    ) -> Row:
-        samples = measured.get(cell)
-        latency = None if samples is None else latency_of(samples, seed=self.config.seed)
+    def _row(self, cell: Cell, measured: Mapping[Cell, Samples]) -> Row:
+        samples, session = measured.get(cell), self.session
+        found = self.findings.get(cell, Findings())
+        latency = None if samples is None else self._latency(samples)
         return Row(
-            run_id=run_id,
-            started_utc=self.started_utc,
+            run_id=session.run_id,
+            started_utc=session.started_utc,
             tool=Tool(
                 name="edge-encoders",
                 version=__version__,
                 git=environment.commit(Path(__file__).resolve().parents[1]),
             ),
             role=cell.role,
-            model=cell.model.model_copy(update={"bytes_zip": zipped.get(cell.path)}),
+            model=cell.model.model_copy(update={"bytes_zip": session.zipped.get(cell.path)}),
             runtime=Runtime(
                 name=cell.engine,
                 version=cell.version,
                 provider="CPU",
-                threads=self.config.threads,
-                affinity=environment.affinity(),
+                threads=self.plan.setting.threads,
+                affinity=session.affinity,
             ),
-            device=self.device,
+            device=session.device,
             inputs=cell.inputs.info,
             protocol=self._protocol(samples),
             conditions=ConditionsPair(
@@ -90,11 +106,25 @@ class RowMaker:
                 other_cores=self.comparison.other_cores,
             ),
             latency_ms=latency,
+            stages=found.stages,
+            sustained=() if samples is None else samples.stretches,
+            operators=found.operators,
+            instructions=found.instructions,
             memory=None if samples is None else samples.memory,
+            check=found.check,
+            accuracy=found.accuracy,
             ratio_to_baseline=self._ratio(cell, measured, "checkpoint"),
             ratio_same_engine=self._ratio(cell, measured, cell.model.format),
-            validity=self._validity(cell, samples, latency),
+            validity=self._validity(cell, samples, latency, found),
         )
+
+    def _latency(self, samples: Samples) -> Latency | None:
+        if not samples.blocks:
+            return None
+        latency = latency_of(samples, seed=self.config.seed)
+        if self.config.demands.passes is None or not samples.single:
+            return latency
+        return latency.model_copy(update={"total_s": sum(latency.raw_ns) / 1e9})
 
     def _protocol(self, samples: Samples | None) -> ProtocolInfo:
         protocol = self.config.demands
@@ -104,35 +134,65 @@ class RowMaker:
             min_runs=protocol.min_runs,
             min_s=protocol.min_s,
             max_s=protocol.max_s,
+            passes=protocol.passes,
             rounds=protocol.rounds,
-            cooldown_s=0,
+            cooldown_s=protocol.cooldown_s,
+            sustained_s=protocol.sustained_s,
             order=_ORDER,
             seed=self.config.seed,
+            interruptions=self.session.interruptions,
         )
 
     def _ratio(
         self, cell: Cell, measured: Mapping[Cell, Samples], format_name: str
     ) -> Ratio | None:
         """Against the baseline's cell of a format; None where either side was not timed."""
+        if cell not in measured or not measured[cell].blocks:
+            return None
+        if self.saved:
+            return self._ratio_to_saved(cell, measured[cell], format_name)
         reference = next(
             (c for c in measured if c.role == "baseline" and c.model.format == format_name), None
         )
-        if reference is None or cell not in measured:
+        if reference is None:
             return None
         above, below = measured[reference].blocks, measured[cell].blocks
-        return ratio_of(above, below, baseline=reference, seed=self.config.seed)
+        return ratio_of(
+            statistics.ratio(above, below, seed=self.config.seed),
+            baseline=reference.model.id,
+            engine=reference.engine,
+        )
 
-    def _validity(self, cell: Cell, samples: Samples | None, latency: Latency | None) -> Validity:
+    def _ratio_to_saved(self, cell: Cell, samples: Samples, format_name: str) -> Ratio | None:
+        """Against a row of another run at the same setting."""
+        for row in self.saved:
+            own = (row.runtime.threads, row.inputs.seq_len, row.inputs.batch, row.inputs.padding)
+            info, setting = cell.inputs.info, self.plan.setting
+            if own != (setting.threads, info.seq_len, info.batch, info.padding):
+                continue
+            if row.model.format == format_name and row.latency_ms and row.latency_ms.blocks:
+                found = statistics.unpaired_ratio(
+                    blocks_of(row.latency_ms), samples.blocks, seed=self.config.seed
+                )
+                return ratio_of(found, baseline=row.model.id, engine=row.runtime.name, paired=False)
+        return None
+
+    def _validity(
+        self, cell: Cell, samples: Samples | None, latency: Latency | None, found: Findings
+    ) -> Validity:
         if samples is None or latency is None:
             return Validity(status="not_measured", reasons=(cell.reason or "not timed",))
-        wrong = _faults(cell, self.device)
+        device = self.session.device
+        wrong = _faults(cell, device, found)
         if wrong:
             return Validity(status="invalid", reasons=wrong)
         doubts = [
-            *_shortfalls(latency, self.config.demands),
-            *_disturbances(latency, self.comparison.other_cores, self.device.cores),
-            *_missing_checks(cell),
+            *_shortfalls(latency, samples, cell, self.config.demands),
+            *_disturbances(latency, self.comparison, device.cores),
+            *_missing_checks(cell, found),
         ]
+        if self.comparison.failure is not None:
+            doubts.insert(0, f"the measurement ended early: {self.comparison.failure}")
         return Validity(status="limited" if doubts else "valid", reasons=tuple(doubts))
 
 
@@ -140,70 +200,98 @@ def latency_of(samples: Samples, *, seed: int) -> Latency:
     """All figures of one cell, in milliseconds."""
     raw_ns = statistics.pooled(samples.blocks)
     values = raw_ns / _NS_PER_MS
-    p50, p90, p95, p99 = (float(v) for v in np.percentile(values, [50, 90, 95, 99]))
     interval = statistics.median_interval(samples.blocks, seed=seed)
-    return Latency(
+    found = Latency(
         load=samples.loaded.load_ms,
         first=samples.loaded.first_ms,
-        n=len(values),
-        mean=float(values.mean()),
-        p50=p50,
-        p90=p90,
-        p95=p95,
-        p99=p99 if len(values) >= statistics.P99_MIN_RUNS else None,
-        min=float(values.min()),
-        max=float(values.max()),
-        mad=statistics.median_deviation(values),
+        n=samples.runs,
+        p50=float(np.median(values)),
         ci95=None if interval is None else (interval[0] / _NS_PER_MS, interval[1] / _NS_PER_MS),
-        p90_early_stopping=statistics.early_stopping(values),
         drift=statistics.drift(values),
+        recorded="runs" if samples.single else "turns",
         raw_ns=tuple(raw_ns.tolist()),
         blocks=tuple((number, len(samples.blocks[number])) for number in sorted(samples.blocks)),
     )
+    return found.model_copy(update=_distribution(values)) if samples.single else found
+
+
+def _distribution(values: statistics.Array) -> dict[str, float | None]:
+    """What only single runs tell."""
+    p90, p95, p99 = (float(value) for value in np.percentile(values, [90, 95, 99]))
+    return {
+        "mean": float(values.mean()),
+        "p90": p90,
+        "p95": p95,
+        "p99": p99 if len(values) >= statistics.P99_MIN_RUNS else None,
+        "min": float(values.min()),
+        "max": float(values.max()),
+        "mad": statistics.median_deviation(values),
+        "p90_early_stopping": statistics.early_stopping(values),
+    }
+
+
+def blocks_of(latency: Latency) -> dict[int, statistics.Array]:
+    """The recorded values of a row, by round."""
+    values = np.asarray(latency.raw_ns, np.int64)
+    ends = np.cumsum([count for _, count in latency.blocks])
+    parts = np.split(values, ends[:-1])
+    return {number: part for (number, _), part in zip(latency.blocks, parts, strict=True)}
 
 
 def ratio_of(
-    reference: statistics.Blocks, candidate: statistics.Blocks, *, baseline: Cell, seed: int
+    found: tuple[float, statistics.Interval | None] | None,
+    *,
+    baseline: str,
+    engine: str,
+    paired: bool = True,
 ) -> Ratio | None:
-    """The ratio of two cells, with its interval."""
-    found = statistics.ratio(reference, candidate, seed=seed)
+    """A ratio and its interval as a row shows it."""
     if found is None:
         return None
     value, interval = found
     return Ratio(
         value=value,
         ci95=interval,
-        baseline=baseline.model.id,
-        engine=baseline.engine,
+        baseline=baseline,
+        engine=engine,
         indistinguishable=interval is None or interval[0] <= 1 <= interval[1],
+        paired=paired,
     )
 
 
-def _faults(cell: Cell, device: DeviceInfo) -> tuple[str, ...]:
+def _faults(cell: Cell, device: DeviceInfo, found: Findings) -> tuple[str, ...]:
     """What makes a latency worthless."""
-    found = []
+    wrong = []
     if device.kind != "real":
-        found.append(f"the processor is {device.kind}: its latencies say nothing about real ones")
-    if cell.verification is not None and cell.verification.status == "failed":
-        found.append("the artifact failed verification: it does not compute what it should")
-    return tuple(found)
+        wrong.append(f"the processor is {device.kind}: its latencies say nothing about real ones")
+    proof = None if cell.artifact is None else cell.artifact.verification
+    if cell.role == "artifact" and proof is not None and proof.status == "failed":
+        wrong.append("the artifact failed verification: it does not compute what it should")
+    if found.check is not None and found.check.status == "failed":
+        wrong.append(f"its answers on this device are wrong: {found.check.reason}")
+    return tuple(wrong)
 
 
-def _shortfalls(latency: Latency, protocol: Protocol) -> list[str]:
+def _shortfalls(latency: Latency, samples: Samples, cell: Cell, protocol: Protocol) -> list[str]:
     """Where less was measured than the preset demands."""
     found = []
-    measured_s = sum(latency.raw_ns) / 1e9
-    if latency.n < protocol.min_runs or measured_s < protocol.min_s:
+    measured_s = sum(latency.raw_ns) / 1e9 if samples.single else samples.spent_s
+    rounds = f"timed in {len(latency.blocks)} rounds only, too few for an interval"
+    if protocol.passes is not None:
+        wanted = protocol.passes * len(cell.inputs.feeds)
+        if latency.n < wanted:
+            found.append(f"{latency.n} of {wanted} runs were recorded")
+    elif latency.n < protocol.min_runs or measured_s < protocol.min_s:
         found.append(
             f"{latency.n} runs in {measured_s:.1f} s within the limit of {protocol.max_s:g} s, "
             f"where the preset asks for {protocol.min_runs} runs and {protocol.min_s:g} s"
         )
     if len(latency.blocks) < statistics.MIN_ROUNDS:
-        found.append(f"timed in {len(latency.blocks)} rounds only, too few for an interval")
+        found.append(rounds)
     return found
 
 
-def _disturbances(latency: Latency, other_cores: float | None, cores: int | None) -> list[str]:
+def _disturbances(latency: Latency, comparison: Comparison, cores: int | None) -> list[str]:
     """Signs that something else than the model decided how long it took."""
     found = []
     if latency.drift is not None and abs(latency.drift) > _DRIFT_LIMIT:
@@ -211,20 +299,26 @@ def _disturbances(latency: Latency, other_cores: float | None, cores: int | None
         found.append(
             f"{abs(latency.drift):.0%} {change} in the last quarter of runs than in the first"
         )
-    if other_cores is not None and other_cores > _OTHER_CORES_LIMIT:
-        found.append(f"other programs kept {other_cores:.1f} of {cores} cores busy")
+    other = comparison.other_cores
+    if other is not None and other > _OTHER_CORES_LIMIT:
+        found.append(f"other programs kept {other:.1f} of {cores} cores busy")
+    before, after = comparison.before.thermal_status, comparison.after
+    hot = {before, None if after is None else after.thermal_status} - _COOL
+    if hot:
+        found.append(f"the device was throttled by heat ({', '.join(sorted(map(str, hot)))})")
     return found
 
 
-def _missing_checks(cell: Cell) -> list[str]:
-    if cell.role == "artifact" and (
-        cell.verification is None or cell.verification.status != "passed"
-    ):
+def _missing_checks(cell: Cell, found: Findings) -> list[str]:
+    if cell.role != "artifact" or found.check is not None:
+        return []
+    proof = None if cell.artifact is None else cell.artifact.verification
+    if proof is None or proof.status != "passed":
         return ["the artifact was not verified against its checkpoint"]
-    return []
+    return ["its answers on this device were not compared with the checkpoint's"]
 
 
-def _deflated(paths: Sequence[Path]) -> dict[Path, int]:
+def deflated(paths: Sequence[Path]) -> dict[Path, int]:
     """Size of each artifact after deflate, level 6; zlib frees the interpreter while it works."""
     with ThreadPoolExecutor(max_workers=2) as pool:
         return dict(zip(paths, pool.map(deflated_bytes, paths), strict=True))

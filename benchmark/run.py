@@ -2,31 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
 
 from benchmark import environment
-from benchmark.config import BenchmarkConfig
-from benchmark.devices import get_device
-from benchmark.plan import Cell, Plan, make_plan
+from benchmark.config import Baseline, BenchmarkConfig, Setting
+from benchmark.devices import Device, Timer, get_device
+from benchmark.findings import Findings, look
+from benchmark.journal import Journal
+from benchmark.plan import Cell, Plan, Planner
 from benchmark.progress import rounds_progress
-from benchmark.rows import RowMaker
-from benchmark.sampler import Comparison, compare
+from benchmark.rows import RowMaker, Session, deflated, new_run_id
+from benchmark.sampler import Comparison, Observer, compare
 from benchmark.schema import Conditions, Row
+from benchmark.storing import read_rows
 from benchmark.wording import baseline_title, engine_title, format_title, listed
 from edge.bundle import Verification
 from edge.config import Config
 from edge.console import say, step
+from edge.data import Table
+from edge.engines.runner import bundle_task
 
-_DEVICE = "local"
+# Formats and lengths in tokens -> what to compare with, or None.
+BaselineMaker = Callable[[Sequence[str], Sequence[int]], Baseline | None]
 
 
 class BenchmarkResult(Config):
     """What came out.
 
-    rows: one for each artifact, then one for each baseline, timed or not.
-    not_measured: in sentences, what a reader might expect and does not find.
+    rows: for each point of the sweep one for each artifact, then one for each baseline, timed or
+    not. not_measured: in sentences, what a reader might expect and does not find.
     verifications: by `Row.model.id`, what was found when the artifact was verified.
     baseline, random_weights: what the ratios compare with, None when nothing.
+    failure: what ended the measurement before its end; the rows hold what was measured until then.
     """
 
     rows: tuple[Row, ...]
@@ -34,50 +44,150 @@ class BenchmarkResult(Config):
     verifications: dict[str, Verification]
     baseline: str | None = None
     random_weights: bool = False
+    failure: str | None = None
 
 
-def benchmark(config: BenchmarkConfig) -> BenchmarkResult:
+def benchmark(
+    config: BenchmarkConfig,
+    *,
+    make_baseline: BaselineMaker | None = None,
+    journal: Path | None = None,
+) -> BenchmarkResult:
     """Time every chosen artifact and the baseline in turns, each in a process of its own.
 
+    make_baseline: asked for `config.baseline` when formats and lengths are known. journal: a file
+    that keeps what was measured so far, so that the same call goes on after an interruption.
     Raises UserErrors for a request that cannot be met, MeasurementError when a model fails or its
-    process dies; whatever happens, Ctrl-C included, no process is left.
+    process dies before anything was recorded; whatever happens, Ctrl-C included, no process is
+    left.
     """
-    started_utc = environment.utc_now()
-    plan = make_plan(config)
-    device = get_device(_DEVICE)
-    comparison = _measure(config, plan)
-    with step("sizes and intervals"):
-        rows = RowMaker(config, plan, device.describe(), comparison, started_utc).rows()
-    return BenchmarkResult(
-        rows=rows,
-        not_measured=tuple(_not_measured(config, plan, comparison)),
-        verifications={c.model.id: c.verification for c in plan.cells if c.verification},
-        baseline=None if config.baseline is None else config.baseline.name,
-        random_weights=config.baseline is not None and config.baseline.random_weights,
-    )
+    with get_device(config.device, config.options) as device:
+        planner = Planner(config, device)
+        if make_baseline is not None and planner.formats:
+            baseline = make_baseline(planner.formats, planner.baseline_lengths)
+            config = config.model_copy(update={"baseline": baseline})
+        return _Benchmark(config, device, planner, journal).result()
 
 
-def _measure(config: BenchmarkConfig, plan: Plan) -> Comparison:
-    device = get_device(_DEVICE)
-    jobs = [cell.job(config.threads) for cell in plan.timed]
-    if not jobs:
-        now = device.conditions()
-        return Comparison((), now, now, None)
-    protocol = config.demands
-    say(f"timing {len(jobs)} models at {plan.length} tokens")
-    with rounds_progress("timing", protocol.rounds) as progress:
-        return compare(jobs, device, protocol, seed=config.seed, progress=progress)
+class _Benchmark:
+    """The comparisons of a sweep, one after another."""
+
+    def __init__(
+        self, config: BenchmarkConfig, device: Device, planner: Planner, journal: Path | None
+    ) -> None:
+        self._config, self._device = config, device
+        self._plans = [planner.plan(setting, config.baseline) for setting in planner.settings]
+        self._table = _table(config, self._plans)
+        self._journal = Journal(journal, _mark(config, self._plans))
+        self._started_utc = environment.utc_now()
+
+    def result(self) -> BenchmarkResult:
+        """Everything, or what was measured until a failure."""
+        comparisons: list[Comparison] = []
+        found: list[dict[Cell, Findings]] = []
+        for plan in self._plans:
+            findings: dict[Cell, Findings] = {}
+            comparisons.append(self._measure(plan, findings))
+            found.append(findings)
+            if comparisons[-1].failure is not None:
+                break
+        failure = comparisons[-1].failure
+        if failure is None:
+            self._journal.close()
+        done = list(zip(self._plans, comparisons, found, strict=False))
+        config, baseline = self._config, self._config.baseline
+        with step("sizes and intervals"):
+            rows = self._rows(done)
+        return BenchmarkResult(
+            rows=rows,
+            not_measured=tuple(_not_measured(config, [(p, c) for p, c, _ in done])),
+            verifications=_proofs(self._plans),
+            baseline=None if baseline is None else baseline.name,
+            random_weights=baseline is not None and baseline.random_weights,
+            failure=failure,
+        )
+
+    def _measure(self, plan: Plan, findings: dict[Cell, Findings]) -> Comparison:
+        setting, protocol = plan.setting, self._config.demands
+        jobs = [cell.job(setting.threads) for cell in plan.timed]
+        if not jobs:
+            now = self._device.conditions()
+            return Comparison((), now, now, None)
+
+        def finish(number: int, timer: Timer) -> None:
+            cell = plan.timed[number]
+            profile = self._config.profile
+            findings[cell] = look(cell, timer, table=self._table, profile=profile)
+
+        say(f"timing {len(jobs)} models at {_setting_words(setting)}")
+        with rounds_progress("timing", protocol.rounds) as progress:
+            observer = Observer(progress, finish, self._journal, _setting_words(setting))
+            seed = self._config.seed
+            return compare(jobs, self._device, protocol, seed=seed, observer=observer)
+
+    def _rows(
+        self, done: Sequence[tuple[Plan, Comparison, Mapping[Cell, Findings]]]
+    ) -> tuple[Row, ...]:
+        cells = [cell for plan, _, _ in done for cell in plan.cells]
+        baseline = self._config.baseline
+        saved = read_rows(baseline.rows) if baseline is not None and baseline.rows else ()
+        device = self._device.describe()
+        session = Session(
+            config=self._config,
+            device=device,
+            affinity=environment.affinity() if device.driver == "local" else None,
+            started_utc=self._started_utc,
+            run_id=new_run_id(self._started_utc),
+            zipped=deflated(list({c.path: None for c in cells if c.role == "artifact"})),
+            interruptions=self._journal.interruptions,
+        )
+        makers = [RowMaker(session, *one, saved=saved) for one in done]
+        return tuple(row for maker in makers for row in maker.rows())
 
 
-def _not_measured(config: BenchmarkConfig, plan: Plan, comparison: Comparison) -> Iterable[str]:
-    yield from _untimed(plan.cells)
+def _setting_words(setting: Setting) -> str:
+    threads = f"{setting.threads} thread{'s' * (setting.threads > 1)}"
+    batch = f", {setting.batch} texts at a time" if setting.batch > 1 else ""
+    return f"{setting.seq_length} tokens on {threads}{batch}"
+
+
+def _table(config: BenchmarkConfig, plans: Sequence[Plan]) -> Table | None:
+    """The rows to answer; read before anything is timed, so that a mistake costs nothing."""
+    bundles = [cell.bundle for plan in plans for cell in plan.cells if cell.bundle is not None]
+    if config.eval is None or not bundles:
+        return None
+    return bundle_task(bundles[0]).read(config.eval, columns=config.columns)
+
+
+def _mark(config: BenchmarkConfig, plans: Sequence[Plan]) -> str:
+    """A fingerprint of everything that decides what is measured."""
+    parts = [config.device, config.demands.model_dump_json(), str(config.seed)]
+    for plan in plans:
+        parts.append(str(asdict(plan.setting)))
+        parts += [f"{c.label} {c.model.sha256} {c.inputs.info.sha256}" for c in plan.timed]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _proofs(plans: Sequence[Plan]) -> dict[str, Verification]:
+    cells = (cell for plan in plans for cell in plan.cells if cell.role == "artifact")
+    found = ((c.model.id, None if c.artifact is None else c.artifact.verification) for c in cells)
+    return {name: proof for name, proof in found if proof is not None}
+
+
+def _not_measured(
+    config: BenchmarkConfig, done: Sequence[tuple[Plan, Comparison]]
+) -> Iterable[str]:
+    yield from _untimed([cell for plan, _ in done for cell in plan.cells])
+    plan, comparison = done[0]
     if not plan.timed:
         return
     yield from _missing_baselines(config, plan)
-    yield "No phone and no other device was used: all latencies are of this machine's processor."
-    yield "Energy use, and what heat does to speed over minutes, were not measured."
-    if _unreadable(comparison.after):
-        yield "Clock frequency and temperature cannot be read on this machine."
+    if config.device == "local":
+        yield "No phone and no other device was used: all latencies are of this machine."
+    if not config.demands.sustained_s:
+        yield "Energy use, and what heat does to speed over minutes, were not measured."
+    if comparison.after is not None and _unreadable(comparison.after):
+        yield "Clock frequency and temperature cannot be read on this device."
 
 
 def _untimed(cells: Sequence[Cell]) -> Iterable[str]:
@@ -104,6 +214,12 @@ def _missing_baselines(config: BenchmarkConfig, plan: Plan) -> Iterable[str]:
         yield "No baseline was timed, so there is no ratio."
         return
     title = baseline_title(baseline.name)
+    if baseline.rows is not None:
+        yield (
+            f"{title} was not timed beside the artifacts: its times are of another run, and what "
+            "the machine changed meanwhile is in every ratio."
+        )
+        return
     if baseline.checkpoint is None:
         yield f"{title} was not timed in PyTorch: only a bundle of it was given."
     held = {cell.model.format for cell in plan.cells if cell.role == "baseline"}

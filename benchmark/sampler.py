@@ -10,26 +10,47 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from benchmark.config import Protocol
-from benchmark.devices import Device, Job, Loaded, Timer, Warmed
-from benchmark.schema import Conditions, Memory
+from benchmark.config import Block, Protocol
+from benchmark.devices import Device, Job, Loaded, Timer, Turn, Warmed
+from benchmark.journal import Journal
+from benchmark.schema import Conditions, Memory, Stretch
 from benchmark.statistics import Array
 from edge.console import say
+from edge.errors import MeasurementError
+
+# A sustained run tells how it goes this often, and not less than so many times.
+_STRETCH_S = 30.0
+_STRETCHES_AT_LEAST = 8
 
 
 @dataclass
 class Samples:
     """What was measured of one model.
 
-    blocks: round -> durations in nanoseconds. spent_s: in turns, unrecorded runs included.
+    blocks: round -> durations in nanoseconds; each the median of a whole turn if not `single`.
+    runs: recorded in all. spent_s: in turns, unrecorded runs included.
     """
 
     loaded: Loaded
     warmed: Warmed
     blocks: dict[int, Array] = field(default_factory=dict)
+    runs: int = 0
+    single: bool = True
     spent_s: float = 0.0
-    processor_s: float = 0.0
+    processor_s: float | None = 0.0
     memory: Memory | None = None
+    stretches: tuple[Stretch, ...] = ()
+
+    def add(self, number: int, turn: Turn) -> None:
+        """A turn, measured now or before."""
+        self.blocks[number] = np.asarray(turn.raw_ns, np.int64)
+        self.runs += turn.count
+        self.single = self.single and turn.single
+        self.spent_s += turn.duration_s
+        if turn.processor_s is None:
+            self.processor_s = None
+        elif self.processor_s is not None:
+            self.processor_s += turn.processor_s
 
 
 @dataclass(frozen=True)
@@ -37,12 +58,36 @@ class Comparison:
     """The samples of each job, in the order of the jobs, and the state of the device around them.
 
     other_cores: cores kept busy by other programs during the rounds, on average.
+    failure: what ended the rounds early; what was measured until then counts.
     """
 
     samples: tuple[Samples, ...]
     before: Conditions
-    after: Conditions
+    after: Conditions | None
     other_cores: float | None
+    failure: str | None = None
+
+
+def nothing_done(rounds: int) -> None:
+    """Progress that nobody looks at."""
+
+
+def nothing_more(number: int, timer: Timer) -> None:
+    """No further questions to a model."""
+
+
+@dataclass(frozen=True)
+class Observer:
+    """Who wants to know.
+
+    progress: told how many rounds are done. finish: called with each job's number and timer when
+    the rounds are over, for what is asked beside latency. name: of the comparison, in the journal.
+    """
+
+    progress: Callable[[int], None] = nothing_done
+    finish: Callable[[int, Timer], None] = nothing_more
+    journal: Journal = field(default_factory=lambda: Journal(None, ""))
+    name: str = ""
 
 
 def compare(
@@ -51,12 +96,15 @@ def compare(
     protocol: Protocol,
     *,
     seed: int,
-    progress: Callable[[int], None] = lambda rounds_done: None,
+    observer: Observer | None = None,
 ) -> Comparison:
     """Load every job in a process of its own, keep all alive, and time them in turns.
 
-    Raises MeasurementError when a model fails or its process dies; no process is left then.
+    Raises MeasurementError when a model fails or its process dies before anything was recorded of
+    all of them; later, what was recorded is returned with the failure. No process is left.
     """
+    watched = observer or Observer()
+    failure, after, duration_s = None, None, 0.0
     with contextlib.ExitStack() as stack:
         timers, samples = [], []
         for job in jobs:
@@ -64,37 +112,131 @@ def compare(
             timers.append(timer)
             samples.append(_start(job, timer, protocol))
         before, start = device.conditions(), time.monotonic()
-        take_turns(timers, samples, protocol, seed=seed, progress=progress)
-        after, duration_s = device.conditions(), time.monotonic() - start
-        for timer, sample in zip(timers, samples, strict=True):
-            sample.memory = timer.memory()
-    own_s = sum(sample.processor_s for sample in samples)
-    return Comparison(tuple(samples), before, after, _other_cores(before, after, own_s, duration_s))
+        labelled = [job.label for job in jobs]
+        rounds = Rounds(labelled, timers, samples, protocol, seed, watched)
+        # Turns that are known from before took no time now.
+        known_s = rounds.recall([len(job.feeds) for job in jobs])
+        try:
+            rounds.take()
+            after, duration_s = device.conditions(), time.monotonic() - start
+            _afterwards(timers, samples, device, protocol, watched)
+        except MeasurementError as error:
+            if not all(sample.blocks for sample in samples):
+                raise
+            failure = str(error)
+    own = [sample.processor_s for sample in samples]
+    other = None
+    if after is not None and not any(value is None for value in own):
+        own_s = sum(value or 0.0 for value in own) - known_s
+        other = _other_cores(before, after, own_s, duration_s)
+    return Comparison(tuple(samples), before, after, other, failure)
 
 
-def take_turns(
+def _afterwards(
     timers: Sequence[Timer],
     samples: Sequence[Samples],
+    device: Device,
     protocol: Protocol,
-    *,
-    seed: int,
-    progress: Callable[[int], None] = lambda rounds_done: None,
+    observer: Observer,
 ) -> None:
+    """What is measured once the rounds are over, so that it disturbs none of them."""
+    for timer, sample in zip(timers, samples, strict=True):
+        sample.memory = timer.memory()
+    if protocol.sustained_s:
+        for timer, sample in zip(timers, samples, strict=True):
+            sample.stretches = sustain(timer, device, protocol.sustained_s)
+    for number, timer in enumerate(timers):
+        observer.finish(number, timer)
+
+
+def sustain(timer: Timer, device: Device, duration_s: float) -> tuple[Stretch, ...]:
+    """One model alone without a rest, and the state of the device after each part of it."""
+    part_s = min(_STRETCH_S, duration_s / _STRETCHES_AT_LEAST)
+    begin = time.monotonic()
+    found: list[Stretch] = []
+    while (start_s := time.monotonic() - begin) < duration_s:
+        turn = timer.turn(Block(runs=1, min_s=part_s, max_s=2 * part_s))
+        state = device.conditions()
+        values = np.asarray(turn.raw_ns, np.float64) / 1e6
+        found.append(
+            Stretch(
+                start_s=round(start_s, 1),
+                end_s=round(time.monotonic() - begin, 1),
+                n=turn.count,
+                p50=float(np.median(values)),
+                p90=float(np.percentile(values, 90)),
+                temperature_c=state.temperature_c,
+                frequency_mhz=state.frequency_mhz,
+                thermal_status=state.thermal_status,
+            )
+        )
+    return tuple(found)
+
+
+class Rounds:
     """The rounds of a comparison: every model once a round, in an order drawn anew each time.
 
     The order keeps a model from always running after the same neighbour; taking turns makes a
     machine that slows down or speeds up do so for all.
     """
-    draw = random.Random(seed)
-    order = list(range(len(timers)))
-    plans = [rounds_of(sample.warmed.run_s, protocol) for sample in samples]
-    for number in range(protocol.rounds):
-        draw.shuffle(order)
-        for index in order:
-            sample = samples[index]
-            if number in plans[index] and sample.spent_s < protocol.max_s:
-                _take_turn(timers[index], sample, protocol, number)
-        progress(number + 1)
+
+    def __init__(
+        self,
+        labels: Sequence[str],
+        timers: Sequence[Timer],
+        samples: Sequence[Samples],
+        protocol: Protocol,
+        seed: int,
+        observer: Observer,
+    ) -> None:
+        self._labels, self._timers, self._samples = labels, timers, samples
+        self._protocol, self._seed, self._observer = protocol, seed, observer
+        self._blocks: list[list[Block]] = []
+
+    def recall(self, inputs: Sequence[int]) -> float:
+        """Plan the turns of models with so many inputs each, and count those recorded before.
+
+        Returns the processor seconds of these.
+        """
+        self._blocks = [self._protocol.turns(count) for count in inputs]
+        observer, known_s = self._observer, 0.0
+        for label, sample, blocks in zip(self._labels, self._samples, self._blocks, strict=True):
+            for number in range(len(blocks)):
+                turn = observer.journal.turn(observer.name, label, number)
+                if turn is not None:
+                    sample.add(number, turn)
+                    known_s += turn.processor_s or 0.0
+        return known_s
+
+    def take(self) -> None:
+        """Every round that is left."""
+        draw = random.Random(self._seed)
+        order = list(range(len(self._timers)))
+        plans = [self._plan(index) for index in order]
+        for number in range(self._protocol.rounds):
+            draw.shuffle(order)
+            left = [i for i in order if number in plans[i] and self._is_wanted(i, number)]
+            if left and self._protocol.cooldown_s:
+                time.sleep(self._protocol.cooldown_s)
+            for index in left:
+                self._take(index, number)
+            self._observer.progress(number + 1)
+
+    def _plan(self, index: int) -> frozenset[int]:
+        if self._protocol.passes is not None:
+            return frozenset(range(len(self._blocks[index])))
+        return rounds_of(self._samples[index].warmed.run_s, self._protocol)
+
+    def _is_wanted(self, index: int, number: int) -> bool:
+        sample = self._samples[index]
+        spent = self._protocol.passes is None and sample.spent_s >= self._protocol.max_s
+        return number not in sample.blocks and not spent
+
+    def _take(self, index: int, number: int) -> None:
+        turn = self._timers[index].turn(self._blocks[index][number])
+        self._samples[index].add(number, turn)
+        observer = self._observer
+        observer.journal.record(observer.name, self._labels[index], number, turn)
 
 
 def rounds_of(run_s: float, protocol: Protocol) -> frozenset[int]:
@@ -104,10 +246,8 @@ def rounds_of(run_s: float, protocol: Protocol) -> frozenset[int]:
     models, of which every beginning is spread evenly: of any two models one takes part in all
     rounds of the other, so that they share as many as possible.
     """
-    runs = 1
-    while (1 + runs) * run_s < protocol.turn_max_s and (
-        runs < protocol.block_runs or runs * run_s < protocol.block_s
-    ):
+    runs, turn = 1, protocol.turn
+    while (1 + runs) * run_s < turn.max_s and (runs < turn.runs or runs * run_s < turn.min_s):
         runs += 1
     affordable = protocol.max_s / ((1 + runs) * run_s) if run_s > 0 else protocol.rounds
     return frozenset(_spread(protocol.rounds)[: max(1, int(affordable))])
@@ -127,13 +267,6 @@ def _start(job: Job, timer: Timer, protocol: Protocol) -> Samples:
         f"then about {1000 * warmed.run_s:.3g} ms"
     )
     return Samples(loaded, warmed)
-
-
-def _take_turn(timer: Timer, sample: Samples, protocol: Protocol, number: int) -> None:
-    turn = timer.turn(protocol)
-    sample.blocks[number] = np.asarray(turn.raw_ns, np.int64)
-    sample.spent_s += turn.duration_s
-    sample.processor_s += turn.processor_s
 
 
 def _other_cores(

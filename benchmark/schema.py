@@ -6,9 +6,10 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from edge.bundle import Verification
 from edge.config import Config
 
-SCHEMA_VERSION: Literal["1"] = "1"
+SCHEMA_VERSION: Literal["2"] = "2"
 Interval = tuple[float, float]
 
 
@@ -23,6 +24,7 @@ class Tool(Config):
 class Model(Config):
     """What was timed.
 
+    target: what the artifact was made for; None for what is no artifact.
     bytes_zip: after deflate, level 6, as in an app's package; None for baselines.
     params: parameters of the checkpoint it was made from.
     """
@@ -30,8 +32,9 @@ class Model(Config):
     id: str
     format: str
     precision: str
-    sha256: str
-    bytes: int
+    target: str | None = None
+    sha256: str | None
+    bytes: int | None
     bytes_zip: int | None = None
     params: int | None = None
     arch: str | None = None
@@ -45,57 +48,77 @@ class Runtime(Config):
 
     name: str
     version: str | None
-    provider: str
-    threads: int
+    provider: str | None
+    threads: int | None
     affinity: tuple[int, ...] | None = None
     options: dict[str, Any] = Field(default_factory=dict)
     nodes: dict[str, int] | None = None
 
 
 class DeviceInfo(Config):
-    """Where it ran. kind: only a "real" device can give valid latencies."""
+    """Where it ran.
+
+    driver: how it was reached: local, ssh, adb, browser ... address: which one, as that driver
+    names it. kind: only a "real" device can give valid latencies.
+    """
 
     driver: str
+    address: str | None = None
     kind: Literal["real", "emulated", "simulated"]
     model: str | None
     soc: str | None
-    abi: str
+    abi: str | None
     cores: int | None
-    cpu_features: tuple[str, ...]
-    os: str
+    cpu_features: tuple[str, ...] = ()
+    os: str | None
     ram_mb: int | None
     versions: dict[str, str] = Field(default_factory=dict)
 
 
 class InputsInfo(Config):
-    """What went in. seq_len: padded length in tokens; real_len_p50: median without padding."""
+    """What went in.
 
-    dataset: str
-    sha256: str
+    batch: texts an inference. samples: texts in all. seq_len: the longest input in tokens, padding
+    included; padding: whether every input is that long, or as short as the model accepts it.
+    real_len_p50: median without padding.
+    """
+
+    dataset: str | None
+    sha256: str | None
     batch: int
-    samples: int
-    seq_len: int
-    real_len_p50: float
+    samples: int | None
+    seq_len: int | None
+    padding: Literal["fixed", "shortest"] = "fixed"
+    real_len_p50: float | None
 
 
 class ProtocolInfo(Config):
-    """How it was measured; see `benchmark.config.Protocol`. warmup: runs before the first turn."""
+    """How it was measured; see `benchmark.config.Protocol`; None where it is not known.
+
+    warmup: runs before the first turn. order: in which the models took turns.
+    interruptions: how often the measurement was broken off and taken up again.
+    """
 
     preset: str
-    warmup: int | None
-    min_runs: int
-    min_s: float
-    max_s: float
-    rounds: int
-    cooldown_s: float
-    order: str
-    seed: int
+    warmup: int | None = None
+    min_runs: int | None = None
+    min_s: float | None = None
+    max_s: float | None = None
+    passes: int | None = None
+    rounds: int | None = None
+    cooldown_s: float | None = None
+    sustained_s: float | None = None
+    order: str | None = None
+    seed: int | None = None
+    interruptions: int = 0
 
 
 class Conditions(Config):
     """The device's state at one moment; None where it cannot be read.
 
     load_average: over 1, 5 and 15 minutes. frequency_mhz: lowest and highest over the cores now.
+    thermal_status: the system's own word for how much it throttles, such as "none" or "severe".
+    battery_percent, charging: of a device that has a battery.
     busy_s: processor seconds used by all programs since the machine started.
     """
 
@@ -104,6 +127,9 @@ class Conditions(Config):
     governor: str | None = None
     frequency_mhz: tuple[float, float] | None = None
     temperature_c: float | None = None
+    thermal_status: str | None = None
+    battery_percent: float | None = None
+    charging: bool | None = None
     busy_s: float | None = None
 
 
@@ -113,39 +139,45 @@ class ConditionsPair(Config):
     other_cores: processor cores that other programs kept busy meanwhile, on average.
     """
 
-    before: Conditions
-    after: Conditions
+    before: Conditions | None = None
+    after: Conditions | None = None
     other_cores: float | None = None
 
 
 class Latency(Config):
-    """Milliseconds for one inference at batch 1.
+    """Milliseconds for one inference.
 
     load: opening the model. first: the first inference. All other values are of the n recorded
-    runs after warm-up; p50 to p99 interpolate linearly; p99 needs 100 runs.
+    runs after warm-up; p50 to p99 interpolate linearly; p99 needs 100 runs. p50: None only in
+    imported rows, whose tool gave a mean or another percentile alone.
+    recorded: what `raw_ns` holds: each of the "runs"; or, where the tool that timed tells no single
+    runs, the median of each of the "turns", so that there are no other percentiles; or "nothing".
     p90_early_stopping: MLPerf's estimate, which the true 90th percentile exceeds with a
     probability of at most 1 %; needs 64 runs.
     mad: median absolute deviation from p50. ci95: 95 % bootstrap interval of p50 over rounds.
     drift: median of the last quarter of runs / median of the first - 1.
-    raw_ns: every recorded run in nanoseconds, in order; blocks: (round, runs) that they belong to.
+    total_s: all recorded runs together, where each text of a data file was run equally often.
+    raw_ns: what was recorded in nanoseconds, in order; blocks: (round, values) they belong to.
     """
 
-    load: float
-    first: float
+    load: float | None = None
+    first: float | None = None
     n: int
-    mean: float
-    p50: float
-    p90: float
-    p95: float
-    p99: float | None
-    min: float
-    max: float
-    mad: float
-    ci95: Interval | None
-    p90_early_stopping: float | None
-    drift: float | None
-    raw_ns: tuple[int, ...]
-    blocks: tuple[tuple[int, int], ...]
+    mean: float | None = None
+    p50: float | None
+    p90: float | None = None
+    p95: float | None = None
+    p99: float | None = None
+    min: float | None = None
+    max: float | None = None
+    mad: float | None = None
+    ci95: Interval | None = None
+    p90_early_stopping: float | None = None
+    drift: float | None = None
+    total_s: float | None = None
+    recorded: Literal["runs", "turns", "nothing"] = "runs"
+    raw_ns: tuple[int, ...] = ()
+    blocks: tuple[tuple[int, int], ...] = ()
 
 
 class Ratio(Config):
@@ -153,6 +185,8 @@ class Ratio(Config):
 
     Both over the rounds in which both were timed. ci95: 95 % interval, rounds resampled in pairs.
     indistinguishable: the interval includes 1, or there were too few rounds for one.
+    paired: False where the baseline was timed in another run, whose state of the machine was
+    another: then the interval is too narrow by what the machine changed meanwhile.
     """
 
     value: float
@@ -160,28 +194,75 @@ class Ratio(Config):
     baseline: str
     engine: str
     indistinguishable: bool
+    paired: bool = True
 
 
 class Memory(Config):
-    """Resident memory of the model's process, in units of 10^6 bytes.
+    """Memory of the model's process, in units of 10^6 bytes.
 
-    peak_rss_mb: the most it had; delta_mb: that without what Python and the engine's library
-    took before the model was loaded.
+    peak_rss_mb: the most that was resident; delta_mb: that without what the program and the
+    engine's library took before the model was loaded. pss_mb: Android's proportional set size.
     """
 
-    peak_rss_mb: float
-    delta_mb: float
+    peak_rss_mb: float | None = None
+    delta_mb: float | None = None
+    pss_mb: float | None = None
+
+
+class Stage(Config):
+    """Milliseconds of a part of the work, over n texts at batch 1."""
+
+    p50: float
+    p90: float
+    n: int
+
+
+class Stages(Config):
+    """From text to output, each text at the length it was timed at, in runs of their own.
+
+    e2e: tokenize and infer together, with what lies between.
+    """
+
+    tokenize: Stage
+    infer: Stage
+    e2e: Stage
+
+
+class Stretch(Config):
+    """A part of a sustained run: `start_s` to `end_s` seconds after its begin, n runs."""
+
+    start_s: float
+    end_s: float
+    n: int
+    p50: float
+    p90: float
+    temperature_c: float | None = None
+    frequency_mhz: Interval | None = None
+    thermal_status: str | None = None
+
+
+class Operator(Config):
+    """One kind of operator in a profile, a run of its own: how often it ran in an inference, and
+    its milliseconds there; share: of all operators.
+    """
+
+    type: str
+    count: int
+    total_ms: float
+    share: float
 
 
 class Accuracy(Config):
     """The task's metric on the same artifact.
 
-    engine: what ran it, which is not always what was timed. ref: the checkpoint's own value.
+    engine: what ran it, which is not always what was timed. on_device: whether it was run on the
+    device that was timed. ref: the checkpoint's own value.
     """
 
     metric: str
     value: float
     engine: str
+    on_device: bool = False
     samples: int | None = None
     ref: float | None = None
     max_abs_diff: float | None = None
@@ -199,13 +280,17 @@ class Validity(Config):
 
 
 class Row(Config):
-    """One line of `rows.jsonl`."""
+    """One line of `rows.jsonl`.
 
-    schema_version: Literal["1"] = SCHEMA_VERSION
+    instructions: executed in one inference, where an emulator counts them.
+    check: the golden texts on the device that was timed, against the checkpoint's outputs.
+    """
+
+    schema_version: Literal["2"] = SCHEMA_VERSION
     run_id: str
     started_utc: str
     tool: Tool
-    role: Literal["artifact", "baseline"]
+    role: Literal["artifact", "baseline", "imported"]
     model: Model
     runtime: Runtime
     device: DeviceInfo
@@ -213,7 +298,12 @@ class Row(Config):
     protocol: ProtocolInfo
     conditions: ConditionsPair
     latency_ms: Latency | None
+    stages: Stages | None = None
+    sustained: tuple[Stretch, ...] = ()
+    operators: tuple[Operator, ...] = ()
+    instructions: int | None = None
     memory: Memory | None
+    check: Verification | None = None
     accuracy: Accuracy | None = None
     ratio_to_baseline: Ratio | None = None
     ratio_same_engine: Ratio | None = None

@@ -89,6 +89,27 @@ def ratio(
     return float(value[0]), _interval(above / below)
 
 
+def unpaired_ratio(
+    reference: Blocks, candidate: Blocks, *, seed: int, resamples: int = RESAMPLES
+) -> tuple[float, Interval | None] | None:
+    """As `ratio`, of two runs that share no rounds: each is resampled on its own.
+
+    The interval holds what varied within the runs; what differed between them it cannot know.
+    """
+    if not reference or not candidate:
+        return None
+    value = float(np.median(pooled(reference)) / np.median(pooled(candidate)))
+    if min(len(reference), len(candidate)) < MIN_ROUNDS:
+        return value, None
+    medians = [
+        _weighted_medians(
+            blocks, sorted(blocks), _draws(len(blocks), seed=seed + side, resamples=resamples)
+        )
+        for side, blocks in enumerate((reference, candidate))
+    ]
+    return value, _interval(medians[0] / medians[1])
+
+
 def _draws(rounds: int, *, seed: int, resamples: int) -> Array:
     """How often each round is drawn in each resample, shape (resamples, rounds)."""
     chances = np.full(rounds, 1 / rounds)

@@ -35,7 +35,9 @@ def headline(report: Report) -> str:
         return "No artifact could be timed on this machine."
     noun = "student" if report.distillation else "artifact"
     name = f"The {row.model.precision} {format_title(row.model.format)} {noun}"
-    facts = [f"{name} {_speed(row)}", human_bytes(row.model.bytes)]
+    facts = [f"{name} {_speed(row)}"]
+    if row.model.bytes is not None:
+        facts.append(human_bytes(row.model.bytes))
     if row.accuracy is not None:
         facts.append(_accuracy(row, report))
     return ", ".join(facts) + "."
@@ -124,12 +126,12 @@ def _is(row: Row, ratio: Ratio | None) -> bool:
 
 def _size(report: Report, row: Row) -> list[str]:
     reference = next(iter(baselines(report.rows)), None)
-    if reference is None or reference.model.bytes <= row.model.bytes:
+    above = None if reference is None else reference.model.bytes
+    if reference is None or not above or not row.model.bytes or above <= row.model.bytes:
         return []
-    times = three_figures(reference.model.bytes / row.model.bytes)
+    times = three_figures(above / row.model.bytes)
     return [
-        f"It is {times}x smaller than {baseline_title(reference.model.id)} "
-        f"({human_bytes(reference.model.bytes)})."
+        f"It is {times}x smaller than {baseline_title(reference.model.id)} ({human_bytes(above)})."
     ]
 
 
@@ -138,8 +140,10 @@ def baselines(rows: Sequence[Row]) -> list[Row]:
     return [row for row in rows if row.role == "baseline"]
 
 
-def threads_words(count: int) -> str:
+def threads_words(count: int | None) -> str:
     """ "one thread"."""
+    if count is None:
+        return "an unknown number of threads"
     word = _COUNTS[count] if count < len(_COUNTS) else str(count)
     return f"{word} thread{'s' if count != 1 else ''}"
 

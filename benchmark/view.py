@@ -9,7 +9,7 @@ from typing import Any
 from benchmark import summary
 from benchmark.plot import Point, Strip, scatter, strips
 from benchmark.report import Report
-from benchmark.schema import Ratio, Row
+from benchmark.schema import Conditions, Latency, Ratio, Row
 from benchmark.wording import baseline_title, engine_title, format_title
 from edge.bundle import Verification
 from edge.console import human_bytes, three_figures
@@ -56,20 +56,15 @@ def _line(row: Row, proof: Verification | None, several: bool) -> dict[str, Any]
         "format": format_title(row.model.format) if row.role == "artifact" else "",
         "precision": row.model.precision,
         "engine": engine_title(row.runtime.name),
-        "size": human_bytes(row.model.bytes),
-        "bytes": f"{row.model.bytes:,}",
+        "size": human_bytes(row.model.bytes) if row.model.bytes else NONE,
+        "bytes": f"{row.model.bytes:,}" if row.model.bytes else NONE,
         "zipped": human_bytes(row.model.bytes_zip) if row.model.bytes_zip else NONE,
         "accuracy": f"{accuracy.value:.4f}" if accuracy else NONE,
         "accuracy_engine": _other_engine(row),
         "agreement": _share(proof.label_agreement if proof else None),
         "error": f"{proof.max_relative_error:.1e}" if proof and proof.max_relative_error else NONE,
         "checked": f"{proof.status} in {engine_title(proof.engine)}" if proof else NONE,
-        "p50": three_figures(latency.p50) if latency else NONE,
-        "p90": three_figures(latency.p90) if latency else NONE,
-        "p99": three_figures(latency.p99) if latency and latency.p99 else NONE,
-        "mad": three_figures(latency.mad) if latency else NONE,
-        "load": three_figures(latency.load) if latency else NONE,
-        "first": three_figures(latency.first) if latency else NONE,
+        **{name: _figure(latency, name) for name in ("p50", "p90", "p99", "mad", "load", "first")},
         "runs": f"{latency.n:,}" if latency else NONE,
         "memory": f"{memory.delta_mb:,.0f} MB" if memory else NONE,
         "ratio": _ratio(row.ratio_to_baseline),
@@ -78,6 +73,11 @@ def _line(row: Row, proof: Verification | None, several: bool) -> dict[str, Any]
         "status_class": row.validity.status,
         "reasons": list(row.validity.reasons),
     }
+
+
+def _figure(latency: Latency | None, name: str) -> str:
+    value = None if latency is None else getattr(latency, name)
+    return NONE if value is None else three_figures(value)
 
 
 def name_of(row: Row, several: bool) -> str:
@@ -135,7 +135,7 @@ def _figures(report: Report, several: bool) -> list[dict[str, str]]:
     timed = [row for row in report.rows if row.latency_ms is not None]
     if not timed:
         return []
-    sizes = [_point(row, row.model.bytes, several) for row in timed]
+    sizes = [_point(row, row.model.bytes, several) for row in timed if row.model.bytes]
     figures = [
         {
             "caption": "Size and median latency; lower left is better.",
@@ -213,14 +213,15 @@ def _environment(rows: Sequence[Row]) -> list[tuple[str, str]]:
     facts = [
         ("processor", device.model or "unknown"),
         ("kind of device", device.kind),
-        ("architecture", device.abi),
+        ("architecture", device.abi or "unknown"),
         ("cores", str(device.cores or "unknown")),
         ("instructions", ", ".join(device.cpu_features) or "unknown"),
         ("memory", f"{device.ram_mb:,} MB" if device.ram_mb else "unknown"),
-        ("system", device.os),
+        ("system", device.os or "unknown"),
     ]
     facts += list(device.versions.items())
-    before, after = conditions.before, conditions.after
+    nothing = Conditions(at_utc=rows[0].started_utc)
+    before, after = conditions.before or nothing, conditions.after or nothing
     if before.load_average and after.load_average:
         averages = (before.load_average[0], after.load_average[0])
         facts.append(("load average", f"{averages[0]:.2f} before, {averages[1]:.2f} after"))

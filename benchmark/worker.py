@@ -27,18 +27,23 @@ class Worker:
     def __init__(self) -> None:
         self._run: Callable[[Arrays], object] = _not_loaded
         self._session: Session | None = None
+        self._opened = ("", "", 1)
         self._feeds: list[Arrays] = []
         self._next = 0
         self._resident_before = 0
 
     def answer(self, message: Message, arrays: Arrays) -> tuple[Message, Arrays]:
-        """The reply to one request; no arrays go back."""
+        """The reply to one request."""
         request = dict(message)
+        if request["do"] == "answers":
+            return {}, self._answers(arrays)
         handlers: dict[str, Callable[..., Message]] = {
             "load": self._load,
             "warm": self._warm,
             "turn": self._turn,
             "memory": self._memory,
+            "stages": self._stages,
+            "profile": self._profile,
         }
         return handlers[request.pop("do")](arrays=arrays, **request), {}
 
@@ -49,7 +54,8 @@ class Worker:
             # Before the clock starts: what an app pays for loading is the model, not imports.
             if runner.module:
                 importlib.import_module(runner.module)
-        self._feeds = _split(arrays)
+        self._opened = (engine, path, threads)
+        self._feeds = _unpacked(arrays)
         self._resident_before = resident_bytes()
         start = time.perf_counter_ns()
         self._session = runner.open(Path(path), threads=threads)
@@ -76,7 +82,8 @@ class Worker:
         clock, run = time.perf_counter_ns, self._run
         processor = time.process_time()
         begin = clock()
-        run(self._feed())
+        # The next input already: a turn shall not skip any, and its shape may be new.
+        run(self._feeds[(self._next + 1) % len(self._feeds)])
         least, limit = clock() + int(min_s * 1e9), begin + int(max_s * 1e9)
         raw_ns: list[int] = []
         with _no_collection():
@@ -97,6 +104,40 @@ class Worker:
     def _memory(self, arrays: Arrays) -> Message:
         return {"peak_bytes": peak_resident_bytes(), "before_bytes": self._resident_before}
 
+    def _answers(self, arrays: Arrays) -> Arrays:
+        """The outputs of inputs that are not among those timed."""
+        session = self._session
+        assert session is not None
+        found = [session.run(feed) for feed in _unpacked(arrays)]
+        return {f"{i}/{name}": value for i, one in enumerate(found) for name, value in one.items()}
+
+    def _stages(self, tokenizer: str, arrays: Arrays, **reading: Any) -> Message:
+        """Every text from end to end, once unrecorded and once recorded; nanoseconds of each."""
+        from benchmark.reading import Reader
+
+        reader = Reader(Path(tokenizer).read_text(encoding="utf-8"), **reading)
+        clock = time.perf_counter_ns
+        tokenize_ns, infer_ns, e2e_ns = [], [], []
+        with _no_collection():
+            for number in range(len(reader)):
+                self._run(reader.feed(number))
+                start = clock()
+                feed = reader.feed(number)
+                tokenized = clock()
+                self._run(feed)
+                end = clock()
+                tokenize_ns.append(tokenized - start)
+                infer_ns.append(end - tokenized)
+                e2e_ns.append(end - start)
+        return {"tokenize_ns": tokenize_ns, "infer_ns": infer_ns, "e2e_ns": e2e_ns}
+
+    def _profile(self, arrays: Arrays) -> Message:
+        """Which operators take how long, from a session of its own that is told to say so."""
+        from benchmark.profiling import operators
+
+        engine, path, threads = self._opened
+        return {"operators": operators(engine, Path(path), threads, self._feeds)}
+
     def _feed(self) -> Arrays:
         """The next input, one after another."""
         self._next = (self._next + 1) % len(self._feeds)
@@ -109,10 +150,15 @@ def main() -> None:
     serve(Worker().answer, explain=explain, orphan_check_s=None)
 
 
-def _split(arrays: Arrays) -> list[Arrays]:
-    """Inputs of shape (n, length) as n separate ones of shape (1, length)."""
-    count = len(next(iter(arrays.values())))
-    return [{name: a[i : i + 1].copy() for name, a in arrays.items()} for i in range(count)]
+def _unpacked(arrays: Arrays) -> list[Arrays]:
+    """Inputs "NUMBER/NAME" as one dict a number."""
+    found: list[Arrays] = []
+    for key, value in arrays.items():
+        number, _, name = key.partition("/")
+        while len(found) <= int(number):
+            found.append({})
+        found[int(number)][name] = value
+    return found
 
 
 @contextlib.contextmanager

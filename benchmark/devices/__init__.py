@@ -3,21 +3,60 @@
 from __future__ import annotations
 
 import importlib
+from typing import Any
 
-from benchmark.devices.base import Device, Job, Loaded, Timer, Turn, Warmed
+from benchmark.config import DeviceOptions
+from benchmark.devices.base import (
+    Device,
+    Found,
+    Job,
+    Loaded,
+    Reading,
+    StageTimes,
+    Timer,
+    Turn,
+    Warmed,
+)
 from edge.errors import unknown_name
 
-# name -> module and class, imported on use.
+# kind -> module and class, imported on use.
 DEVICES = {"local": "benchmark.devices.local:LocalDevice"}
 
 
-def get_device(name: str) -> Device:
-    """The device called `name`; raises ConfigError with the nearest name otherwise."""
-    if name not in DEVICES:
-        raise unknown_name("device", name, DEVICES)
-    module, _, attribute = DEVICES[name].partition(":")
-    device: Device = getattr(importlib.import_module(module), attribute)()
+def get_device(spec: str, options: DeviceOptions | None = None) -> Device:
+    """The device of `KIND` or `KIND:WHICH`.
+
+    Raises ConfigError for an unknown kind, and whatever keeps the device from being used.
+    """
+    kind, _, address = spec.partition(":")
+    device: Device = _device_class(kind)(address or None, options or DeviceOptions())
     return device
 
 
-__all__ = ["DEVICES", "Device", "Job", "Loaded", "Timer", "Turn", "Warmed", "get_device"]
+def find_devices(options: DeviceOptions | None = None) -> list[Found]:
+    """Every device of every kind that can be seen from here; nothing is run on any."""
+    chosen = options or DeviceOptions()
+    return [found for kind in DEVICES for found in _device_class(kind).discover(chosen)]
+
+
+def _device_class(kind: str) -> Any:
+    if kind not in DEVICES:
+        raise unknown_name("device", kind, DEVICES)
+    module, _, attribute = DEVICES[kind].partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+__all__ = [
+    "DEVICES",
+    "Device",
+    "Found",
+    "Job",
+    "Loaded",
+    "Reading",
+    "StageTimes",
+    "Timer",
+    "Turn",
+    "Warmed",
+    "find_devices",
+    "get_device",
+]

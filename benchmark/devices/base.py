@@ -3,31 +3,52 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
 from typing_extensions import Self
 
-from benchmark.config import Protocol
-from benchmark.schema import Conditions, DeviceInfo, Memory
+from benchmark.config import Block, Protocol
+from benchmark.inputs import Feed
+from benchmark.schema import Conditions, DeviceInfo, Memory, Operator
+from edge.engines.base import Availability
 from edge.wire import Array
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Texts for the whole way from text to output.
+
+    tokenizer: a `tokenizer.json`; pad_id: of it. lengths: those that texts are padded to, one of
+    them or, if `dynamic`, anything up to the last; longer texts are cut. names: of the inputs.
+    """
+
+    tokenizer: Path
+    texts: tuple[str, ...]
+    pairs: tuple[str, ...] | None
+    lengths: tuple[int, ...]
+    dynamic: bool
+    pad_id: int
+    names: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Job:
     """A model to time.
 
-    engine: a name of `edge.engines`. path: the artifact, or a checkpoint folder.
-    inputs: name -> int32 of shape (n, length), run one after another at batch 1.
+    engine: the device's name for what runs it. path: the artifact, or a checkpoint folder.
+    feeds: run one after another, name -> int32 of shape (batch, length).
+    reading: texts to time from end to end; None where no tokenizer belongs to the model.
     """
 
     label: str
     engine: str
     path: Path
     threads: int
-    inputs: Mapping[str, Array]
+    feeds: Sequence[Feed]
+    reading: Reading | None = None
 
 
 @dataclass(frozen=True)
@@ -55,19 +76,37 @@ class Warmed:
 class Turn:
     """One block of recorded runs.
 
-    raw_ns: one duration a run. duration_s: of the whole turn, the unrecorded run included.
-    processor_s: processor time that the turn used.
+    raw_ns: one duration a run; or, if not `single`, their median alone, of `runs`.
+    duration_s: of the whole turn, the unrecorded run included.
+    processor_s: processor time that the turn used; None where that cannot be told.
     """
 
     raw_ns: list[int]
     duration_s: float
-    processor_s: float
+    processor_s: float | None = None
+    single: bool = True
+    runs: int | None = None
+
+    @property
+    def count(self) -> int:
+        """Recorded runs."""
+        return self.runs if self.runs is not None else len(self.raw_ns)
+
+
+@dataclass(frozen=True)
+class StageTimes:
+    """Nanoseconds of each text: tokenising, inference, and both with what lies between."""
+
+    tokenize_ns: list[int] = field(default_factory=list)
+    infer_ns: list[int] = field(default_factory=list)
+    e2e_ns: list[int] = field(default_factory=list)
 
 
 class Timer(ABC):
     """One model in a process of its own, ready to be timed. Close it, or use it in `with`.
 
     Every method raises MeasurementError, one line, when the model fails or the device is gone.
+    Those that are not abstract return None where the device has no way to tell.
     """
 
     @abstractmethod
@@ -79,12 +118,28 @@ class Timer(ABC):
         """Run without recording until the protocol's warm-up is done."""
 
     @abstractmethod
-    def turn(self, protocol: Protocol) -> Turn:
-        """One unrecorded run and one block of recorded ones."""
+    def turn(self, block: Block) -> Turn:
+        """One unrecorded run and a block of recorded ones."""
 
     @abstractmethod
-    def memory(self) -> Memory:
-        """Resident memory of the model's process so far."""
+    def memory(self) -> Memory | None:
+        """Memory of the model's process so far."""
+
+    def answers(self, feeds: Sequence[Feed]) -> Iterable[dict[str, Array]] | None:
+        """The outputs of each feed by name, each of shape (batch, ...)."""
+        return None
+
+    def stages(self) -> StageTimes | None:
+        """The texts of the job's reading from end to end, one run each."""
+        return None
+
+    def profile(self) -> tuple[Operator, ...] | None:
+        """Operators of an inference, the slowest first, from runs of their own."""
+        return None
+
+    def instructions(self) -> int | None:
+        """Instructions that one inference takes, where an emulator counts them."""
+        return None
 
     @abstractmethod
     def close(self) -> None:
@@ -98,9 +153,21 @@ class Timer(ABC):
 
 
 class Device(ABC):
-    """A machine that can time artifacts."""
+    """A machine that can time artifacts. Close it, or use it in `with`.
 
-    name: ClassVar[str]
+    kind: what `--device` calls it. address: which one, None where there is only one.
+    """
+
+    kind: ClassVar[str]
+    address: str | None = None
+
+    def engine(self, format_name: str, runtimes: Sequence[str]) -> str:
+        """What runs an artifact whose target's engines are `runtimes`, the main one first."""
+        return runtimes[0]
+
+    @abstractmethod
+    def availability(self, engine: str) -> Availability:
+        """Whether an engine can be used there; if not, why, and what would change that."""
 
     @abstractmethod
     def describe(self) -> DeviceInfo:
@@ -113,3 +180,25 @@ class Device(ABC):
     @abstractmethod
     def open(self, job: Job) -> Timer:
         """Start a process for a model; `load` comes next."""
+
+    def close(self) -> None:  # noqa: B027 - most devices have nothing to take away
+        """Take away whatever was put there; safe to call twice."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+@dataclass(frozen=True)
+class Found:
+    """A device that could be used, or why not.
+
+    spec: what `--device` takes. formats: those it can time now. reason: why none, with the remedy.
+    """
+
+    spec: str
+    title: str
+    formats: tuple[str, ...] = ()
+    reason: str | None = None

@@ -8,93 +8,80 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from benchmark import environment
-from benchmark.config import Protocol
-from benchmark.devices.base import Device, Job, Loaded, Timer, Turn, Warmed
+from benchmark.config import DeviceOptions
+from benchmark.devices.base import Device, Found, Job, Timer
+from benchmark.devices.messages import MessageTimer
 from benchmark.link import Link
-from benchmark.schema import Conditions, DeviceInfo, Memory
-from edge.wire import Array, Message
+from benchmark.schema import Conditions, DeviceInfo
+from edge.engines import get_engine
+from edge.engines.base import Availability
+from edge.errors import ConfigError
+from edge.formats import FORMATS
+from edge.wire import Array, Arrays, Message
 
-# Beyond every limit that a protocol sets; only a model that hangs gets there.
-_TIMEOUT_S = 600.0
 _ROOT = Path(__file__).resolve().parents[2]
 
 
 class LocalDevice(Device):
     """The machine this program runs on."""
 
-    name = "local"
+    kind = "local"
+
+    def __init__(self, address: str | None, options: DeviceOptions) -> None:
+        if address is not None:
+            raise ConfigError(f"there is one local device: use --device local, not local:{address}")
+        self._timeout_s = options.timeout_s
+
+    @classmethod
+    def discover(cls, options: DeviceOptions) -> list[Found]:
+        """This machine, always."""
+        formats = (
+            name
+            for name, f in FORMATS.items()
+            if get_engine(f.runtimes[0]).availability().available
+        )
+        return [Found(cls.kind, environment.describe().model or "this machine", tuple(formats))]
+
+    def availability(self, engine: str) -> Availability:
+        return get_engine(engine).availability()
 
     def describe(self) -> DeviceInfo:
-        return environment.describe(driver=self.name)
+        return environment.describe(driver=self.kind)
 
     def conditions(self) -> Conditions:
         return environment.conditions()
 
     def open(self, job: Job) -> Timer:
-        return _LocalTimer(job)
+        return _LocalTimer(job, self._timeout_s)
 
 
-class _LocalTimer(Timer):
-    def __init__(self, job: Job) -> None:
-        self._job = job
+class _LocalTimer(MessageTimer):
+    def __init__(self, job: Job, timeout_s: float) -> None:
+        super().__init__(job)
+        self._timeout_s = timeout_s
         self._link = Link(
             [sys.executable, "-m", "benchmark.worker"],
             label=job.label,
-            env=_environment(job.threads),
+            env=worker_environment(job.threads, os.environ),
             # `-m` looks here first, so that no file of the user's folder can take a module's place.
             cwd=_ROOT,
         )
 
-    def load(self) -> Loaded:
-        request = {
-            "do": "load",
-            "engine": self._job.engine,
-            "path": str(self._job.path.resolve()),
-            "threads": self._job.threads,
-        }
-        reply = self._ask(request, self._job.inputs)
-        return Loaded(load_ms=reply["load_ns"] / 1e6, first_ms=reply["first_ns"] / 1e6)
-
-    def warm(self, protocol: Protocol) -> Warmed:
-        request = {
-            "do": "warm",
-            "runs": protocol.warmup_runs,
-            "min_s": protocol.warmup_s,
-            "max_s": protocol.warmup_max_s,
-        }
-        reply = self._ask(request)
-        return Warmed(runs=reply["runs"], duration_s=reply["duration_s"])
-
-    def turn(self, protocol: Protocol) -> Turn:
-        request = {
-            "do": "turn",
-            "runs": protocol.block_runs,
-            "min_s": protocol.block_s,
-            "max_s": protocol.turn_max_s,
-        }
-        return Turn(**self._ask(request))
-
-    def memory(self) -> Memory:
-        reply = self._ask({"do": "memory"})
-        peak, before = reply["peak_bytes"], reply["before_bytes"]
-        return Memory(
-            peak_rss_mb=round(peak / 1e6, 1), delta_mb=round(max(0, peak - before) / 1e6, 1)
-        )
+    def ask(
+        self, request: Message, arrays: Mapping[str, Array] | None = None
+    ) -> tuple[Message, Arrays]:
+        return self._link.request(request, arrays, timeout_s=self._timeout_s)
 
     def close(self) -> None:
         self._link.close()
 
-    def _ask(self, request: Message, arrays: Mapping[str, Array] | None = None) -> Message:
-        reply, _ = self._link.request(request, arrays, timeout_s=_TIMEOUT_S)
-        return reply
 
-
-def _environment(threads: int) -> dict[str, str]:
-    """The worker's environment: no network, and no thread pool larger than what was asked for."""
+def worker_environment(threads: int, inherited: Mapping[str, str]) -> dict[str, str]:
+    """A worker's environment: no network, and no thread pool larger than what was asked for."""
     # `edge` lets waiting threads sleep, for training on busy machines; what is timed must not.
-    inherited = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    kept = {name: value for name, value in inherited.items() if name != "OMP_WAIT_POLICY"}
     return {
-        **inherited,
+        **kept,
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),
         "OPENBLAS_NUM_THREADS": str(threads),

@@ -11,44 +11,91 @@ from edge.cli.options import (
     AllowPickle,
     AsJson,
     Formats,
+    LabelColumn,
     PairColumn,
     Precisions,
+    SeqLengths,
     TextColumn,
-    Threads,
     columns,
     given,
+    number,
     print_json,
     print_table,
     several,
+    whole_numbers,
 )
 from edge.console import human_bytes, three_figures
 
 if TYPE_CHECKING:
-    from benchmark import BenchmarkResult, Row
+    from benchmark import BenchmarkConfig, BenchmarkResult, Row
 
 
 def benchmark(
     bundles: Annotated[list[Path], typer.Argument(help="Bundle folders that edge convert wrote.")],
+    device: Annotated[
+        str | None, typer.Option(help="Where to time, see edge devices. This machine.")
+    ] = None,
     baseline: Annotated[
-        str, typer.Option(help="bert-base, a checkpoint folder, or none.")
+        str,
+        typer.Option(help="bert-base, a checkpoint folder, a bundle, a saved report, or none."),
     ] = "bert-base",
-    threads: Threads = 1,
-    seq_length: Annotated[
-        int | None,
-        typer.Option(min=2, help="Tokens of every input, padded. 128, or less if a bundle is."),
+    threads: Annotated[
+        list[str] | None,
+        typer.Option(help="Threads of the engine; several, apart by commas, make a sweep. 1."),
+    ] = None,
+    seq_length: SeqLengths = None,
+    batch: Annotated[
+        list[str] | None,
+        typer.Option(help="Texts an inference; several, apart by commas, make a sweep. 1."),
+    ] = None,
+    padding: Annotated[
+        str | None,
+        typer.Option(help="fixed (the default): every input is as long as --seq-length; shortest."),
     ] = None,
     preset: Annotated[
-        str | None, typer.Option(help="quick (the default), standard or mlperf.")
+        str | None, typer.Option(help="quick (the default), standard, mlperf or full-pass.")
+    ] = None,
+    cooldown: Annotated[
+        float | None, typer.Option(min=0, help="Seconds of rest before each round.")
+    ] = None,
+    sustained: Annotated[
+        float | None, typer.Option(min=0, help="Minutes that each model then runs without a rest.")
     ] = None,
     format: Formats = None,
     precision: Precisions = None,
     data: Annotated[
         str | None, typer.Option(help="Data file of texts to run. The bundle's golden texts.")
     ] = None,
+    eval: Annotated[
+        str | None, typer.Option(help="Data file with labels, for the metric on the device.")
+    ] = None,
     text_column: TextColumn = None,
     pair_column: PairColumn = None,
+    label_column: LabelColumn = None,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Also tell which operators take how long.")
+    ] = False,
+    budget: Annotated[
+        Path | None, typer.Option(help="YAML of limits; exit code 1 when one is broken.")
+    ] = None,
     seed: Annotated[
         int | None, typer.Option(min=0, help="Of the order of turns and the choice of texts.")
+    ] = None,
+    host: Annotated[
+        str | None, typer.Option(help="Address of this machine that --device browser serves at.")
+    ] = None,
+    port: Annotated[int | None, typer.Option(help="Its port; any free one by default.")] = None,
+    tools: Annotated[
+        Path | None, typer.Option(help="Folder of programs to run on --device adb:SERIAL.")
+    ] = None,
+    sysroot: Annotated[
+        Path | None, typer.Option(help="Folder of an Arm system for --device qemu:CPU.")
+    ] = None,
+    remote_python: Annotated[
+        str | None, typer.Option(help="Python on --device ssh:HOST. python3.")
+    ] = None,
+    timeout: Annotated[
+        float | None, typer.Option(min=1, help="Seconds to wait for a device's answer.")
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder to write a report to.")
@@ -57,44 +104,85 @@ def benchmark(
     json: AsJson = False,
 ) -> None:
     """Time artifacts and a baseline in turns, each in a process of its own."""
-    from benchmark import BenchmarkConfig, Report, write_report
+    from benchmark import BenchmarkConfig, Report, read_budget, write_report
     from benchmark import benchmark as run_benchmark
     from benchmark.render import is_report
-    from edge.pipeline.baseline import with_baseline
+    from edge.errors import MeasurementError
+    from edge.pipeline.baseline import baseline_maker
     from edge.storage import check_target
 
     if output is not None:
         check_target(output, replaces=is_report)
+    limits = None if budget is None else read_budget(budget)
+    options = given(
+        {
+            "host": host,
+            "port": port,
+            "tools": tools,
+            "sysroot": sysroot,
+            "python": remote_python,
+            "timeout_s": timeout,
+        }
+    )
     values = {
         "bundles": tuple(bundles),
+        "device": device,
+        "options": options or None,
         "format": several(format),
         "precision": several(precision),
-        "threads": threads,
-        "seq_length": seq_length,
+        "threads": whole_numbers(threads, "--threads"),
+        "seq_length": whole_numbers(seq_length, "--seq-length"),
+        "batch": whole_numbers(batch, "--batch"),
+        "padding": padding,
         "preset": preset,
         "data": data,
-        "columns": columns(text_column, pair_column, None),
+        "eval": eval,
+        "columns": columns(text_column, pair_column, label_column),
+        "profile": profile or None,
         "seed": seed,
     }
     config = BenchmarkConfig.build(given(values), where="edge benchmark")
-    result = run_benchmark(with_baseline(config, baseline, allow_pickle=allow_pickle))
+    config = _with_rests(config, cooldown, sustained)
+    maker = baseline_maker(baseline, allow_pickle=allow_pickle)
+    journal = None if output is None else output.with_name(f"{output.name}.measuring.jsonl")
+    result = run_benchmark(config, make_baseline=maker, journal=journal)
+    broken = [] if limits is None else limits.broken(result.rows)
     if output is not None:
         names = ", ".join(path.resolve().name for path in bundles)
         write_report(output, Report.of(result, title=f"Benchmark of {names}"))
     if json:
         rows = [row.model_dump(mode="json") for row in result.rows]
-        print_json({"rows": rows, "not_measured": list(result.not_measured)})
-        return
-    _print(result)
+        found = {"rows": rows, "not_measured": list(result.not_measured), "broken": broken}
+        print_json(found)
+    else:
+        _print(result)
+    if result.failure is not None:
+        again = "" if journal is None else "; the same command goes on from there"
+        raise MeasurementError(f"{result.failure} (what was measured until then is kept{again})")
+    if broken:
+        raise MeasurementError(f"over budget: {'; '.join(broken)}")
+
+
+def _with_rests(
+    config: BenchmarkConfig, cooldown_s: float | None, sustained_min: float | None
+) -> BenchmarkConfig:
+    """The preset with its rests and its sustained run as asked for."""
+    changes = {"cooldown_s": cooldown_s, "sustained_s": sustained_min and 60 * sustained_min}
+    asked = {name: value for name, value in changes.items() if value}
+    if not asked:
+        return config
+    return config.model_copy(update={"protocol": config.demands.model_copy(update=asked)})
 
 
 def _print(result: BenchmarkResult) -> None:
     """A compact table on stdout; what was not measured on stderr."""
     from edge.console import say
 
-    header = ("model", "engine", "size", "p50 ms", "p90 ms", "x baseline", "x same engine", "valid")
-    title = f"Latency at {result.rows[0].inputs.seq_len} tokens" if result.rows else "Latency"
-    print_table(title, header, [_line(row) for row in result.rows])
+    header = (
+        *("model", "engine", "tokens", "threads", "batch", "size"),
+        *("p50 ms", "p90 ms", "x baseline", "x same engine", "metric", "valid"),
+    )
+    print_table("Latency", header, [_line(row) for row in result.rows])
     for sentence in result.not_measured:
         say(sentence)
 
@@ -106,11 +194,15 @@ def _line(row: Row) -> tuple[str, ...]:
     return (
         row.model.id,
         engine_title(row.runtime.name),
-        human_bytes(row.model.bytes),
-        three_figures(latency.p50) if latency else "-",
-        three_figures(latency.p90) if latency else "-",
+        number(row.inputs.seq_len, "d"),
+        number(row.runtime.threads, "d"),
+        str(row.inputs.batch),
+        "-" if row.model.bytes is None else human_bytes(row.model.bytes),
+        three_figures(latency.p50) if latency and latency.p50 is not None else "-",
+        three_figures(latency.p90) if latency and latency.p90 is not None else "-",
         _ratio(row.ratio_to_baseline),
         _ratio(row.ratio_same_engine),
+        number(None if row.accuracy is None else row.accuracy.value),
         row.validity.status.replace("_", " "),
     )
 

@@ -16,7 +16,7 @@ from edge.precision import Precision
 from edge.storage import cache_folder, staged_folder, write_text
 
 if TYPE_CHECKING:
-    from benchmark import Baseline, BenchmarkConfig
+    from benchmark import Baseline, BaselineMaker
 
 BERT_BASE = "bert-base"
 NO_BASELINE = "none"
@@ -25,28 +25,26 @@ BERT_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _VOCABULARY_SIZE = 30522
 
 
-def with_baseline(
-    config: BenchmarkConfig, name: str, *, allow_pickle: bool = False
-) -> BenchmarkConfig:
-    """The same benchmark with a baseline that fits its formats and its length.
+def baseline_maker(name: str, *, allow_pickle: bool = False) -> BaselineMaker:
+    """What makes the baseline called `name` when its formats and lengths are known.
 
-    name: "bert-base", a checkpoint folder, or "none". Raises ConfigError for any other.
+    name: "bert-base", a checkpoint folder, a bundle, a report folder or its rows, or "none".
     """
-    from benchmark import common_length, timed_formats
 
-    formats, length = timed_formats(config), common_length(config)
-    baseline = None
-    if name != NO_BASELINE and formats:
-        baseline = prepare_baseline(
-            name, formats=formats, seq_length=length, allow_pickle=allow_pickle
+    def make(formats: Sequence[str], lengths: Sequence[int]) -> Baseline | None:
+        if name == NO_BASELINE:
+            return None
+        return prepare_baseline(
+            name, formats=formats, seq_length=lengths, allow_pickle=allow_pickle
         )
-    return config.model_copy(update={"baseline": baseline, "seq_length": length})
+
+    return make
 
 
 def prepare_baseline(
-    name: str, *, formats: Sequence[str], seq_length: int, allow_pickle: bool = False
+    name: str, *, formats: Sequence[str], seq_length: Sequence[int], allow_pickle: bool = False
 ) -> Baseline:
-    """The baseline called `name`: "bert-base", or a checkpoint folder of the user's own.
+    """The baseline called `name`: "bert-base", or a folder of the user's own.
 
     "bert-base" has the true architecture (110M parameters) and random weights: right for latency
     and size, meaningless for accuracy. Its files are made on first use and kept in the cache
@@ -55,11 +53,16 @@ def prepare_baseline(
     """
     from benchmark import Baseline
 
+    path = Path(name)
+    if is_bundle(path):
+        return Baseline(name=path.resolve().name, bundle=path)
+    if path.suffix == ".jsonl" or (path / "rows.jsonl").is_file():
+        return Baseline(name=path.resolve().name, rows=path)
     random_weights = name == BERT_BASE
     if random_weights:
         checkpoint = random_checkpoint(cache_folder() / f"bert-base-{__version__}")
-    elif Path(name).is_dir():
-        checkpoint = Path(name)
+    elif path.is_dir():
+        checkpoint = path
     else:
         raise unknown_name("baseline", name, [BERT_BASE, NO_BASELINE])
     wanted = tuple(name for name in FORMATS if name in formats)
@@ -101,13 +104,13 @@ def _vocabulary() -> list[str]:
 
 
 def _bundle(
-    checkpoint: Path, formats: tuple[str, ...], seq_length: int, allow_pickle: bool
+    checkpoint: Path, formats: tuple[str, ...], seq_length: Sequence[int], allow_pickle: bool
 ) -> Path:
     """A bundle of fp32 artifacts at one length, in the cache folder."""
     from converters import ConvertConfig, convert
 
     opened = open_checkpoint(checkpoint, allow_pickle=allow_pickle)
-    name = "-".join((checkpoint.name, opened.weights_sha256[:12], *formats, str(seq_length)))
+    name = "-".join((checkpoint.name, opened.weights_sha256[:12], *formats, *map(str, seq_length)))
     target = cache_folder() / name
     if is_bundle(target):
         try:
@@ -121,7 +124,7 @@ def _bundle(
             output=target,
             format=formats,
             precision=(Precision.FP32,),
-            seq_length=(seq_length,),
+            seq_length=tuple(seq_length),
             # A few texts tell whether the files compute the same; nobody asks for their answers.
             golden_texts=_GOLDEN_TEXTS,
             allow_pickle=allow_pickle,

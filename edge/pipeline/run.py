@@ -12,8 +12,9 @@ from edge.checkpoint import open_checkpoint
 from edge.config import Config
 from edge.data import Columns
 from edge.engines.runner import bundle_task
+from edge.errors import MeasurementError
 from edge.evaluate import Evaluation, evaluate
-from edge.pipeline.baseline import with_baseline
+from edge.pipeline.baseline import baseline_maker
 from edge.pipeline.config import RunRecipe
 from edge.pipeline.ledger import Ledger, claim, is_run
 from edge.storage import check_target
@@ -169,7 +170,7 @@ def _evaluate(plan: _Plan, ledger: Ledger, bundle: Bundle) -> list[Evaluation]:
 
     def work() -> dict[str, Any]:
         table = bundle_task(bundle).read(inputs.eval, columns=inputs.columns)
-        found = evaluate(bundle, table, threads=plan.benchmark.threads)
+        found = evaluate(bundle, table, threads=plan.benchmark.threads[0])
         return {"artifacts": [row.model_dump(mode="json") for row in found]}
 
     settings = {"data": Path(inputs.eval), "bundle": ledger.mark("convert")}
@@ -178,7 +179,7 @@ def _evaluate(plan: _Plan, ledger: Ledger, bundle: Bundle) -> list[Evaluation]:
 
 
 def _benchmark(plan: _Plan, ledger: Ledger) -> BenchmarkResult:
-    from benchmark import BenchmarkResult, benchmark
+    from benchmark import BenchmarkResult
 
     settings = {
         **plan.settings(plan.benchmark),
@@ -188,9 +189,20 @@ def _benchmark(plan: _Plan, ledger: Ledger) -> BenchmarkResult:
     result = ledger.part(
         "benchmark",
         settings,
-        lambda: benchmark(with_baseline(plan.benchmark, plan.baseline)).model_dump(mode="json"),
+        lambda: _measure(plan).model_dump(mode="json"),
     )
     return BenchmarkResult.model_validate(result)
+
+
+def _measure(plan: _Plan) -> BenchmarkResult:
+    from benchmark import benchmark
+
+    journal = plan.inputs.output / "measuring.jsonl"
+    maker = baseline_maker(plan.baseline, allow_pickle=plan.inputs.allow_pickle)
+    found = benchmark(plan.benchmark, make_baseline=maker, journal=journal)
+    if found.failure is not None:
+        raise MeasurementError(found.failure)
+    return found
 
 
 def _report(

@@ -20,7 +20,10 @@ import benchmark
 from benchmark import Baseline, BenchmarkConfig, BenchmarkResult, Protocol, Row
 from benchmark.rows import deflated_bytes
 from benchmark.schema import json_schema
+from edge.bundle import Bundle, GoldenCase
+from edge.engines.runner import bundle_task
 from edge.errors import BundleError, ConfigError, MeasurementError
+from edge.evaluate import evaluate
 
 SCHEMA = Path(benchmark.__file__).parent / "row.schema.json"
 ON_LINUX = pytest.mark.skipif(platform.system() == "Darwin", reason="Core ML runs here")
@@ -202,12 +205,67 @@ def test_ctrl_c_in_the_middle_leaves_no_process(
         seen.append(len(_children()))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sampler, "_take_turn", interrupted)
+    monkeypatch.setattr(sampler.Rounds, "take", interrupted)
     config = BenchmarkConfig(bundles=(make_bundle("a"), make_bundle("b")), protocol=protocol)
     with pytest.raises(KeyboardInterrupt):
         benchmark.benchmark(config)
     assert seen == [2]
     assert _children() == []
+
+
+def test_answers_on_the_device_are_compared_and_scored(
+    bundle: Path, protocol: Protocol, tmp_path: Path
+) -> None:
+    labels = tmp_path / "labels.tsv"
+    words = ("ok", "dull", "a fine day", "good and bad", "z", "q")
+    labels.write_text("text\tlabel\n" + "".join(f"{word}\tyes\n" for word in words))
+    config = BenchmarkConfig(
+        bundles=(bundle,), format=("onnx",), protocol=protocol, eval=labels, profile=True
+    )
+    opened = Bundle.open(bundle)
+    table = bundle_task(opened).read(labels)
+    local = evaluate(opened, table, formats=("onnx",))
+    for row in benchmark.benchmark(config).rows:
+        assert row.check is not None and row.check.status == "passed"
+        assert row.check.samples == 6
+        assert row.accuracy is not None and row.accuracy.on_device
+        assert (row.accuracy.value, row.accuracy.samples) == (local[0].value, 6)
+        assert row.stages is not None and row.stages.e2e.p50 >= row.stages.infer.p50
+        assert {one.type for one in row.operators} >= {"Gather", "MatMul"}
+
+
+def test_wrong_answers_on_the_device_are_invalid(
+    make_bundle: Callable[..., Path], protocol: Protocol
+) -> None:
+    wrong = [GoldenCase("ok", None, [2, 18, 40, 3], [0] * 4, {"logits": np.ones(3)})]
+    config = BenchmarkConfig(bundles=(make_bundle(cases=wrong),), protocol=protocol)
+    (row,) = benchmark.benchmark(config).rows
+    assert row.check is not None and row.check.status == "failed"
+    assert row.validity.status == "invalid"
+    assert "its answers on this device are wrong: relative error" in row.validity.reasons[0]
+
+
+def test_several_texts_at_a_time(make_bundle: Callable[..., Path], protocol: Protocol) -> None:
+    config = BenchmarkConfig(bundles=(make_bundle(),), protocol=protocol, batch=(1, 4))
+    rows = benchmark.benchmark(config).rows
+    assert [row.inputs.batch for row in rows] == [1, 4]
+    assert all(row.latency_ms is not None for row in rows)
+    # Outputs are compared one text at a time, whatever was timed.
+    assert {row.check.status for row in rows if row.check} == {"passed"}
+
+
+def test_a_full_pass_is_summed_up(
+    make_bundle: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "texts.tsv"
+    file.write_text("text\n" + "".join(f"{letter} day\n" for letter in "abcdefghijklmnopqrst"))
+    config = BenchmarkConfig(bundles=(make_bundle(),), preset="full-pass", data=file)
+    (row,) = benchmark.benchmark(config).rows
+    assert row.latency_ms is not None and row.latency_ms.total_s is not None
+    assert (row.latency_ms.n, row.inputs.samples, row.protocol.passes) == (20, 20, 1)
+    assert row.latency_ms.total_s == pytest.approx(sum(row.latency_ms.raw_ns) / 1e9)
+    with pytest.raises(ConfigError, match="goes through a whole data file: name one"):
+        BenchmarkConfig.build({"bundles": (Path("x"),), "preset": "full-pass"}, where="x")
 
 
 def test_an_altered_bundle_is_refused(make_bundle: Callable[..., Path]) -> None:
@@ -225,8 +283,8 @@ def test_an_altered_bundle_is_refused(make_bundle: Callable[..., Path]) -> None:
         ({"preset": "quik"}, r"preset: unknown preset 'quik': did you mean 'quick'\?"),
         ({"sequence": 3}, r"unknown key 'sequence', did you mean 'seq_length'\?"),
         ({"bundles": ()}, "bundles"),
-        ({"threads": 0}, "threads: Input should be greater than or equal to 1"),
-        ({"baseline": {"name": "x"}}, "baseline: a baseline needs a checkpoint, a bundle, or both"),
+        ({"threads": 0}, r"threads\.0: Input should be greater than 0"),
+        ({"baseline": {"name": "x"}}, "baseline: a baseline needs a checkpoint, a bundle, or rows"),
     ],
 )
 def test_a_wrong_request_is_refused(values: dict[str, Any], message: str) -> None:

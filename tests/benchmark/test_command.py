@@ -17,7 +17,7 @@ from typer.testing import CliRunner, Result
 import benchmark
 from benchmark import Baseline, Protocol
 from edge.cli.benchmark import benchmark as command
-from edge.errors import BundleError, ConfigError, UserError
+from edge.errors import BundleError, ConfigError, MeasurementError, UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -54,7 +54,8 @@ def _run(*arguments: object) -> Result:
 def test_json_has_rows_and_what_was_not_measured(bundle: Path, asked: dict[str, Any]) -> None:
     found = _run(bundle, "--json", "--format", "onnx", "--precision", "int8,fp32", "--seed", "3")
     value = json.loads(found.stdout)
-    assert sorted(value) == ["not_measured", "rows"]
+    assert sorted(value) == ["broken", "not_measured", "rows"]
+    assert value["broken"] == []
     assert [row["role"] for row in value["rows"]] == ["artifact"] * 2 + ["baseline"]
     for row in value["rows"]:
         assert row["ratio_to_baseline"] is None
@@ -65,7 +66,7 @@ def test_json_has_rows_and_what_was_not_measured(bundle: Path, asked: dict[str, 
     assert asked == {
         "name": "bert-base",
         "formats": ("onnx",),
-        "seq_length": 32,
+        "seq_length": (32,),
         "allow_pickle": False,
     }
 
@@ -75,18 +76,59 @@ def test_a_table_and_a_report(bundle: Path, asked: dict[str, Any], tmp_path: Pat
     found = _run(bundle, "--format", "onnx", "--precision", "int8", "--output", output)
     lines = found.stdout.splitlines()
     # Not a terminal: tab-separated, a header and two rows.
-    assert lines[0].split("\t")[:3] == ["model", "engine", "size"]
+    header = lines[0].split("\t")
+    assert header[:3] == ["model", "engine", "tokens"]
     assert len(lines) == 3
     cells = lines[1].split("\t")
     assert cells[:2] == ["student/onnx-int8", "ONNX Runtime"]
-    assert re.fullmatch(r"[\d.,]+ \([\d.,]+-[\d.,]+\)", cells[6])
+    assert re.fullmatch(r"[\d.,]+ \([\d.,]+-[\d.,]+\)", cells[header.index("x same engine")])
     assert "timing: round 8 of 8" in found.stderr
-    assert sorted(path.name for path in output.iterdir()) == [
-        "report.html",
-        "report.md",
-        "rows.jsonl",
-    ]
+    files = {path.name for path in output.iterdir()}
+    assert {"report.html", "report.md", "rows.jsonl"} <= files
+    # What an interrupted run goes on from is gone when it has finished.
+    assert list(output.parent.glob("*.measuring.jsonl")) == []
     assert "Benchmark of student" in (output / "report.html").read_text()
+
+
+def test_a_sweep_and_what_devices_are_told_reach_the_run(
+    bundle: Path, asked: dict[str, Any], tmp_path: Path
+) -> None:
+    labels = tmp_path / "labels.tsv"
+    labels.write_text("text\tlabel\nok\tno\ndull\tyes\n")
+    values = ("--threads", "1,2", "--seq-length", "8,16", "--batch", "1", "--eval", labels)
+    found = _run(bundle, *values, "--precision", "fp32", "--format", "onnx", "--json")
+    rows = json.loads(found.stdout)["rows"]
+    points = [(row["runtime"]["threads"], row["inputs"]["seq_len"]) for row in rows[::2]]
+    assert points == [(1, 8), (1, 16), (2, 8), (2, 16)]
+    assert {row["accuracy"]["samples"] for row in rows[::2]} == {2}
+    assert asked["seq_length"] == (8, 16)
+
+
+def test_a_broken_budget_is_a_failure_and_the_report_is_there(
+    bundle: Path, asked: dict[str, Any], tmp_path: Path
+) -> None:
+    budget, output = tmp_path / "budget.yaml", tmp_path / "report"
+    budget.write_text("p90_ms: 0.000001\nsize_bytes: 30 MB\n")
+    arguments = (bundle, "--format", "onnx", "--precision", "fp32", "--budget", budget)
+    with pytest.raises(MeasurementError, match=r"over budget: student/onnx-fp32 at 32 .* p90 "):
+        _run(*arguments, "--output", output)
+    assert (output / "rows.jsonl").is_file()
+    budget.write_text("p90_ms: 60000\n")
+    assert _run(*arguments).exit_code == 0
+    budget.write_text("p90: 60000\n")
+    with pytest.raises(ConfigError, match=r"unknown key 'p90', did you mean 'p90_ms'"):
+        _run(*arguments)
+
+
+def test_a_saved_report_is_a_baseline(bundle: Path, tmp_path: Path) -> None:
+    output = tmp_path / "before"
+    arguments = (bundle, "--format", "onnx", "--precision", "fp32")
+    _run(*arguments, "--baseline", "none", "--output", output)
+    found = json.loads(_run(*arguments, "--baseline", output, "--json").stdout)
+    (row,) = found["rows"]
+    ratio = row["ratio_same_engine"]
+    assert ratio["paired"] is False and ratio["baseline"] == "student/onnx-fp32"
+    assert any("its times are of another run" in line for line in found["not_measured"])
 
 
 def test_none_means_no_baseline(make_bundle: Callable[..., Path], asked: dict[str, Any]) -> None:

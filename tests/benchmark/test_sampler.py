@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from benchmark import environment
-from benchmark.config import PRESETS, Protocol
+from benchmark.config import PRESETS, Block, Protocol
 from benchmark.devices import Device, Job, Loaded, Timer, Turn, Warmed
-from benchmark.sampler import Comparison, compare, rounds_of
+from benchmark.journal import Journal
+from benchmark.sampler import Comparison, Observer, compare, rounds_of
 from benchmark.schema import Conditions, DeviceInfo, Memory
+from edge.engines.base import Availability
 from edge.errors import MeasurementError
 
 PROTOCOL = Protocol(min_runs=16, min_s=0.8, max_s=4, rounds=8)
@@ -24,10 +26,14 @@ class FakeDevice(Device):
 
     seconds: dict[str, float]
     fails: str | None = None
+    fails_after: int = 0
     journal: list[str] = field(default_factory=list)
     open_now: list[str] = field(default_factory=list)
 
-    name = "fake"
+    kind = "fake"
+
+    def availability(self, engine: str) -> Availability:
+        return Availability("1")
 
     def describe(self) -> DeviceInfo:
         return environment.describe()
@@ -50,15 +56,14 @@ class FakeTimer(Timer):
     def warm(self, protocol: Protocol) -> Warmed:
         return Warmed(10, 10 * self._device.seconds[self._label])
 
-    def turn(self, protocol: Protocol) -> Turn:
+    def turn(self, block: Block) -> Turn:
         self._device.journal.append(self._label)
-        if self._label == self._device.fails:
+        gone = len(self._device.journal) > self._device.fails_after
+        if self._label == self._device.fails and gone:
             raise MeasurementError(f"{self._label}: gone")
         one = self._device.seconds[self._label]
         runs, spent = 1, 2 * one
-        while spent < protocol.turn_max_s and (
-            runs < protocol.block_runs or runs * one < protocol.block_s
-        ):
+        while spent < block.max_s and (runs < block.runs or runs * one < block.min_s):
             runs, spent = runs + 1, spent + one
         return Turn([int(one * 1e9)] * runs, spent, spent)
 
@@ -70,7 +75,7 @@ class FakeTimer(Timer):
 
 
 def _compare(device: FakeDevice, *, seed: int = 0, protocol: Protocol = PROTOCOL) -> Comparison:
-    jobs = [Job(label, "onnxruntime", Path(label), 1, {}) for label in device.seconds]
+    jobs = [Job(label, "onnxruntime", Path(label), 1, []) for label in device.seconds]
     return compare(jobs, device, protocol, seed=seed)
 
 
@@ -123,12 +128,13 @@ def test_of_any_two_models_one_takes_part_in_all_rounds_of_the_other(rounds: int
 
 def test_a_machine_that_slows_down_does_not_exceed_the_limit_by_more_than_a_turn() -> None:
     device = FakeDevice({"a": 0.01})
-    job = Job("a", "onnxruntime", Path("a"), 1, {})
+    job = Job("a", "onnxruntime", Path("a"), 1, [])
 
     def slow_down(rounds_done: int) -> None:
         device.seconds["a"] = 1.0
 
-    (samples,) = compare([job], device, PROTOCOL, seed=0, progress=slow_down).samples
+    observer = Observer(progress=slow_down)
+    (samples,) = compare([job], device, PROTOCOL, seed=0, observer=observer).samples
     # The first turn was quick, then each takes 2 s of 4 s.
     assert sorted(samples.blocks) == [0, 1, 2]
 
@@ -146,11 +152,87 @@ def test_a_failure_ends_every_process() -> None:
     assert device.open_now == []
 
 
+def test_a_device_that_vanishes_keeps_what_was_recorded() -> None:
+    device = FakeDevice({"a": 0.01, "b": 0.01}, fails="b", fails_after=7)
+    found = _compare(device)
+    assert found.failure == "b: gone" and found.after is None and found.other_cores is None
+    assert [len(sample.blocks) for sample in found.samples] in ([4, 3], [3, 3], [4, 4])
+    assert device.open_now == []
+
+
+def test_an_interrupted_comparison_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    path = tmp_path / "measuring.jsonl"
+    labels = {"a": 0.01, "b": 0.02}
+    first = FakeDevice(dict(labels), fails="b", fails_after=7)
+    jobs = [Job(label, "onnxruntime", Path(label), 1, []) for label in labels]
+
+    def measure(device: FakeDevice, mark: str) -> tuple[Comparison, Journal]:
+        journal = Journal(path, mark)
+        observer = Observer(journal=journal, name="128 tokens")
+        return compare(jobs, device, PROTOCOL, seed=0, observer=observer), journal
+
+    broken, _ = measure(first, "same")
+    recorded = sum(len(sample.blocks) for sample in broken.samples)
+    # Half a line is what a kill may leave.
+    with path.open("a") as file:
+        file.write('{"at": ["128')
+    second = FakeDevice(dict(labels))
+    whole, journal = measure(second, "same")
+    assert whole.failure is None and journal.interruptions == 1
+    assert len(second.journal) == 2 * PROTOCOL.rounds - recorded
+    for sample in whole.samples:
+        assert sorted(sample.blocks) == list(range(PROTOCOL.rounds))
+        assert sample.runs == sum(len(block) for block in sample.blocks.values())
+    # The order of the rounds that are left is what it would have been.
+    undisturbed = FakeDevice(dict(labels))
+    _compare(undisturbed)
+    assert second.journal == undisturbed.journal[recorded:]
+    third = FakeDevice(dict(labels))
+    measure(third, "something else")
+    assert len(third.journal) == 2 * PROTOCOL.rounds
+    journal.close()
+    assert not path.exists()
+
+
+def test_a_pass_runs_every_input_once() -> None:
+    device = FakeDevice({"a": 0.01, "b": 0.5})
+    protocol = Protocol(passes=2, max_s=3600, rounds=4)
+    jobs = [Job(label, "onnxruntime", Path(label), 1, [{}] * 5) for label in device.seconds]
+    for sample in compare(jobs, device, protocol, seed=0).samples:
+        assert sample.runs == 10
+        assert [len(block) for _, block in sorted(sample.blocks.items())] == [2, 3, 2, 3]
+    few = protocol.turns(1)
+    assert [block.runs for block in few] == [1, 1]
+
+
+def test_a_sustained_run_is_told_in_stretches(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("benchmark.sampler.time.monotonic", lambda: clock[0])
+    device = FakeDevice({"a": 0.01, "b": 0.02})
+    turn = FakeTimer.turn
+
+    def heat(timer: FakeTimer, block: Block) -> Turn:
+        found = turn(timer, block)
+        clock[0] += found.duration_s
+        device.seconds[timer._label] *= 1.1 if block.min_s == 30 else 1
+        return found
+
+    monkeypatch.setattr(FakeTimer, "turn", heat)
+    protocol = PROTOCOL.model_copy(update={"sustained_s": 600})
+    jobs = [Job(label, "onnxruntime", Path(label), 1, []) for label in device.seconds]
+    for sample in compare(jobs, device, protocol, seed=0).samples:
+        stretches = sample.stretches
+        assert len(stretches) >= 19 and stretches[-1].end_s >= 600
+        assert [s.start_s for s in stretches[1:]] == [s.end_s for s in stretches[:-1]]
+        assert stretches[-1].p50 == pytest.approx(stretches[0].p50 * 1.1 ** (len(stretches) - 1))
+
+
 def test_all_models_are_alive_while_turns_are_taken() -> None:
     device = FakeDevice({"a": 0.01, "b": 0.01})
     seen = []
-    jobs = [Job(label, "onnxruntime", Path(label), 1, {}) for label in device.seconds]
-    compare(jobs, device, PROTOCOL, seed=0, progress=lambda _: seen.append(len(device.open_now)))
+    jobs = [Job(label, "onnxruntime", Path(label), 1, []) for label in device.seconds]
+    observer = Observer(progress=lambda _: seen.append(len(device.open_now)))
+    compare(jobs, device, PROTOCOL, seed=0, observer=observer)
     assert seen == [2] * PROTOCOL.rounds
     assert device.open_now == []
 
@@ -158,6 +240,9 @@ def test_all_models_are_alive_while_turns_are_taken() -> None:
 @pytest.mark.parametrize("name", sorted(PRESETS))
 def test_presets_reach_their_minimum_in_their_rounds(name: str) -> None:
     protocol = PRESETS[name]
-    assert protocol.block_runs * protocol.rounds >= protocol.min_runs
-    assert protocol.block_s * protocol.rounds >= protocol.min_s
+    if protocol.passes is not None:
+        assert sum(block.runs for block in protocol.turns(1500)) == protocol.passes * 1500
+        return
+    assert protocol.turn.runs * protocol.rounds >= protocol.min_runs
+    assert protocol.turn.min_s * protocol.rounds >= protocol.min_s
     assert protocol.max_s > protocol.min_s

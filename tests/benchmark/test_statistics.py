@@ -6,14 +6,16 @@ import numpy as np
 import pytest
 
 from benchmark import statistics
-from benchmark.devices import Loaded, Warmed
+from benchmark.devices import Loaded, Turn, Warmed
 from benchmark.rows import latency_of
 from benchmark.sampler import Samples
 
 
 def _samples(*blocks: list[int]) -> Samples:
-    arrays = {number: np.asarray(block, np.int64) for number, block in enumerate(blocks)}
-    return Samples(Loaded(load_ms=5.0, first_ms=2.0), Warmed(3, 0.1), arrays)
+    found = Samples(Loaded(load_ms=5.0, first_ms=2.0), Warmed(3, 0.1))
+    for number, block in enumerate(blocks):
+        found.add(number, Turn(block, duration_s=1.0))
+    return found
 
 
 def test_latency_figures_of_eleven_runs() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import io
 import os
@@ -16,16 +17,17 @@ import psutil
 import pytest
 
 from benchmark.config import Protocol
-from benchmark.devices import DEVICES, Job, get_device
+from benchmark.devices import DEVICES, Device, Job, Reading, get_device
+from benchmark.devices.messages import packed
 from benchmark.link import Link
 from edge import wire
 from edge.engines import ENGINES, get_engine
 from edge.errors import ConfigError, MeasurementError
 
 ROOT = Path(__file__).resolve().parents[2]
-IDS = {
-    name: np.ones((3, 8), np.int32) for name in ("input_ids", "attention_mask", "token_type_ids")
-}
+NAMES = ("input_ids", "attention_mask", "token_type_ids")
+FEEDS = [{name: np.full((1, length), 1, np.int32) for name in NAMES} for length in (8, 8, 5)]
+IDS = packed(FEEDS)
 PROTOCOL = Protocol(
     min_runs=6, min_s=0, max_s=60, rounds=2, warmup_runs=4, warmup_s=0, warmup_max_s=60
 )
@@ -59,26 +61,78 @@ def test_messages_survive_the_wire_without_pickle() -> None:
 
 
 def test_a_model_is_loaded_warmed_and_timed(bundle: Path) -> None:
-    job = Job("onnx-fp32", "onnxruntime", _model(bundle), threads=1, inputs=IDS)
+    job = Job("onnx-fp32", "onnxruntime", _model(bundle), threads=1, feeds=FEEDS)
     with get_device("local").open(job) as timer:
         loaded = timer.load()
         assert loaded.load_ms > 0 and loaded.first_ms > 0
         assert timer.warm(PROTOCOL).runs == 4
-        turn = timer.turn(PROTOCOL)
+        turn = timer.turn(PROTOCOL.turn)
         # min_runs / rounds recorded runs; the unrecorded one is in the duration only.
         assert len(turn.raw_ns) == 3
         assert all(isinstance(value, int) and value > 0 for value in turn.raw_ns)
         assert turn.duration_s * 1e9 > sum(turn.raw_ns)
         memory = timer.memory()
-        assert memory.peak_rss_mb > memory.delta_mb > 0
+        assert memory is not None and memory.peak_rss_mb is not None
+        assert memory.delta_mb is not None and memory.peak_rss_mb > memory.delta_mb > 0
 
 
 def test_a_turn_ends_at_its_limit_with_one_run_at_least(bundle: Path) -> None:
     hurried = PROTOCOL.model_copy(update={"min_runs": 1000, "max_s": 1e-6})
-    job = Job("onnx-fp32", "onnxruntime", _model(bundle), threads=1, inputs=IDS)
+    job = Job("onnx-fp32", "onnxruntime", _model(bundle), threads=1, feeds=FEEDS)
     with get_device("local").open(job) as timer:
         timer.load()
-        assert len(timer.turn(hurried).raw_ns) == 1
+        assert len(timer.turn(hurried.turn).raw_ns) == 1
+
+
+def test_answers_are_the_engines_own_for_inputs_of_any_length(bundle: Path) -> None:
+    job = Job("onnx-fp32", "onnxruntime", _model(bundle), threads=1, feeds=FEEDS)
+    random = np.random.default_rng(0)
+    feeds = [
+        {name: random.integers(0, 2, (1, length)).astype(np.int32) for name in NAMES}
+        for length in (3, 9, 3)
+    ] * 30
+    with (
+        get_device("local").open(job) as timer,
+        get_engine("onnxruntime").open(_model(bundle)) as session,
+    ):
+        timer.load()
+        answers = timer.answers(feeds)
+        assert answers is not None
+        found = list(answers)
+        assert len(found) == len(feeds)
+        for feed, answer in zip(feeds, found, strict=True):
+            np.testing.assert_array_equal(answer["logits"], session.run(feed)["logits"])
+
+
+def test_texts_are_timed_from_end_to_end(bundle: Path) -> None:
+    reading = Reading(
+        tokenizer=bundle / "tokenizer.json",
+        texts=("a fine day", "an even longer text here."),
+        pairs=None,
+        lengths=(8, 32),
+        dynamic=False,
+        pad_id=0,
+        names=NAMES,
+    )
+    job = Job("onnx-fp32", "onnxruntime", _model(bundle), 1, FEEDS, reading)
+    with get_device("local").open(job) as timer:
+        timer.load()
+        times = timer.stages()
+    assert times is not None and len(times.e2e_ns) == 2
+    for tokenize, infer, both in zip(times.tokenize_ns, times.infer_ns, times.e2e_ns, strict=True):
+        assert tokenize > 0 and infer > 0 and both == tokenize + infer
+
+
+def test_operators_are_those_of_the_graph(bundle: Path) -> None:
+    job = Job("onnx-fp32", "onnxruntime", _model(bundle), threads=1, feeds=FEEDS)
+    with get_device("local").open(job) as timer:
+        timer.load()
+        found = timer.profile()
+    assert found is not None
+    counts = {one.type: one.count for one in found}
+    assert counts["Gather"] == 2 and counts["ReduceSum"] == 1
+    assert sum(one.share for one in found) == pytest.approx(1)
+    assert list(found) == sorted(found, key=lambda one: -one.total_ms)
 
 
 def test_an_engine_that_refuses_is_one_line(worker: Link, tmp_path: Path) -> None:
@@ -151,12 +205,12 @@ from pathlib import Path
 from benchmark.config import Protocol
 from benchmark.devices import Job, get_device
 names = ("input_ids", "attention_mask", "token_type_ids")
-inputs = {{name: np.ones((1, 8), np.int32) for name in names}}
-job = Job("x", "onnxruntime", Path({str(_model(bundle))!r}), threads=1, inputs=inputs)
+feed = {{name: np.ones((1, 8), np.int32) for name in names}}
+job = Job("x", "onnxruntime", Path({str(_model(bundle))!r}), threads=1, feeds=[feed])
 timer = get_device("local").open(job)
 timer.load()
 print(timer._link.pid, flush=True)
-timer.turn(Protocol(min_runs=1, min_s=60, max_s=60, rounds=1))
+timer.turn(Protocol(min_runs=1, min_s=60, max_s=60, rounds=1).turn)
 """
     with _python(script) as parent:
         child = int(_line(parent))
@@ -182,8 +236,13 @@ def _alive(pid: int) -> bool:
 
 
 def test_every_device_resolves_and_an_unknown_one_is_refused() -> None:
-    for name in DEVICES:
-        assert get_device(name).name == name
+    for kind, place in DEVICES.items():
+        module, _, name = place.partition(":")
+        found = getattr(importlib.import_module(module), name)
+        assert issubclass(found, Device) and found.kind == kind
+    assert get_device("local").describe().driver == "local"
+    with pytest.raises(ConfigError, match="there is one local device"):
+        get_device("local:this")
     with pytest.raises(ConfigError, match="unknown device 'locl': did you mean 'local'"):
         get_device("locl")
 

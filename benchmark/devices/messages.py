@@ -1,0 +1,113 @@
+"""A timer whose model lives elsewhere and answers messages: over a pipe, a network, a page."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from benchmark.config import Block, Protocol
+from benchmark.devices.base import Job, Loaded, StageTimes, Timer, Turn, Warmed
+from benchmark.inputs import Feed
+from benchmark.schema import Memory, Operator
+from edge.wire import Array, Arrays, Message
+
+# Feeds that go out in one message.
+_AT_ONCE = 64
+
+
+class MessageTimer(Timer):
+    """Asks what `benchmark.worker` answers; a device says how a message gets there."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+
+    @abstractmethod
+    def ask(
+        self, request: Message, arrays: Mapping[str, Array] | None = None
+    ) -> tuple[Message, Arrays]:
+        """The reply to a request; raises MeasurementError, one line, where there is none."""
+
+    def place(self, path: Path) -> str:
+        """Where the device finds a file of this machine."""
+        return str(path.resolve())
+
+    def load(self) -> Loaded:
+        request = {
+            "do": "load",
+            "engine": self._job.engine,
+            "path": self.place(self._job.path),
+            "threads": self._job.threads,
+        }
+        reply, _ = self.ask(request, packed(self._job.feeds))
+        return Loaded(load_ms=reply["load_ns"] / 1e6, first_ms=reply["first_ns"] / 1e6)
+
+    def warm(self, protocol: Protocol) -> Warmed:
+        request = {
+            "do": "warm",
+            "runs": protocol.warmup_runs,
+            "min_s": protocol.warmup_s,
+            "max_s": protocol.warmup_max_s,
+        }
+        reply, _ = self.ask(request)
+        return Warmed(runs=reply["runs"], duration_s=reply["duration_s"])
+
+    def turn(self, block: Block) -> Turn:
+        request = {
+            "do": "turn",
+            "runs": block.runs,
+            "min_s": block.min_s,
+            "max_s": block.max_s,
+        }
+        reply, _ = self.ask(request)
+        return Turn(**reply)
+
+    def memory(self) -> Memory | None:
+        reply, _ = self.ask({"do": "memory"})
+        peak, before = reply["peak_bytes"], reply["before_bytes"]
+        if peak is None:
+            return None
+        delta = None if before is None else round(max(0, peak - before) / 1e6, 1)
+        return Memory(peak_rss_mb=round(peak / 1e6, 1), delta_mb=delta)
+
+    def answers(self, feeds: Sequence[Feed]) -> Iterator[dict[str, Array]]:
+        for start in range(0, len(feeds), _AT_ONCE):
+            some = feeds[start : start + _AT_ONCE]
+            _, arrays = self.ask({"do": "answers"}, packed(some))
+            yield from unpacked(arrays, len(some))
+
+    def stages(self) -> StageTimes | None:
+        reading = self._job.reading
+        if reading is None:
+            return None
+        request = {
+            "do": "stages",
+            "tokenizer": self.place(reading.tokenizer),
+            "texts": list(reading.texts),
+            "pairs": None if reading.pairs is None else list(reading.pairs),
+            "lengths": list(reading.lengths),
+            "dynamic": reading.dynamic,
+            "pad_id": reading.pad_id,
+            "names": list(reading.names),
+        }
+        reply, _ = self.ask(request)
+        return StageTimes(**reply)
+
+    def profile(self) -> tuple[Operator, ...] | None:
+        reply, _ = self.ask({"do": "profile"})
+        found = reply["operators"]
+        return None if found is None else tuple(Operator(**one) for one in found)
+
+
+def packed(feeds: Sequence[Feed]) -> dict[str, Array]:
+    """Feeds as the arrays of one message, "NUMBER/NAME" each."""
+    return {f"{i}/{name}": value for i, feed in enumerate(feeds) for name, value in feed.items()}
+
+
+def unpacked(arrays: Mapping[str, Array], count: int) -> list[dict[str, Array]]:
+    """What `packed` made of so many."""
+    found: list[dict[str, Array]] = [{} for _ in range(count)]
+    for key, value in arrays.items():
+        number, _, name = key.partition("/")
+        found[int(number)][name] = value
+    return found

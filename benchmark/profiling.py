@@ -1,0 +1,103 @@
+"""Which operators of a model take how long: a run of its own, which profiling slows down."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from edge.wire import Arrays
+
+# Runs that are profiled, behind as many that are not.
+_RUNS = 8
+_NS_PER_MS = 1e6
+
+
+def operators(
+    engine: str, path: Path, threads: int, feeds: Sequence[Arrays]
+) -> list[dict[str, Any]] | None:
+    """Operators by type, the slowest first, as `benchmark.schema.Operator`.
+
+    None for an engine that does not tell from Python, which LiteRT's does not.
+    """
+    profilers = {"onnxruntime": _onnxruntime, "pytorch": _pytorch}
+    if engine not in profilers:
+        return None
+    runs = [feeds[number % len(feeds)] for number in range(_RUNS)]
+    return _an_inference(profilers[engine](path, threads, runs), len(runs))
+
+
+def onnxruntime_operators(file: Path, runs: int) -> list[dict[str, Any]]:
+    """As `operators`, from a profile that ONNX Runtime wrote of `runs` runs behind as many more."""
+    return _an_inference(_kernels(file), runs)
+
+
+# Operator type -> (how often it ran, nanoseconds), over all runs.
+Spent = Mapping[str, tuple[int, float]]
+
+
+def _an_inference(spent: Spent, runs: int) -> list[dict[str, Any]]:
+    total = sum(duration for _, duration in spent.values()) or 1.0
+    found = [
+        {
+            "type": kind,
+            "count": round(count / runs),
+            "total_ms": duration / runs / _NS_PER_MS,
+            "share": duration / total,
+        }
+        for kind, (count, duration) in spent.items()
+    ]
+    return sorted(found, key=lambda one: -float(one["total_ms"]))
+
+
+def _onnxruntime(path: Path, threads: int, runs: Sequence[Arrays]) -> Spent:
+    import onnxruntime
+
+    with tempfile.TemporaryDirectory() as folder:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        options.log_severity_level = 3
+        options.enable_profiling = True
+        options.profile_file_prefix = str(Path(folder) / "profile")
+        session = onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"]
+        )
+        for feed in (*runs, *runs):
+            session.run(None, feed)
+        return _kernels(Path(session.end_profiling()))
+
+
+def _kernels(file: Path) -> Spent:
+    events = json.loads(file.read_text(encoding="utf-8"))
+    kernels = [e for e in events if e.get("cat") == "Node" and e["name"].endswith("_kernel_time")]
+    # The first half is the warm-up; every run has the same kernels.
+    spent: dict[str, tuple[int, float]] = {}
+    for event in kernels[len(kernels) // 2 :]:
+        _add(spent, event["args"]["op_name"], 1000.0 * event["dur"])
+    return spent
+
+
+def _pytorch(path: Path, threads: int, runs: Sequence[Arrays]) -> Spent:
+    import torch
+
+    from edge.engines import get_engine
+
+    session = get_engine("pytorch").open(path, threads=threads)
+    for feed in runs:
+        session.run(feed)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        for feed in runs:
+            session.run(feed)
+    spent: dict[str, tuple[int, float]] = {}
+    for event in profile.key_averages():
+        # Time of its own: operators call others.
+        if event.self_cpu_time_total > 0:
+            spent[event.key] = (event.count, 1000.0 * event.self_cpu_time_total)
+    return spent
+
+
+def _add(spent: dict[str, tuple[int, float]], kind: str, duration_ns: float) -> None:
+    count, total = spent.get(kind, (0, 0.0))
+    spent[kind] = (count + 1, total + duration_ns)

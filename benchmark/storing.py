@@ -1,0 +1,54 @@
+"""Rows on disk: one line of JSON each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from benchmark.schema import SCHEMA_VERSION, Row
+from edge.errors import DataError
+
+ROWS_FILE = "rows.jsonl"
+
+
+def dump_rows(rows: Iterable[Row]) -> str:
+    """The text of a file of rows."""
+    return "".join(row.model_dump_json() + "\n" for row in rows)
+
+
+def read_rows(path: Path) -> tuple[Row, ...]:
+    """The rows of a file, or of the report in a folder.
+
+    Raises DataError when there are none, or when they have another schema.
+    """
+    file = path / ROWS_FILE if path.is_dir() else path
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        raise DataError(f"{file} cannot be read: name a report folder or a rows.jsonl") from None
+    rows = [_row(file, number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    if not rows:
+        raise DataError(f"{file} holds no rows")
+    return tuple(rows)
+
+
+def _row(file: Path, number: int, line: str) -> Row:
+    try:
+        values = json.loads(line)
+        version = values.get("schema_version")
+    except (ValueError, AttributeError):
+        raise DataError(f"{file}, line {number}, is not a row of a benchmark") from None
+    if version != SCHEMA_VERSION:
+        raise DataError(
+            f"{file}, line {number}, has rows of schema {version or 'unknown'}, this program reads "
+            f"{SCHEMA_VERSION}: measure again, or use the program that wrote them"
+        )
+    try:
+        return Row.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise DataError(f"{file}, line {number}: {where}: {first['msg']}") from None
