@@ -19,6 +19,7 @@ from edge.embedding import (
 )
 from edge.errors import CheckpointError, ConfigError, unknown_name
 from edge.models import MODELS, register
+from edge.models.positions import longest_text
 from edge.storage import sha256
 from edge.tasks import TASKS, Task, get_task
 
@@ -209,14 +210,9 @@ def _lower(tokenizer: Any) -> None:
 
 def max_length(checkpoint: Checkpoint, tokenizer: Any) -> int:
     """The longest input in tokens: what positions and tokenizer both allow."""
-    positions = getattr(checkpoint.config, "max_position_embeddings", None)
-    if positions is None or positions <= 0:
-        positions = tokenizer.model_max_length
-    elif checkpoint.config.model_type in {"roberta", "xlm-roberta", "camembert", "mpnet"}:
-        # These count positions from the padding index + 1.
-        positions -= (checkpoint.config.pad_token_id or 0) + 1
+    own = tokenizer.model_max_length
     limit = checkpoint.head.max_length if checkpoint.head else None
-    return int(min(positions, tokenizer.model_max_length, limit or positions))
+    return int(min(longest_text(checkpoint.config) or own, own, limit or own))
 
 
 def has_token_types(checkpoint: Checkpoint) -> bool:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from distill.spec import StudentSpec, spec_keys
 from edge.errors import ConfigError, UserError, unknown_name
 from edge.models import MODELS, register
+from edge.models.positions import unused_positions
 
 if TYPE_CHECKING:
     from distill.students.base import Teacher
@@ -35,8 +36,6 @@ _NAMES: dict[str, dict[str, str]] = {
     },
     "cnn": {"hidden": "filters", "embedding": "embedding_size"},
 }
-# They count positions from the padding index + 1.
-_OFFSET = {"roberta", "xlm-roberta", "camembert", "mpnet"}
 # What every student shares with its teacher, whatever it is.
 _SHARED = ("vocab_size", "pad_token_id", "id2label", "label2id", "problem_type")
 # DistilBERT's names for BERT's modules. The first that matches holds.
@@ -81,7 +80,7 @@ def other_config(spec: StudentSpec, teacher: Teacher) -> Any:
         raise unknown_name("architecture", name, [*CONFIG_MAPPING_NAMES, *MODELS])
     register(name)
     values = {key: copy.deepcopy(getattr(theirs, key, None)) for key in _SHARED}
-    values["max_position_embeddings"] = _positions(theirs) + _offset(name, theirs)
+    values["max_position_embeddings"] = _positions(theirs) + unused_positions(theirs, name)
     if hasattr(theirs, "type_vocab_size"):
         values["type_vocab_size"] = theirs.type_vocab_size
     default = AutoConfig.for_model(name)
@@ -170,7 +169,7 @@ def _distilbert_config(theirs: Any) -> Any:
 
 def _carry(teacher: Teacher, model: Any) -> None:
     theirs, task = teacher.model, teacher.checkpoint.task.name
-    offset = _offset(theirs.config.model_type, theirs.config)
+    offset = unused_positions(theirs.config)
     found, types = {}, None
     for name, value in theirs.state_dict().items():
         short = name.removeprefix(f"{theirs.base_model_prefix}.")
@@ -251,10 +250,6 @@ def _check_heads(config: Any) -> None:
         )
 
 
-def _offset(architecture: str, config: Any) -> int:
-    return (config.pad_token_id or 0) + 1 if architecture in _OFFSET else 0
-
-
 def _positions(config: Any) -> int:
     """The longest text in tokens."""
-    return config.max_position_embeddings - _offset(config.model_type, config)
+    return config.max_position_embeddings - unused_positions(config)

@@ -29,9 +29,7 @@ from transformers.modeling_outputs import (
 
 from edge.models import MODELS
 from edge.models import register as register_own
-
-# They count positions from the padding index + 1.
-_OFFSET = {"roberta", "xlm-roberta", "camembert", "mpnet"}
+from edge.models.positions import longest_text
 
 
 @strict
@@ -67,18 +65,13 @@ class SumConfig(PreTrainedConfig):
             if first.model_type in MODELS
             else first.hidden_size,
             num_hidden_layers=first.num_hidden_layers,
-            max_position_embeddings=min(_positions(first), _positions(second)),
+            max_position_embeddings=min(longest_text(one) or 512 for one in (first, second)),
             type_vocab_size=getattr(first, "type_vocab_size", 0),
             pad_token_id=first.pad_token_id,
             id2label=first.id2label,
             label2id=first.label2id,
             problem_type=first.problem_type,
         )
-
-
-def _positions(config: Any) -> int:
-    found = int(getattr(config, "max_position_embeddings", 0) or 512)
-    return found - (config.pad_token_id or 0) - 1 if config.model_type in _OFFSET else found
 
 
 class SumPreTrainedModel(PreTrainedModel):
