@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -209,12 +208,10 @@ def _several(run: Run) -> list[dict[str, Any]] | None:
 
 
 def _write(folder: Path, run: Run, log: Log, result: DistillResult, earlier: Log) -> None:
+    from edge.checkpoint import save_checkpoint
+
     with hush():
-        run.inputs.student.model.save_pretrained(folder)
-        run.inputs.student.tokenizer.save_pretrained(folder)
-    # Transformers makes weights private to their owner.
-    for weights in folder.glob("*.safetensors"):
-        shutil.copymode(folder / "config.json", weights)
+        save_checkpoint(run.inputs.student.model, run.inputs.student.tokenizer, folder)
     record = {
         **result.to_dict(),
         "seed": run.inputs.config.seed,

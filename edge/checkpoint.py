@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -206,6 +207,22 @@ def _lower(tokenizer: Any) -> None:
     if inner is not None:
         steps = [normalizers.Lowercase(), *([inner.normalizer] if inner.normalizer else [])]
         inner.normalizer = normalizers.Sequence(steps)
+
+
+def save_checkpoint(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Write what Transformers loads into a folder that is there."""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    share_weights(folder)
+
+
+def share_weights(folder: Path) -> None:
+    """Let all who may read a folder's `config.json` read its weights.
+
+    The library that writes these makes them private to their owner.
+    """
+    for weights in folder.glob("*.safetensors"):
+        shutil.copymode(folder / "config.json", weights)
 
 
 def max_length(checkpoint: Checkpoint, tokenizer: Any) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edge.checkpoint import Checkpoint, load_tokenizer
+from edge.checkpoint import Checkpoint, load_tokenizer, save_checkpoint
 from edge.config import Config
 from edge.console import hush, step
 from edge.data import Table
@@ -104,13 +103,9 @@ def cut_exit(checkpoint: Checkpoint, layer: int, output: Path) -> None:
     with step(f"cutting {checkpoint.source} after layer {layer}"), hush():
         model = load_cut(checkpoint, layer)
         with staged_folder(output, replaces=is_cut) as folder:
-            model.save_pretrained(folder)
-            load_tokenizer(checkpoint).save_pretrained(folder)
+            save_checkpoint(model, load_tokenizer(checkpoint), folder)
             record = {"cut_from": checkpoint.source, "layer": layer}
             (folder / CUT_FILE).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-            # Transformers makes weights private to their owner.
-            for weights in folder.glob("*.safetensors"):
-                shutil.copymode(folder / CUT_FILE, weights)
 
 
 def is_cut(path: Path) -> bool:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import json
 import math
-import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -21,7 +20,7 @@ import torch
 from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
-from edge.checkpoint import Checkpoint, load_model, load_tokenizer
+from edge.checkpoint import Checkpoint, load_model, load_tokenizer, share_weights
 from edge.config import Config
 from edge.errors import CheckpointError, ConfigError, UserError
 from edge.models.layers import layer_prefix, with_layers
@@ -270,12 +269,10 @@ def write_exits(folder: Path, heads: Sequence[Any], config: ExitsConfig) -> None
         for layer, head in zip(config.exit_layers, heads, strict=True)
         for name, value in head.state_dict().items()
     }
-    file = target / "model.safetensors"
-    safetensors.torch.save_file(weights, file, {"format": "pt"})
+    safetensors.torch.save_file(weights, target / "model.safetensors", {"format": "pt"})
     text = json.dumps(config.model_dump(mode="json"), indent=1)
     (target / "config.json").write_text(text + "\n", encoding="utf-8")
-    # safetensors makes them private to their owner.
-    shutil.copymode(target / "config.json", file)
+    share_weights(target)
 
 
 def read_exits(checkpoint: Checkpoint) -> ExitsConfig:
