@@ -217,11 +217,11 @@ def save_checkpoint(model: Any, tokenizer: Any, folder: Path) -> None:
 
 
 def share_weights(folder: Path) -> None:
-    """Let all who may read a folder's `config.json` read its weights.
+    """Let all who may read a folder's `config.json` read the weights in it and in its folders.
 
     The library that writes these makes them private to their owner.
     """
-    for weights in folder.glob("*.safetensors"):
+    for weights in folder.rglob("*.safetensors"):
         shutil.copymode(folder / "config.json", weights)
 
 

@@ -172,6 +172,8 @@ def test_vectors_are_cut(embedder: Path, files: dict[str, Path], tmp_path: Path)
     for name in ("filled", "again"):
         cached = run(embedder, files, tmp_path / name, **values, teacher_cache=tmp_path / "cache")
         assert cached.value == live.value
+    written = [file for file in (tmp_path / "again").rglob("*") if file.is_file()]
+    assert len({file.stat().st_mode for file in written}) == 1, "some may be read by others"
     found = opened(tmp_path / "again")
     assert embed(found, ["fine film"]).shape == (1, 8)
     task, reader = (
