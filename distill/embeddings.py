@@ -24,7 +24,7 @@ from edge.errors import ConfigError, DataError, UserError
 from edge.tasks import Outputs
 from edge.tasks.base import Array, Examples, numbers
 from edge.tasks.feature_extraction import FeatureExtraction, agreement
-from edge.tokenization import Encoding, Tokenizer, describe
+from edge.tokenization import Encoding, Tokenizer
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -181,8 +181,7 @@ def _read_as_one(teacher: Teacher, table: Table, length: int) -> tuple[list[Enco
 
 
 def _tokenizer(teacher: Teacher) -> Tokenizer:
-    text, info = describe(teacher.tokenizer, folder=teacher.checkpoint.path)
-    return Tokenizer.from_text(text, info)
+    return Tokenizer.of(teacher.tokenizer, folder=teacher.checkpoint.path)
 
 
 def _no_pairs(table: Table, why: str) -> DataError:

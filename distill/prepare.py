@@ -126,11 +126,10 @@ class Inputs:
 
     def tokenizer(self, reader: Student | Teacher | None = None) -> Tokenizer:
         """What the student reads texts with, or another reader."""
-        from edge.tokenization import Tokenizer, describe
+        from edge.tokenization import Tokenizer
 
         reader = reader or self.student
-        text, info = describe(reader.tokenizer, folder=reader.checkpoint.path)
-        return Tokenizer.from_text(text, info)
+        return Tokenizer.of(reader.tokenizer, folder=reader.checkpoint.path)
 
 
 @dataclass(frozen=True)

@@ -86,6 +86,11 @@ class Tokenizer:
         return cls(tokenizers.Tokenizer.from_str(text), info)
 
     @classmethod
+    def of(cls, tokenizer: Any, *, folder: Path) -> Tokenizer:
+        """The same as a Transformers tokenizer; raises CheckpointError as `describe` does."""
+        return cls.from_text(*describe(tokenizer, folder=folder))
+
+    @classmethod
     def from_file(cls, path: Path, info: TokenizerInfo) -> Tokenizer:
         """Read `tokenizer.json`; raises BundleError when it cannot be parsed."""
         import tokenizers

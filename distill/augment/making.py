@@ -185,15 +185,15 @@ def _masked_lm(method: MaskedLM, texts: list[str], checkpoint: Any, tokenizer: A
     from distill.augment.proposals import Reader, by_masked_lm
     from distill.augment.vocabulary import Vocabulary
     from edge.checkpoint import max_length
-    from edge.tokenization import Tokenizer, describe
+    from edge.tokenization import Tokenizer
 
     if tokenizer.mask_token_id is None:
         raise ConfigError(f"augmentation masked-lm: {method.model} has no mask token")
-    text, info = describe(tokenizer, folder=checkpoint.path)
+    words = Tokenizer.of(tokenizer, folder=checkpoint.path)
     model = _load(checkpoint)
     reader = Reader(
         model,
-        Tokenizer.from_text(text, info),
+        words,
         Vocabulary(tokenizer, checkpoint.path),
         max_length(checkpoint, tokenizer),
         method.together,

@@ -113,13 +113,12 @@ def test_the_masked_lm_proposes_what_it_would_say(masked_lm: Path) -> None:
     from distill.augment.proposals import Reader, by_masked_lm
     from distill.augment.vocabulary import EmbeddingSpace, Vocabulary, neighbours
     from edge.checkpoint import load_model, load_tokenizer, open_checkpoint
-    from edge.tokenization import Tokenizer, describe
+    from edge.tokenization import Tokenizer
 
     opened = open_checkpoint(masked_lm)
     model, tokenizer = load_model(opened), load_tokenizer(opened)
     vocabulary = Vocabulary(tokenizer, masked_lm)
-    text, info = describe(tokenizer, folder=masked_lm)
-    reader = Reader(model, Tokenizer.from_text(text, info), vocabulary, max_length=8)
+    reader = Reader(model, Tokenizer.of(tokenizer, folder=masked_lm), vocabulary, max_length=8)
     embeddings = model.get_input_embeddings().weight.detach().numpy()
     space = EmbeddingSpace(vocabulary, embeddings)
     texts = ["The film was good .", "a bad ab plot , of the great film"]
@@ -166,12 +165,13 @@ def test_only_the_guessed_words_are_computed(
     from distill.augment.vocabulary import Vocabulary
     from distill.capture import accepted
     from edge.checkpoint import load_model, load_tokenizer, open_checkpoint
-    from edge.tokenization import Tokenizer, describe
+    from edge.tokenization import Tokenizer
 
     opened = open_checkpoint(tiny_checkpoint(tmp_path, architecture, task="fill-mask"))
     model, tokenizer = load_model(opened), load_tokenizer(opened)
-    text, info = describe(tokenizer, folder=tmp_path)
-    reader = Reader(model, Tokenizer.from_text(text, info), Vocabulary(tokenizer, tmp_path), 32)
+    reader = Reader(
+        model, Tokenizer.of(tokenizer, folder=tmp_path), Vocabulary(tokenizer, tmp_path), 32
+    )
     texts = ["the film was good", "not bad of a great plot"]
     encodings = reader.tokenizer.encode(texts, max_length=32)
     batch = [[_Blank(0, 1, 2)], [_Blank(1, 0, 1), _Blank(1, 4, 5)]]
@@ -431,11 +431,10 @@ def test_encoded_rows_are_those_of_the_tokenizer(
     teacher: Any, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import distill.augment.mixing as mixing
-    from edge.tokenization import Tokenizer, describe
+    from edge.tokenization import Tokenizer
 
     monkeypatch.setattr(mixing, "_CHUNK_ROWS", 2)
-    text, info = describe(teacher.tokenizer, folder=checkpoint)
-    tokenizer = Tokenizer.from_text(text, info)
+    tokenizer = Tokenizer.of(teacher.tokenizer, folder=checkpoint)
     rows = mixing.mix(
         table("fine film", "sad", "long music"), Table("m", ["poor plot"], None, None)
     )

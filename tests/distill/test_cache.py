@@ -60,15 +60,14 @@ def make_world(folder: Path, rows: int = 40) -> World:
     from distill.batches import Samples
     from distill.students import Teacher
     from edge.checkpoint import load_model, load_tokenizer, open_checkpoint
-    from edge.tokenization import Tokenizer, describe
+    from edge.tokenization import Tokenizer
 
     opened = open_checkpoint(folder)
     teacher = Teacher(opened, load_model(opened), load_tokenizer(opened))
     random = np.random.default_rng(0)
     texts = [" ".join(random.choice(WORDS, random.integers(1, 12))) for _ in range(rows)]
     table = Table("rows.tsv", texts, None, [0] * rows)
-    text, info = describe(teacher.tokenizer, folder=folder)
-    tokenizer = Tokenizer.from_text(text, info)
+    tokenizer = Tokenizer.of(teacher.tokenizer, folder=folder)
     samples = Samples(tokenizer.encode(texts, max_length=16), np.zeros(rows, int), tokenizer)
     return World(teacher, table, samples)
 

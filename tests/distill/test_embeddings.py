@@ -31,7 +31,7 @@ from edge.embedding import SentenceHead
 from edge.errors import ConfigError, DataError
 from edge.sentences import SentenceEncoder
 from edge.tasks import get_task
-from edge.tokenization import Tokenizer, describe
+from edge.tokenization import Tokenizer
 from tests.distill.conftest import BAD, GOOD, NEUTRAL, WORDS, make_config, make_tokenizer
 
 SHAPE = Shape(layers=2, width=8, architecture="bert", attention=(2, 8))
@@ -176,10 +176,8 @@ def test_vectors_are_cut(embedder: Path, files: dict[str, Path], tmp_path: Path)
     assert len({file.stat().st_mode for file in written}) == 1, "some may be read by others"
     found = opened(tmp_path / "again")
     assert embed(found, ["fine film"]).shape == (1, 8)
-    task, reader = (
-        found.checkpoint.task,
-        Tokenizer.from_text(*describe(found.tokenizer, folder=found.checkpoint.path)),
-    )
+    task = found.checkpoint.task
+    reader = Tokenizer.of(found.tokenizer, folder=found.checkpoint.path)
     examples = task.examples(task.read(files["eval"]), reader, max_length=24)
     vectors = embed(
         found, [*task.read(files["eval"]).texts, *(task.read(files["eval"]).pairs or [])]
@@ -332,9 +330,7 @@ def test_cosines_are_held_against_similarities() -> None:
 
 @pytest.fixture(scope="module")
 def reader(embedder: Path) -> Tokenizer:
-    return Tokenizer.from_text(
-        *describe(load_tokenizer(open_checkpoint(embedder)), folder=embedder)
-    )
+    return Tokenizer.of(load_tokenizer(open_checkpoint(embedder)), folder=embedder)
 
 
 def test_texts_of_a_row_are_inputs_of_their_own(reader: Tokenizer) -> None:

@@ -32,7 +32,7 @@ from edge.errors import ConfigError
 from edge.exits import measure_exits
 from edge.models.exits import load_early_exit
 from edge.tasks import get_task
-from edge.tokenization import Tokenizer, describe
+from edge.tokenization import Tokenizer
 from tests.distill.conftest import make_config, make_tokenizer
 
 BATCH = {
@@ -357,7 +357,7 @@ def test_a_virtual_teacher_needs_classes() -> None:
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    return Tokenizer.from_text(*describe(make_tokenizer(), folder=Path("nowhere")))
+    return Tokenizer.of(make_tokenizer(), folder=Path("nowhere"))
 
 
 def samples_of(tokenizer: Tokenizer, texts: list[str], targets: Any, **pairs: Any) -> Samples:
@@ -493,7 +493,7 @@ def test_pieces_of_a_word_stay_together() -> None:
         mask_token="[MASK]",
         model_input_names=["input_ids", "attention_mask"],
     )
-    tokenizer = Tokenizer.from_text(*describe(whole, folder=Path("nowhere")))
+    tokenizer = Tokenizer.of(whole, folder=Path("nowhere"))
     rows = viewed(samples_of(tokenizer, ["it is so unlikely"], [0]), *CHANGES)
     assert rows.encodings[0].input_ids == [2, 9, 10, 8, 5, 6, 7, 3]
     assert rows.view("swap", 2, 0).input_ids == [2, 8, 5, 6, 7, 9, 10, 3]
@@ -508,7 +508,7 @@ def test_pieces_of_a_word_stay_together() -> None:
 def test_masking_needs_a_mask() -> None:
     plain = make_tokenizer()
     plain.mask_token = None
-    tokenizer = Tokenizer.from_text(*describe(plain, folder=Path("nowhere")))
+    tokenizer = Tokenizer.of(plain, folder=Path("nowhere"))
     with pytest.raises(ConfigError, match="cannot be masked: the tokenizer has no mask token"):
         viewed(samples_of(tokenizer, TEXTS, [0, 1] * 3), "mask")
 

@@ -30,10 +30,10 @@ def tokenizer(
     """Knows the words of tests/models.py, and letters: `zebra` is five tokens."""
     from transformers import AutoTokenizer
 
-    from edge.tokenization import Tokenizer, describe
+    from edge.tokenization import Tokenizer
 
     folder = tiny_checkpoint(tmp_path_factory.mktemp("pieces"))
-    return Tokenizer.from_text(*describe(AutoTokenizer.from_pretrained(folder), folder=folder))
+    return Tokenizer.of(AutoTokenizer.from_pretrained(folder), folder=folder)
 
 
 def samples(task: Any, table: Table, tokenizer: Any, max_length: int = 32) -> Any:

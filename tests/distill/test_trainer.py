@@ -38,7 +38,7 @@ class World:
         from distill.students import Teacher, build_student
         from edge.checkpoint import load_model, load_tokenizer, open_checkpoint
         from edge.data import read_table
-        from edge.tokenization import Tokenizer, describe
+        from edge.tokenization import Tokenizer
 
         checkpoint = open_checkpoint(folder)
         teacher = Teacher(checkpoint, load_model(checkpoint), load_tokenizer(checkpoint))
@@ -46,8 +46,7 @@ class World:
         self.teacher = teacher.model
         self.student = build_student(parse_spec(spec), teacher, table, seed=0).model
         self.task = checkpoint.task
-        text, info = describe(teacher.tokenizer, folder=folder)
-        self.tokenizer = Tokenizer.from_text(text, info)
+        self.tokenizer = Tokenizer.of(teacher.tokenizer, folder=folder)
         encodings = self.tokenizer.encode(table.texts, max_length=16)
         self.samples = Samples(encodings, self.task.targets(table), self.tokenizer)
         examples = self.task.examples(table, self.tokenizer, max_length=16)

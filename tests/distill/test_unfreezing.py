@@ -17,9 +17,8 @@ from distill.objectives import Learner
 from distill.setting import Setting, Shape
 from distill.trainer import DistillTrainer
 from distill.unfreezing import Unfreeze, turns
-from edge.bundle import TokenizerInfo
 from edge.errors import ConfigError
-from edge.tokenization import Encoding, Tokenizer, describe
+from edge.tokenization import Encoding, Tokenizer
 from tests.distill.conftest import make_config, make_tokenizer
 
 LABELS = [{"match": "labels"}]
@@ -150,14 +149,13 @@ def test_an_architecture_that_shares_one_layer() -> None:
 
 
 def samples(count: int = 16) -> Samples:
-    text, info = describe(make_tokenizer(), folder=Path())
-    assert isinstance(info, TokenizerInfo)
     random = np.random.default_rng(0)
     encodings = [
         Encoding([2, *random.integers(5, 17, random.integers(2, 6)).tolist(), 3])
         for _ in range(count)
     ]
-    return Samples(encodings, random.integers(0, 2, count), Tokenizer.from_text(text, info))
+    tokenizer = Tokenizer.of(make_tokenizer(), folder=Path())
+    return Samples(encodings, random.integers(0, 2, count), tokenizer)
 
 
 def trainer(folder: Path, student: Any, **settings: Any) -> DistillTrainer:

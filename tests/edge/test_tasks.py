@@ -16,7 +16,7 @@ from edge.errors import DataError
 from edge.evaluate import score
 from edge.tasks import TASKS, Outputs, get_task
 from edge.tasks.question_answering import best_span
-from edge.tokenization import Encoding, Tokenizer, describe
+from edge.tokenization import Encoding, Tokenizer
 
 LABELS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
 
@@ -24,7 +24,7 @@ LABELS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
 @pytest.fixture(scope="module")
 def tokenizer(bert_checkpoint: Path) -> Tokenizer:
     checkpoint = open_checkpoint(bert_checkpoint)
-    return Tokenizer.from_text(*describe(load_tokenizer(checkpoint), folder=checkpoint.path))
+    return Tokenizer.of(load_tokenizer(checkpoint), folder=checkpoint.path)
 
 
 def sentences(words: list[list[str]], tags: list[Any], **changes: Any) -> Table:
