@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill import processes
+from distill.resume import RECORD_FILE, TrainingState
 from edge.console import say
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 # What is told of each assistant.
 _TOLD = ("student", "parameters", "metric", "value")
-_RECORD = "distillation.json"
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Chain:
         config, recipe = self.run.inputs.config, self.run.recipe
         update: dict[str, Any] = {"student": spec, "output": output, "assistants": None}
         if output != config.output:
-            started = _interrupted(output) or (output / _RECORD).is_file()
+            started = TrainingState(output).folder.is_dir() or (output / RECORD_FILE).is_file()
             update |= {"baselines": False, "resume": config.resume and started}
         if made:
             # The nearest comes first: a student is made of it.
@@ -96,14 +96,10 @@ class Chain:
             teachers = (nearest, *teachers) if recipe.guides == "all" else (nearest,)
 
 
-def _interrupted(output: Path) -> bool:
-    return output.with_name(f"{output.name}.training").is_dir()
-
-
 def _finished(folder: Path, link: Run) -> dict[str, Any] | None:
     """What is told of an assistant that a run like this one made; None when there is none."""
     try:
-        record: dict[str, Any] = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
+        record: dict[str, Any] = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     same = record.get("made_from") == json.loads(json.dumps(link.fingerprint))

@@ -15,6 +15,8 @@ from edge.console import say
 from edge.errors import UserError
 from edge.storage import storage_errors, write_text
 
+# What was done, in the folder of a run that is finished.
+RECORD_FILE = "distillation.json"
 _FINGERPRINT = "fingerprint.json"
 _FINISHED = "finished.json"
 _EARLIER = "earlier.json"
@@ -95,7 +97,7 @@ class TrainingState:
 
     def _keep_or_remove(self) -> None:
         # Assistants keep the same, one folder deeper.
-        kept = (_FINISHED, "checkpoint-*", "distillation.json")
+        kept = (_FINISHED, "checkpoint-*", RECORD_FILE)
         if any(any(self.folder.rglob(name)) for name in kept):
             say(f"{self.folder} is kept: the same command continues from there")
         else:

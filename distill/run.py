@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from distill import processes
 from distill.chain import Chain
 from distill.config import DistillConfig, Recipe, load_recipe
+from distill.resume import RECORD_FILE, TrainingState
 from distill.transfer import with_texts
 from edge.console import hush, step
 from edge.errors import ConfigError
@@ -22,7 +23,6 @@ from edge.storage import check_target, staged_folder, write_text
 if TYPE_CHECKING:
     from distill.prepare import Run
 
-RECORD_FILE = "distillation.json"
 LOG_FILE = "training_log.csv"
 # They come first; the terms of the recipe and the metric follow.
 _LOG_COLUMNS = ("stage", "step", "epoch", "learning_rate", "grad_norm", "loss")
@@ -139,7 +139,6 @@ def _check_measured(config: DistillConfig, recipe: Recipe) -> None:
 def _train_and_write(run: Run, start: float) -> DistillResult:
     from distill.baselines import Baselines
     from distill.evaluation import measure
-    from distill.resume import TrainingState
     from distill.stages import train_stages
     from edge.checkpoint import count_parameters
 
