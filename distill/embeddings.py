@@ -12,9 +12,8 @@ from distill.batches import Samples
 from distill.config import Stage
 from distill.evaluation import Judge
 from distill.questions import in_questions
-from distill.reading import EMBEDS
 from distill.sentences import SentenceSamples, check_similarities, texts_in_turn
-from distill.students import Teacher
+from distill.students import EMBEDS, Teacher
 from distill.students.embedded import directions_of, sample_of, vectors_of
 from distill.terms import LabelsTerm, MarginTerm, Name, TaughtTerm, counts
 from edge.checkpoint import Checkpoint, max_length

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from distill.config import DistillConfig, Recipe, Stage
+from distill.students import EMBEDS, TASK, TASKS, Student, Teacher, build_student
 from distill.terms import TEACHER, Name, teacher_names
 from distill.texts import Texts, texts_of
 from edge.console import hush, step
@@ -23,11 +24,9 @@ if TYPE_CHECKING:
     from distill.evaluation import Judge
     from distill.objectives import Learner, Setting
     from distill.spec import StudentSpec
-    from distill.students import Student, Teacher
     from edge.checkpoint import Checkpoint
     from edge.tokenization import Tokenizer
 
-EMBEDS = FeatureExtraction.name
 _DEFAULT_MAX_LENGTH = 128
 _LIBRARIES = ("torch", "transformers", "accelerate", "tokenizers")
 # What may differ between an interrupted run and the one that continues it.
@@ -253,8 +252,6 @@ def _task_of(config: DistillConfig, recipe: Recipe, checkpoints: tuple[Checkpoin
 
 def _learnable(task: str | None) -> str:
     """What is learned without a teacher; raises ConfigError for what cannot be."""
-    from distill.students import TASK, TASKS
-
     if task is not None and task not in TASKS:
         raise unknown_name("task", task, TASKS)
     return task or TASK
@@ -276,8 +273,6 @@ def _build(
     seed: int,
     task: str,
 ) -> Student:
-    from distill.students import build_student
-
     if task == EMBEDS:
         from distill.students.embedded import build_embedder
 
@@ -337,7 +332,6 @@ def _open_teachers(config: DistillConfig) -> tuple[Checkpoint, ...]:
 
 
 def _load_teachers(checkpoints: tuple[Checkpoint, ...]) -> tuple[Teacher, ...]:
-    from distill.students import Teacher
     from distill.teachers.agreement import check_words
     from edge.checkpoint import load_model, load_tokenizer
 

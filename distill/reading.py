@@ -43,7 +43,6 @@ READINGS = {
     "question-answering": Reading(("start_logits", "end_logits"), over_tokens=True),
     "feature-extraction": Reading(("sentence_embedding",)),
 }
-EMBEDS = "feature-extraction"
 
 
 def label_loss(problem_type: str | None) -> Callable[..., Tensor]:

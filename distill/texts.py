@@ -7,16 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from distill.augment import Augmentation, augment, mix, targets_of
 from distill.config import Masking, Recipe, Stage
+from distill.students import EMBEDS
 from edge.data import Table
 from edge.errors import ConfigError
 from edge.storage import cache_folder
-from edge.tasks.feature_extraction import FeatureExtraction
 
 if TYPE_CHECKING:
     from distill.batches import Samples
     from distill.prepare import Inputs
-
-EMBEDS = FeatureExtraction.name
 
 
 @dataclass(frozen=True)

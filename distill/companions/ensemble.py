@@ -15,7 +15,8 @@ from distill.capture import Signals
 from distill.companions.base import Cast, Companion, Scene
 from distill.companions.config import Ensemble
 from distill.companions.fitting import best, convex, label_slope, min_logit
-from distill.reading import EMBEDS, READINGS, Reading, label_loss
+from distill.reading import READINGS, Reading, label_loss
+from distill.students import EMBEDS
 from edge.errors import ConfigError
 from edge.tasks.text_classification import MULTI_LABEL, REGRESSION
 

@@ -11,7 +11,8 @@ from torch import Tensor
 from distill.capture import Signals
 from distill.companions.base import Cast, Companion, Scene
 from distill.companions.config import Virtual
-from distill.reading import EMBEDS, READINGS
+from distill.reading import READINGS
+from distill.students import EMBEDS
 from distill.terms import STUDENT, Name
 from edge.errors import ConfigError
 from edge.tasks.text_classification import MULTI_LABEL, REGRESSION

@@ -12,8 +12,9 @@ from torch import Tensor
 from distill import losses
 from distill.capture import Signals
 from distill.objectives.base import Batch, Objective
-from distill.reading import EMBEDS, READINGS, label_loss
+from distill.reading import READINGS, label_loss
 from distill.setting import Setting
+from distill.students import EMBEDS
 from distill.terms import LabelsTerm, LogitsTerm, MarginTerm, at
 from edge.errors import ConfigError, TrainingError
 from edge.tasks.text_classification import MULTI_LABEL, REGRESSION

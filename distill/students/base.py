@@ -8,14 +8,16 @@ from typing import Any
 from edge.checkpoint import Checkpoint
 from edge.errors import ConfigError
 from edge.tasks import Task
+from edge.tasks.feature_extraction import FeatureExtraction
 
 # The tasks a student can be trained for, and the one it is made for without a teacher.
+EMBEDS = FeatureExtraction.name
 TASKS = (
     "text-classification",
     "token-classification",
     "question-answering",
     "fill-mask",
-    "feature-extraction",
+    EMBEDS,
 )
 TASK = TASKS[0]
 

@@ -15,9 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from distill.reading import EMBEDS
 from distill.spec import StudentSpec
-from distill.students.base import Student, Teacher
+from distill.students.base import EMBEDS, Student, Teacher
 from distill.students.build import build_student
 from edge.checkpoint import max_length
 from edge.console import hush
