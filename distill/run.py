@@ -143,15 +143,12 @@ def _train_and_write(run: Run, start: float) -> DistillResult:
     from edge.checkpoint import count_parameters
 
     inputs = run.inputs
-    config, student, teacher = inputs.config, inputs.student, inputs.teacher
-    metric = value = teacher_value = None
+    config, student = inputs.config, inputs.student
+    metric = value = None
     baselines = Baselines(run) if config.baselines else None
     state = TrainingState(config.output)
     with state.kept(run.fingerprint, resume=config.resume):
-        if teacher and run.judge:
-            with step("evaluating the teacher"):
-                _, teacher_value = measure(run.teacher_judge or run.judge, teacher.model)
-        teachers, assistants = _several(run), None
+        teachers, assistants = _measured_teachers(run), None
         if run.recipe.assistants:
             chain = Chain(run, state.folder, lambda r: _train_and_write(r, time.perf_counter()))
             run, assistants = chain.climb()
@@ -168,14 +165,14 @@ def _train_and_write(run: Run, start: float) -> DistillResult:
             student=config.student or run.recipe.student,
             metric=metric,
             value=value,
-            teacher_value=teacher_value,
+            teacher_value=teachers[0]["value"] if teachers else None,
             parameters=count_parameters(student.model),
-            teacher_parameters=count_parameters(teacher.model) if teacher else None,
+            teacher_parameters=teachers[0]["parameters"] if teachers else None,
             train_samples=len(inputs.table),
             eval_samples=len(inputs.held_out) if inputs.held_out else 0,
             duration_s=round(time.perf_counter() - start, 3),
             baselines=found,
-            teachers=teachers,
+            teachers=teachers if len(teachers) > 1 else None,
             assistants=assistants,
         )
         output = config.output
@@ -187,22 +184,24 @@ def _train_and_write(run: Run, start: float) -> DistillResult:
     return result
 
 
-def _several(run: Run) -> list[dict[str, Any]] | None:
-    """The metric and size of each teacher where there are several."""
+def _measured_teachers(run: Run) -> list[dict[str, Any]]:
+    """The metric and size of each teacher; the value is None where nothing is evaluated."""
     from distill.evaluation import measure
     from edge.checkpoint import count_parameters
 
-    if len(run.inputs.teachers) < 2:
-        return None
-    judge = run.teacher_judge
+    judge, teachers = run.teacher_judge, run.inputs.named_teachers
+    values: dict[str, float | None] = dict.fromkeys(teachers)
+    if judge and teachers:
+        with step("evaluating the teacher"):
+            values = {name: measure(judge, one.model)[1] for name, one in teachers.items()}
     return [
         {
             "name": name,
             "source": teacher.checkpoint.source,
             "parameters": count_parameters(teacher.model),
-            "value": measure(judge, teacher.model)[1] if judge else None,
+            "value": values[name],
         }
-        for name, teacher in run.inputs.named_teachers.items()
+        for name, teacher in teachers.items()
     ]
 
 
