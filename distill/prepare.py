@@ -273,31 +273,21 @@ def _build(
     seed: int,
     task: str,
 ) -> Student:
+    options: dict[str, Any] = {
+        "seed": seed,
+        "allow_pickle": config.allow_pickle,
+        "trust_remote_code": config.trust_remote_code,
+    }
     if task == EMBEDS:
         from distill.students.embedded import build_embedder
 
-        return build_embedder(
-            spec,
-            teacher,
-            table,
-            seed=seed,
-            allow_pickle=config.allow_pickle,
-            trust_remote_code=config.trust_remote_code,
-        )
+        return build_embedder(spec, teacher, table, **options)
     if spec.embedding_dim is not None:
         raise ConfigError(
             f"embedding_dim={spec.embedding_dim} is for embeddings, and this student does {task}: "
             "leave it out"
         )
-    return build_student(
-        spec,
-        teacher,
-        table,
-        seed=seed,
-        allow_pickle=config.allow_pickle,
-        trust_remote_code=config.trust_remote_code,
-        task=task,
-    )
+    return build_student(spec, teacher, table, task=task, **options)
 
 
 def _judge(inputs: Inputs, reader: Teacher | None = None) -> Judge | None:
