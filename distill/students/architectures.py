@@ -105,28 +105,29 @@ def with_settings(config: Any, settings: Mapping[str, Any]) -> Any:
     return config
 
 
-def embed_alike(student: Any, teacher: Any) -> bool:
+def embed_alike(student: Any, teacher: Any) -> None:
     """Give a student its teacher's word embeddings, of fewer dimensions where it has fewer.
 
     Those are the projections on the first singular vectors, the best factorisation V x E + E x H
-    of the table; what widens them again is the student's own to learn. Gives whether the two have
-    as many tokens; a student's further dimensions stay as they are.
+    of the table; what widens them again is the student's own to learn. A student of other tokens
+    stays as it is, and so do further dimensions.
     """
     import torch
 
+    from distill.students.projection import eigenvectors
+
     ours, theirs = (model.get_input_embeddings().weight for model in (student, teacher))
     if len(ours) != len(theirs):
-        return False
+        return
     with torch.no_grad():
         if ours.shape == theirs.shape:
             ours.copy_(theirs)
-            return True
+            return
         table = theirs.double()
-        # Eigenvectors of the small square: the table's right singular vectors.
-        vectors = torch.linalg.eigh(table.T @ table).eigenvectors.flip(-1)
+        # Those of the small square are the table's right singular vectors.
+        vectors = eigenvectors(table.T @ table)
         width = min(ours.shape[1], theirs.shape[1])
         ours[:, :width] = (table @ vectors[:, :width]).to(ours.dtype)
-    return True
 
 
 def as_distilbert(teacher: Teacher, *, weights: bool = True) -> Teacher:

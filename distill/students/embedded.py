@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from distill.spec import StudentSpec
 from distill.students.base import EMBEDS, Student, Teacher
 from distill.students.build import build_student
+from distill.students.projection import eigenvectors
 from edge.checkpoint import max_length
 from edge.console import hush
 from edge.data import Table
@@ -195,7 +196,7 @@ def _fit(student: Student, teacher: Teacher | None, texts: Sequence[str]) -> Non
 
 def _principal(vectors: Tensor, size: int) -> Tensor:
     """(N, numbers) to (size, numbers), the most important direction first."""
-    found = torch.linalg.eigh(vectors.T @ vectors).eigenvectors.flip(-1)[:, :size].T
+    found = eigenvectors(vectors.T @ vectors)[:, :size].T
     # An eigenvector has no sign of its own.
     largest = found.gather(1, found.abs().argmax(1, keepdim=True))
     return found * largest.sign()

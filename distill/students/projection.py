@@ -38,13 +38,18 @@ def selection(units: Tensor, width: int) -> Tensor:
     return torch.eye(width, dtype=torch.float64)[units]
 
 
+def eigenvectors(square: Tensor) -> Tensor:
+    """Those of a symmetric matrix (N, N), in columns, of the largest eigenvalue first."""
+    return torch.linalg.eigh(square).eigenvectors.flip(-1)
+
+
 def principal(covariance: Tensor, count: int) -> Tensor:
     """The projection to the components of most variance, turned so that its outputs sum to 0.
 
     A LayerNorm takes the mean of its units away, which these do not have: of `count` units one
     fewer carries something. Eigenvectors have either sign; the one with a positive sum is taken.
     """
-    found = torch.linalg.eigh(covariance).eigenvectors.flip(-1)[:, : count - 1]
+    found = eigenvectors(covariance)[:, : count - 1]
     found = found * torch.where(found.sum(0) < 0, -1.0, 1.0)
     return _centred_basis(count) @ found.T
 
