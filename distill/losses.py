@@ -35,6 +35,12 @@ def masked_mean(values: Tensor, mask: Tensor | None = None, total: Tensor | None
     return values.sum() / (values.numel() if total is None else total)
 
 
+def text_mean(states: Tensor, mask: Tensor) -> Tensor:
+    """The mean of each text's real tokens, (B, L, H) to (B, H); mask: (B, L)."""
+    real = mask.unsqueeze(-1).to(states.dtype)
+    return (states * real).sum(1) / real.sum(1).clamp(min=1)
+
+
 def softmax_kl(
     student: Tensor, teacher: Tensor, temperature: float = 1.0, valid: Tensor | None = None
 ) -> Tensor:

@@ -88,8 +88,7 @@ def summary(states: Tensor, mask: Tensor, reading: Reading) -> Tensor:
     """
     if not (reading.per_token or reading.over_tokens):
         return states[:, 0]
-    real = mask.unsqueeze(-1).to(states.dtype)
-    return (states * real).sum(1) / real.sum(1).clamp(min=1)
+    return losses.text_mean(states, mask)
 
 
 def weighted(said: Sequence[Signals], weights: Tensor) -> Signals:

@@ -23,9 +23,7 @@ class Discriminator(nn.Module):
         self.text = nn.Linear(width, 1)
 
     def forward(self, states: Tensor, mask: Tensor) -> Tensor:
-        real = mask.unsqueeze(-1).to(states.dtype)
-        found = F.leaky_relu(self.tokens(states), 0.2) * real
-        mean = found.sum(1) / real.sum(1).clamp(min=1)
+        mean = losses.text_mean(F.leaky_relu(self.tokens(states), 0.2), mask)
         probability: Tensor = self.text(mean).float().sigmoid().squeeze(-1)
         return probability
 
