@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, Protocol
 
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 
 from distill.attention import Attention, recording
 from edge.errors import TrainingError
-from edge.sentences import SentenceEncoder
+from edge.models.inputs import accepted
 
 Inputs = Mapping[str, Tensor]
 States = dict[int, Tensor]
@@ -129,13 +128,6 @@ class LiveTeacher:
         # no_grad and not inference_mode: the student's backward pass keeps these tensors.
         with torch.no_grad():
             return capture(self.model.eval(), inputs, self._needs)
-
-
-def accepted(model: Any, inputs: Inputs) -> dict[str, Tensor]:
-    """The inputs this architecture reads; others would be swallowed without a word."""
-    reader = model.encoder if isinstance(model, SentenceEncoder) else model
-    known = inspect.signature(reader.forward).parameters
-    return {name: value for name, value in inputs.items() if name in known}
 
 
 def _run(model: Any, inputs: Inputs, *, hidden_states: bool) -> Any:

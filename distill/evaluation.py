@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from distill import processes
-from distill.capture import accepted
+from edge.models.inputs import accepted
 from edge.sentences import SentenceEncoder
 from edge.tasks import Outputs, Task
 from edge.tasks.base import Examples

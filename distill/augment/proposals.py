@@ -11,8 +11,8 @@ from torch import Tensor
 
 from distill.augment.vocabulary import EmbeddingSpace, FileSpace, Vocabulary, neighbours
 from distill.augment.words import spans
-from distill.capture import accepted
 from distill.counting import counting
+from edge.models.inputs import accepted
 from edge.tokenization import Encoding, Tokenizer
 
 # For each word of a text the words that may stand in its place, in a fixed order.

@@ -18,7 +18,7 @@ from distill.setting import Shape
 from distill.terms import Name, at
 from distill.unfreezing import turns
 from edge.errors import ConfigError
-from edge.models.layers import layer_prefix
+from edge.models.layers import layer_prefix, states_of
 
 
 class HybridModel(Companion):
@@ -139,6 +139,6 @@ def _keep_input(states: dict[int, Tensor]) -> Any:
 
 def _keep_output(states: dict[int, Tensor], layer: int) -> Any:
     def keep(_: nn.Module, __: Any, output: Any) -> None:
-        states[layer] = output[0] if isinstance(output, tuple) else output
+        states[layer] = states_of(output)
 
     return keep

@@ -98,7 +98,7 @@ def watch(
     model: Any, batches: Iterable[Mapping[str, Tensor]], watchers: Mapping[str, Watcher]
 ) -> None:
     """Run the model and tell `watchers`, by module name, what each module reads and gives."""
-    from distill.capture import accepted
+    from edge.models.inputs import accepted
 
     seen: list[Tensor] = []
     with _hooked(model, watchers, seen), torch.no_grad():

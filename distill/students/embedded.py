@@ -24,6 +24,7 @@ from edge.console import hush
 from edge.data import Table
 from edge.embedding import SentenceHead, dense_layers
 from edge.errors import ConfigError
+from edge.models.inputs import accepted
 from edge.sentences import SentenceEncoder
 from edge.tasks import get_task
 
@@ -91,8 +92,6 @@ def sample_of(table: Table) -> list[str]:
 
 def embed(reader: Teacher | Student, texts: Sequence[str], *, pooled: bool = False) -> Tensor:
     """The vectors of texts, (N, size), float64; pooled: what the last dense layer reads of them."""
-    from distill.capture import accepted
-
     model, tokenizer = reader.model, reader.tokenizer
     length = min(_MAX_LENGTH, max_length(reader.checkpoint, tokenizer))
     seen: list[Tensor] = []

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from edge.checkpoint import Checkpoint, load_model, load_tokenizer, share_weights
 from edge.config import Config
 from edge.errors import CheckpointError, ConfigError, UserError
-from edge.models.layers import layer_prefix, with_layers
+from edge.models.layers import layer_prefix, states_of, with_layers
 from edge.tasks import Task
 from edge.tasks.text_classification import MULTI_LABEL, REGRESSION
 
@@ -245,7 +245,7 @@ def _watching(model: Any, visits: Mapping[int, Any]) -> Iterator[None]:
     layers = model.get_submodule(prefix)
 
     def see(visit: Any, _: Any, __: Any, output: Any) -> None:
-        visit(output[0] if isinstance(output, tuple) else output)
+        visit(states_of(output))
 
     hooks = [
         layers[layer - 1].register_forward_hook(partial(see, visit))

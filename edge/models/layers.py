@@ -21,6 +21,11 @@ def layer_prefix(model: Any) -> str | None:
     return outer[0] if len(outer) == 1 else None
 
 
+def states_of(output: Any) -> Any:
+    """The states that a layer gave, which some architectures put first of several."""
+    return output[0] if isinstance(output, tuple) else output
+
+
 def with_layers(config: Any, layers: Sequence[int]) -> Any:
     """A copy of a configuration that keeps these layers, counted from 0."""
     config = copy.deepcopy(config)

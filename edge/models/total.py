@@ -6,7 +6,6 @@ what the first one lacks, and both are deployed together.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -29,6 +28,7 @@ from transformers.modeling_outputs import (
 
 from edge.models import MODELS
 from edge.models import register as register_own
+from edge.models.inputs import accepted
 from edge.models.positions import longest_text
 
 
@@ -110,18 +110,14 @@ class SumPreTrainedModel(PreTrainedModel):
         **_: Any,
     ) -> Any:
         """input_ids, attention_mask, token_type_ids: (batch, sequence)."""
-        inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
+        inputs: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask}
         if token_type_ids is not None:
             inputs["token_type_ids"] = token_type_ids
-        first = _run(self.first, inputs, output_hidden_states=output_hidden_states)
-        second = _run(self.second, inputs)
+        read = accepted(self.first, inputs)
+        first = self.first(**read, output_hidden_states=output_hidden_states)
+        second = self.second(**accepted(self.second, inputs))
         added = {name: first[name] + second[name] for name in type(self).answers}
         return type(self).output_class(**added, hidden_states=first.hidden_states)
-
-
-def _run(model: nn.Module, inputs: Mapping[str, Any], **options: Any) -> Any:
-    known = inspect.signature(model.forward).parameters
-    return model(**{name: value for name, value in inputs.items() if name in known}, **options)
 
 
 class SumForSequenceClassification(SumPreTrainedModel):

@@ -163,8 +163,8 @@ def test_only_the_guessed_words_are_computed(
 
     from distill.augment.proposals import Reader, _Blank, _logits
     from distill.augment.vocabulary import Vocabulary
-    from distill.capture import accepted
     from edge.checkpoint import load_model, load_tokenizer, open_checkpoint
+    from edge.models.inputs import accepted
     from edge.tokenization import Tokenizer
 
     opened = open_checkpoint(tiny_checkpoint(tmp_path, architecture, task="fill-mask"))
