@@ -8,23 +8,21 @@ import torch
 from huggingface_hub.dataclasses import strict
 from torch import nn
 from transformers import (
-    AutoConfig,
     AutoModel,
     AutoModelForMaskedLM,
     AutoModelForQuestionAnswering,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
     PreTrainedConfig,
-    PreTrainedModel,
 )
 from transformers.modeling_outputs import (
     BaseModelOutputWithPooling,
     MaskedLMOutput,
     QuestionAnsweringModelOutput,
-    SequenceClassifierOutput,
     TokenClassifierOutput,
 )
 
+from edge.models.base import TextClassifier, WordPieceModel, read, register_classes, word_pieces
 from edge.models.recurrence import BidirectionalLSTM, mirror
 
 
@@ -58,13 +56,11 @@ class BiLSTMConfig(PreTrainedConfig):
         return 2 * self.lstm_size
 
 
-class BiLSTMPreTrainedModel(PreTrainedModel):
+class BiLSTMPreTrainedModel(WordPieceModel):
     """What all BiLSTM models share."""
 
     config_class = BiLSTMConfig
     base_model_prefix = "bilstm"
-    # It has no attention to choose an implementation of.
-    _supports_sdpa = True
 
 
 class BiLSTMModel(BiLSTMPreTrainedModel):
@@ -72,21 +68,11 @@ class BiLSTMModel(BiLSTMPreTrainedModel):
 
     def __init__(self, config: BiLSTMConfig) -> None:
         super().__init__(config)
-        self.embeddings = nn.Embedding(
-            config.vocab_size, config.embedding_size, padding_idx=config.pad_token_id
-        )
+        self.embeddings = word_pieces(config)
         sizes = [config.embedding_size] + [config.hidden_size] * (config.num_hidden_layers - 1)
         self.layers = nn.ModuleList(BidirectionalLSTM(size, config.lstm_size) for size in sizes)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.post_init()
-
-    def get_input_embeddings(self) -> nn.Embedding:
-        """The table of word pieces."""
-        return self.embeddings
-
-    def set_input_embeddings(self, value: nn.Embedding) -> None:
-        """Replace the table of word pieces."""
-        self.embeddings = value
 
     def forward(
         self,
@@ -102,21 +88,19 @@ class BiLSTMModel(BiLSTMPreTrainedModel):
         pooler_output: (batch, 2 * lstm_size), each direction after its last token.
         hidden_states, when asked for: the embeddings and the states of each layer.
         """
-        states = self.embeddings(input_ids) if inputs_embeds is None else inputs_embeds
-        if attention_mask is None:
-            attention_mask = torch.ones(states.shape[:2], dtype=torch.int32, device=states.device)
+        states, attention_mask = read(self.embeddings, input_ids, attention_mask, inputs_embeds)
         reverse = mirror(attention_mask, states.dtype)
         hidden = [states]
-        read = states
+        last = states
         for layer in self.layers:
             states = self.dropout(states)
-            read = layer(states, reverse @ states)
-            ahead, behind = read.chunk(2, -1)
+            last = layer(states, reverse @ states)
+            ahead, behind = last.chunk(2, -1)
             states = torch.cat([ahead, reverse @ behind], -1)
             hidden.append(states)
         return BaseModelOutputWithPooling(
             last_hidden_state=states,
-            pooler_output=(reverse[:, :1] @ read)[:, 0],
+            pooler_output=(reverse[:, :1] @ last)[:, 0],
             hidden_states=tuple(hidden) if output_hidden_states else None,
         )
 
@@ -135,7 +119,7 @@ class _Head(nn.Module):
         return logits
 
 
-class BiLSTMForSequenceClassification(BiLSTMPreTrainedModel):
+class BiLSTMForSequenceClassification(TextClassifier, BiLSTMPreTrainedModel):
     """Logits of the text, from the last state of each direction."""
 
     def __init__(self, config: BiLSTMConfig) -> None:
@@ -144,23 +128,6 @@ class BiLSTMForSequenceClassification(BiLSTMPreTrainedModel):
         self.bilstm = BiLSTMModel(config)
         self.classifier = _Head(config, config.num_labels)
         self.post_init()
-
-    def forward(
-        self,
-        input_ids: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None,
-        **options: Any,
-    ) -> SequenceClassifierOutput:
-        """Logits (batch, labels), and the loss that `problem_type` names when labels are given."""
-        encoded = self.bilstm(input_ids, attention_mask, **options)
-        logits = self.classifier(encoded.pooler_output)
-        loss = None
-        if labels is not None:
-            loss = self.loss_function(labels, logits, self.config, **options)
-        return SequenceClassifierOutput(
-            loss=loss, logits=logits, hidden_states=encoded.hidden_states
-        )
 
 
 class BiLSTMForTokenClassification(BiLSTMPreTrainedModel):
@@ -265,6 +232,4 @@ _AUTO_CLASSES = {
 
 def register() -> None:
     """Make Transformers' Auto classes know `model_type` bilstm; again is harmless."""
-    AutoConfig.register(BiLSTMConfig.model_type, BiLSTMConfig, exist_ok=True)
-    for auto, model in _AUTO_CLASSES.items():
-        auto.register(BiLSTMConfig, model, exist_ok=True)
+    register_classes(BiLSTMConfig, _AUTO_CLASSES)

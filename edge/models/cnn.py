@@ -8,13 +8,13 @@ import torch
 from huggingface_hub.dataclasses import strict
 from torch import nn
 from transformers import (
-    AutoConfig,
     AutoModel,
     AutoModelForSequenceClassification,
     PreTrainedConfig,
-    PreTrainedModel,
 )
-from transformers.modeling_outputs import BaseModelOutputWithPooling, SequenceClassifierOutput
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from edge.models.base import TextClassifier, WordPieceModel, read, register_classes, word_pieces
 
 
 @strict
@@ -50,13 +50,11 @@ class CNNConfig(PreTrainedConfig):
         return 1
 
 
-class CNNPreTrainedModel(PreTrainedModel):
+class CNNPreTrainedModel(WordPieceModel):
     """What all CNN models share."""
 
     config_class = CNNConfig
     base_model_prefix = "cnn"
-    # It has no attention to choose an implementation of.
-    _supports_sdpa = True
 
 
 class CNNModel(CNNPreTrainedModel):
@@ -64,22 +62,12 @@ class CNNModel(CNNPreTrainedModel):
 
     def __init__(self, config: CNNConfig) -> None:
         super().__init__(config)
-        self.embeddings = nn.Embedding(
-            config.vocab_size, config.embedding_size, padding_idx=config.pad_token_id
-        )
+        self.embeddings = word_pieces(config)
         self.convolutions = nn.ModuleList(
             nn.Conv1d(config.embedding_size, config.filters, width)
             for width in config.kernel_widths
         )
         self.post_init()
-
-    def get_input_embeddings(self) -> nn.Embedding:
-        """The table of word pieces."""
-        return self.embeddings
-
-    def set_input_embeddings(self, value: nn.Embedding) -> None:
-        """Replace the table of word pieces."""
-        self.embeddings = value
 
     def forward(
         self,
@@ -95,13 +83,11 @@ class CNNModel(CNNPreTrainedModel):
         give, 0 on padding; pooler_output: (batch, hidden), the most that each filter gives.
         hidden_states, when asked for: the embeddings and these states.
         """
-        words = self.embeddings(input_ids) if inputs_embeds is None else inputs_embeds
-        if attention_mask is None:
-            attention_mask = torch.ones(words.shape[:2], dtype=torch.int32, device=words.device)
+        words, attention_mask = read(self.embeddings, input_ids, attention_mask, inputs_embeds)
         real = attention_mask.to(words.dtype)[:, None]
         # (batch, sequence, embedding) to (batch, embedding, sequence), zeros on padding
-        read = words.transpose(1, 2) * real
-        found = [_same_length(convolution, read).relu() for convolution in self.convolutions]
+        given = words.transpose(1, 2) * real
+        found = [_same_length(convolution, given).relu() for convolution in self.convolutions]
         # Nothing is below 0, so padding never is the maximum unless all is 0.
         states = torch.cat(found, 1) * real
         last = states.transpose(1, 2)
@@ -112,15 +98,15 @@ class CNNModel(CNNPreTrainedModel):
         )
 
 
-def _same_length(convolution: Any, read: torch.Tensor) -> torch.Tensor:
+def _same_length(convolution: Any, given: torch.Tensor) -> torch.Tensor:
     """A convolution of (batch, channels, sequence) with each token in the middle of its window."""
     beyond = convolution.kernel_size[0] - 1
-    padded = nn.functional.pad(read, (beyond // 2, beyond - beyond // 2))
+    padded = nn.functional.pad(given, (beyond // 2, beyond - beyond // 2))
     states: torch.Tensor = convolution(padded)
     return states
 
 
-class CNNForSequenceClassification(CNNPreTrainedModel):
+class CNNForSequenceClassification(TextClassifier, CNNPreTrainedModel):
     """Logits of the text, from the most that each filter gives anywhere in it."""
 
     def __init__(self, config: CNNConfig) -> None:
@@ -131,28 +117,14 @@ class CNNForSequenceClassification(CNNPreTrainedModel):
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)
         self.post_init()
 
-    def forward(
-        self,
-        input_ids: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None,
-        **options: Any,
-    ) -> SequenceClassifierOutput:
-        """Logits (batch, labels), and the loss that `problem_type` names when labels are given."""
-        encoded = self.cnn(input_ids, attention_mask, **options)
-        logits = self.classifier(self.dropout(encoded.pooler_output))
-        loss = None
-        if labels is not None:
-            loss = self.loss_function(labels, logits, self.config, **options)
-        return SequenceClassifierOutput(
-            loss=loss, logits=logits, hidden_states=encoded.hidden_states
-        )
+    def answer(self, pooled: torch.Tensor) -> torch.Tensor:
+        return self.classifier(self.dropout(pooled))
 
 
 def register() -> None:
     """Make Transformers' Auto classes know `model_type` cnn; again is harmless."""
-    AutoConfig.register(CNNConfig.model_type, CNNConfig, exist_ok=True)
-    AutoModel.register(CNNConfig, CNNModel, exist_ok=True)
-    AutoModelForSequenceClassification.register(
-        CNNConfig, CNNForSequenceClassification, exist_ok=True
-    )
+    classes = {
+        AutoModel: CNNModel,
+        AutoModelForSequenceClassification: CNNForSequenceClassification,
+    }
+    register_classes(CNNConfig, classes)

@@ -28,6 +28,7 @@ from transformers.modeling_outputs import (
 
 from edge.models import MODELS
 from edge.models import register as register_own
+from edge.models.base import register_classes
 from edge.models.inputs import accepted
 from edge.models.positions import longest_text
 
@@ -170,6 +171,4 @@ def add(first: Any, second: Any) -> Any:
 
 def register() -> None:
     """Make Transformers' Auto classes know `model_type` sum; again is harmless."""
-    AutoConfig.register(SumConfig.model_type, SumConfig, exist_ok=True)
-    for kind in _CLASSES:
-        kind.auto_class.register(SumConfig, kind, exist_ok=True)
+    register_classes(SumConfig, {kind.auto_class: kind for kind in _CLASSES})
