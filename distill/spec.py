@@ -41,7 +41,7 @@ class StudentSpec(Config):
     architecture: Transformers' `model_type`, or one of `edge.models`; the teacher's by default.
     embedding: the width of word embeddings, where the architecture widens them afterwards.
     embedding_dim: how many numbers the vector of a text has, for a student that embeds.
-    init: `teacher` takes over what fits, narrowed as `slice` does where the student is narrower.
+    init: `teacher` takes over what fits, narrowed as `svd` does where the student is narrower.
     `slice` keeps the units, heads and neurons that matter most, `svd` the principal components of
     the hidden states. vocabulary: how many tokens of its own it reads; the teacher's tokens by
     default. plus: a second model, whose answers are added. settings: other keys of the
