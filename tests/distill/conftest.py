@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from distill import DistillResult
 
 GOOD = ["fine", "great", "lovely"]
 BAD = ["awful", "poor", "sad"]
@@ -110,17 +113,40 @@ def checkpoint(make_checkpoint: Callable[..., Path]) -> Path:
     return make_checkpoint()
 
 
+def distil_tiny(
+    teacher: Path | None, data: Mapping[str, Path], output: Path, /, **changes: Any
+) -> DistillResult:
+    """Distil `data`'s train, measured on its eval if there is one; keywords replace settings."""
+    from distill import DistillConfig, distil
+
+    values = {
+        "teacher": str(teacher) if teacher else None,
+        "train": str(data["train"]),
+        "eval": str(data["eval"]) if "eval" in data else None,
+        "output": output,
+        "batch_size": 8,
+        "learning_rate": 1e-3,
+        **changes,
+    }
+    return distil(DistillConfig.build(values))
+
+
+def write_tsv(path: Path, columns: str, rows: Iterable[Iterable[object]]) -> Path:
+    """columns: their names with spaces between them."""
+    lines = ["\t".join(map(str, row)) for row in (columns.split(), *rows)]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
 def write_rows(path: Path, count: int, *, seed: int) -> Path:
     """Sentences of 3 to 9 words, labelled by the one word in each that has an opinion."""
-    choose = random.Random(seed)
-    lines = ["text\tlabel"]
+    choose, rows = random.Random(seed), []
     for _ in range(count):
         label = choose.randrange(2)
         words = choose.choices(NEUTRAL, k=choose.randrange(2, 9))
         words.insert(choose.randrange(len(words) + 1), choose.choice((BAD, GOOD)[label]))
-        lines.append(f"{' '.join(words)}\t{label}")
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return path
+        rows.append((" ".join(words), label))
+    return write_tsv(path, "text label", rows)
 
 
 @pytest.fixture(scope="session")
@@ -136,24 +162,23 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="session")
 def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A teacher that knows the answers, made from a configuration by the recipe `finetune`."""
-    from distill import DistillConfig, distil
-
     folder = tmp_path_factory.mktemp("taught")
     make_config("bert", initializer_range=0.1, hidden_dropout_prob=0.0).save_pretrained(
         folder / "shape"
     )
     make_tokenizer().save_pretrained(folder / "shape")
-    result = distil(
-        DistillConfig(
-            student=str(folder / "shape"),
-            train=str(write_rows(folder / "train.tsv", 96, seed=3)),
-            eval=str(write_rows(folder / "eval.tsv", 48, seed=4)),
-            recipe="finetune",
-            epochs=8,
-            batch_size=8,
-            learning_rate=5e-3,
-            output=folder / "teacher",
-        )
+    files = {
+        "train": write_rows(folder / "train.tsv", 96, seed=3),
+        "eval": write_rows(folder / "eval.tsv", 48, seed=4),
+    }
+    result = distil_tiny(
+        None,
+        files,
+        folder / "teacher",
+        student=str(folder / "shape"),
+        recipe="finetune",
+        epochs=8,
+        learning_rate=5e-3,
     )
     assert result.value is not None and result.value > 0.9
     return folder / "teacher"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distill import DistillConfig, DistillResult, distil
+from distill import DistillConfig, distil
 from distill.batches import BucketSampler, StepBatches
 from distill.capture import Signals
 from distill.config import Stage
@@ -21,7 +22,15 @@ from distill.objectives import OBJECTIVES, Batch, Setting, Shape
 from distill.questions import in_questions
 from edge.data import Columns, Table
 from edge.errors import ConfigError, DataError, EdgeError, UserError
-from tests.distill.conftest import BAD, GOOD, NEUTRAL, make_config, make_tokenizer
+from tests.distill.conftest import (
+    BAD,
+    GOOD,
+    NEUTRAL,
+    distil_tiny,
+    make_config,
+    make_tokenizer,
+    write_tsv,
+)
 
 SHAPE = Shape(layers=2, width=8, architecture="bert", attention=(2, 8))
 GENERATOR = torch.Generator().manual_seed(1)
@@ -29,17 +38,15 @@ GENERATOR = torch.Generator().manual_seed(1)
 
 def write_pairs(path: Path, questions: int, *, seed: int, candidates: int = 4) -> Path:
     """Every other passage of a question is relevant: one whose word of opinion is good."""
-    choose = random.Random(seed)
-    lines = ["query\tpassage\tscore"]
+    choose, rows = random.Random(seed), []
     for number in range(questions):
         question = f"{NEUTRAL[number % 6]} {NEUTRAL[number // 6 % 6]} {choose.choice(NEUTRAL)}"
         for candidate in range(candidates):
             label = candidate % 2
             passage = [choose.choice(NEUTRAL), choose.choice((BAD, GOOD)[label])]
             choose.shuffle(passage)
-            lines.append(f"{question}\t{' '.join(passage)}\t{label}")
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return path
+            rows.append((question, " ".join(passage), label))
+    return write_tsv(path, "query passage score", rows)
 
 
 @pytest.fixture(scope="module")
@@ -75,19 +82,7 @@ def judge(files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> P
     return folder / "teacher"
 
 
-def run(judge: Path, files: dict[str, Path], output: Path, **changes: Any) -> DistillResult:
-    values = {
-        "teacher": str(judge),
-        "student": "layers=2,init=random",
-        "train": str(files["train"]),
-        "eval": str(files["eval"]),
-        "recipe": "bi-encoder",
-        "output": output,
-        "batch_size": 8,
-        "learning_rate": 3e-3,
-        **changes,
-    }
-    return distil(DistillConfig.build(values))
+run = partial(distil_tiny, student="layers=2,init=random", recipe="bi-encoder", learning_rate=3e-3)
 
 
 def metrics(folder: Path, data: Path) -> dict[str, float]:

@@ -3,34 +3,28 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from safetensors.torch import load_file
 
-from distill import DistillConfig, DistillResult, distil, load_recipe
+from distill import load_recipe
 from distill.chain import Chain
 from distill.trainer import DistillTrainer
 from edge.checkpoint import open_checkpoint
 from edge.errors import ConfigError
+from tests.distill.conftest import distil_tiny
 
-
-def run(teacher: Path, data: dict[str, Path], folder: Path, **changes: Any) -> DistillResult:
-    values: dict[str, Any] = {
-        "teacher": str(teacher),
-        "student": "layers=1",
-        "train": str(data["train"]),
-        "eval": str(data["eval"]),
-        "recipe": "assistant",
-        "assistants": ("layers=3", "layers=2"),
-        "output": folder,
-        "batch_size": 16,
-        "max_steps": 2,
-        "learning_rate": 1e-3,
-        **changes,
-    }
-    return distil(DistillConfig.build(values))
+run = partial(
+    distil_tiny,
+    student="layers=1",
+    recipe="assistant",
+    assistants=("layers=3", "layers=2"),
+    batch_size=16,
+    max_steps=2,
+)
 
 
 def same(a: Path, b: Path) -> bool:

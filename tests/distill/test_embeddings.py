@@ -7,6 +7,7 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from distill import DistillConfig, DistillResult, distil
 from distill.capture import Signals
 from distill.config import Stage
 from distill.embeddings import directions
@@ -32,7 +32,16 @@ from edge.errors import ConfigError, DataError
 from edge.sentences import SentenceEncoder
 from edge.tasks import get_task
 from edge.tokenization import Tokenizer
-from tests.distill.conftest import BAD, GOOD, NEUTRAL, WORDS, make_config, make_tokenizer
+from tests.distill.conftest import (
+    BAD,
+    GOOD,
+    NEUTRAL,
+    WORDS,
+    distil_tiny,
+    make_config,
+    make_tokenizer,
+    write_tsv,
+)
 
 SHAPE = Shape(layers=2, width=8, architecture="bert", attention=(2, 8))
 GENERATOR = torch.Generator().manual_seed(1)
@@ -40,28 +49,24 @@ GENERATOR = torch.Generator().manual_seed(1)
 
 def write_sts(path: Path, count: int, *, seed: int) -> Path:
     """Texts of four words; their similarity, 0 to 4, is how many they share."""
-    choose = random.Random(seed)
-    lines = ["sentence1\tsentence2\tscore"]
+    choose, rows = random.Random(seed), []
     for _ in range(count):
         first, kept = choose.choices(WORDS, k=4), choose.randrange(5)
         second = [*first[:kept], *choose.choices(WORDS, k=4 - kept)]
         choose.shuffle(second)
         shared = (Counter(first) & Counter(second)).total()
-        lines.append(f"{' '.join(first)}\t{' '.join(second)}\t{shared}")
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return path
+        rows.append((" ".join(first), " ".join(second), shared))
+    return write_tsv(path, "sentence1 sentence2 score", rows)
 
 
 def write_opinions(path: Path, count: int, *, seed: int) -> Path:
     """Texts are alike, 5 of 5, where their words of opinion are."""
-    choose = random.Random(seed)
-    lines = ["sentence1\tsentence2\tscore"]
+    choose, rows = random.Random(seed), []
     for _ in range(count):
         labels = choose.choices((0, 1), k=2)
         texts = [f"{choose.choice(NEUTRAL)} {choose.choice((BAD, GOOD)[one])}" for one in labels]
-        lines.append(f"{texts[0]}\t{texts[1]}\t{5 * (labels[0] == labels[1])}")
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return path
+        rows.append((*texts, 5 * (labels[0] == labels[1])))
+    return write_tsv(path, "sentence1 sentence2 score", rows)
 
 
 @pytest.fixture(scope="module")
@@ -95,20 +100,7 @@ def embedder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(
-    teacher: Path | None, files: dict[str, Path], output: Path, **changes: Any
-) -> DistillResult:
-    values = {
-        "teacher": str(teacher) if teacher else None,
-        "train": str(files["train"]),
-        "eval": str(files["eval"]),
-        "recipe": "embedding",
-        "output": output,
-        "batch_size": 8,
-        "learning_rate": 3e-3,
-        **changes,
-    }
-    return distil(DistillConfig.build(values))
+run = partial(distil_tiny, recipe="embedding", learning_rate=3e-3)
 
 
 def opened(folder: Path) -> Teacher:

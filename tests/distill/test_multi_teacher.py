@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
-from distill import DistillConfig, DistillResult, distil
+from distill import DistillResult
 from distill.capture import Signals, capture
 from distill.companions.base import Cast, Scene
 from distill.companions.config import Ensemble
@@ -23,7 +23,7 @@ from distill.config import Stage
 from distill.objectives import Learner
 from distill.setting import Setting, Shape
 from edge.errors import CheckpointError, ConfigError
-from tests.distill.conftest import make_config
+from tests.distill.conftest import distil_tiny, make_config
 
 MASK = torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0], [1, 1, 0, 0]])
 INPUTS = {"input_ids": torch.tensor([[2, 5, 6, 3], [2, 7, 3, 0], [2, 3, 0, 0]])}
@@ -221,18 +221,9 @@ def second(make_checkpoint: Callable[..., Path]) -> Path:
 
 
 def run(data: dict[str, Path], folder: Path, teachers: list[Path], **changes: Any) -> DistillResult:
-    values: dict[str, Any] = {
-        "teacher": [str(path) for path in teachers],
-        "student": "layers=2",
-        "train": str(data["train"]),
-        "recipe": "multi-teacher",
-        "output": folder,
-        "batch_size": 16,
-        "max_steps": 3,
-        "learning_rate": 1e-3,
-        **changes,
-    }
-    return distil(DistillConfig.build(values))
+    own = {"student": "layers=2", "recipe": "multi-teacher", "batch_size": 16, "max_steps": 3}
+    own |= {"teacher": [str(path) for path in teachers]}
+    return distil_tiny(None, {"train": data["train"]}, folder, **{**own, **changes})
 
 
 def weights(folder: Path) -> dict[str, Tensor]:

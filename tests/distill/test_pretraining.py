@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from distill import DistillConfig, DistillResult, distil, load_recipe
+from distill import DistillResult, load_recipe
 from edge.errors import ConfigError
+from tests.distill.conftest import distil_tiny
 
 WORDS = ("fine", "great", "awful", "poor", "film", "plot", "scene")
 MOBILE = {
@@ -46,19 +47,12 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def run(texts: Path, tmp_path: Path) -> Callable[..., DistillResult]:
     """Distil at tiny size; keywords replace settings."""
+    own = {"epochs": 6, "batch_size": 4, "learning_rate": 5e-3}
 
-    def distil_tiny(output: str, **changes: Any) -> DistillResult:
-        values = {
-            "train": str(texts),
-            "output": tmp_path / output,
-            "epochs": 6,
-            "batch_size": 4,
-            "learning_rate": 5e-3,
-            **changes,
-        }
-        return distil(DistillConfig.build(values))
+    def run_to(output: str, **changes: Any) -> DistillResult:
+        return distil_tiny(None, {"train": texts}, tmp_path / output, **{**own, **changes})
 
-    return distil_tiny
+    return run_to
 
 
 @pytest.fixture(scope="module")

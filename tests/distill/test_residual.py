@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from distill import DistillConfig, DistillResult, distil
+from distill import DistillResult
 from distill.config import Stage
 from distill.objectives import Learner
 from distill.setting import Setting, Shape
@@ -18,6 +19,7 @@ from distill.students import Teacher, build_student
 from edge.checkpoint import load_model, load_tokenizer, open_checkpoint
 from edge.data import Table, read_table
 from edge.errors import ConfigError
+from tests.distill.conftest import distil_tiny
 
 BATCH = {
     "input_ids": torch.tensor([[2, 5, 6, 3], [2, 7, 3, 0]]),
@@ -34,20 +36,9 @@ def table(data: dict[str, Path]) -> Table:
     return read_table(data["train"])
 
 
-def run(taught: Path, data: dict[str, Path], folder: Path, **changes: Any) -> DistillResult:
-    values: dict[str, Any] = {
-        "teacher": str(taught),
-        "student": "layers=2+layers=1",
-        "train": str(data["train"]),
-        "eval": str(data["eval"]),
-        "recipe": "residual",
-        "output": folder,
-        "batch_size": 8,
-        "epochs": 2,
-        "learning_rate": 5e-3,
-        **changes,
-    }
-    return distil(DistillConfig.build(values))
+run = partial(
+    distil_tiny, student="layers=2+layers=1", recipe="residual", epochs=2, learning_rate=5e-3
+)
 
 
 def test_specs() -> None:

@@ -6,6 +6,7 @@ import csv
 import json
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from edge.errors import (
     TrainingError,
     UserError,
 )
+from tests.distill.conftest import distil_tiny
 
 
 @pytest.fixture
@@ -33,22 +35,8 @@ def run(
 ) -> Callable[..., DistillResult]:
     """Distil at tiny size; keywords replace settings."""
     monkeypatch.setenv("EDGE_CACHE", str(tmp_path_factory.mktemp("cache")))
-
-    def distil_tiny(**changes: Any) -> DistillResult:
-        values = {
-            "teacher": str(checkpoint),
-            "student": "layers=2",
-            "train": str(data["train"]),
-            "eval": str(data["eval"]),
-            "output": tmp_path / "student",
-            "batch_size": 8,
-            "epochs": 1,
-            "learning_rate": 1e-3,
-            **changes,
-        }
-        return distil(DistillConfig.build(values))
-
-    return distil_tiny
+    output = tmp_path / "student"
+    return partial(distil_tiny, checkpoint, data, output, student="layers=2", epochs=1)
 
 
 # They learn before any task: tests/distill/test_pretraining.py trains them end to end.

@@ -33,7 +33,7 @@ from edge.exits import measure_exits
 from edge.models.exits import load_early_exit
 from edge.tasks import get_task
 from edge.tokenization import Tokenizer
-from tests.distill.conftest import make_config, make_tokenizer
+from tests.distill.conftest import distil_tiny, make_config, make_tokenizer
 
 BATCH = {
     "input_ids": torch.tensor([[2, 5, 6, 3, 0], [2, 7, 8, 9, 3], [2, 10, 6, 3, 0]]),
@@ -565,16 +565,8 @@ def test_changed_texts_are_for_one_class_a_text() -> None:
 @pytest.fixture
 def run(taught: Path, data: dict[str, Path], tmp_path: Path) -> Callable[..., DistillResult]:
     def distil_with(recipe: str, **values: Any) -> DistillResult:
-        settings = {
-            "teacher": str(taught),
-            "train": str(data["train"]),
-            "eval": str(data["eval"]),
-            "output": tmp_path / "student",
-            "batch_size": 16,
-            "learning_rate": 1e-3,
-            "epochs": 3,
-        }
-        return distil(DistillConfig.build({**settings, **values, "recipe": recipe}, where="test"))
+        own = {"batch_size": 16, "epochs": 3, "recipe": recipe}
+        return distil_tiny(taught, data, tmp_path / "student", **{**own, **values})
 
     return distil_with
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from distill import DistillConfig, DistillResult, distil
+from distill import DistillResult
 from edge.errors import ConfigError
+from tests.distill.conftest import distil_tiny
 
 RUN = Callable[..., DistillResult]
 
@@ -19,23 +21,8 @@ RUN = Callable[..., DistillResult]
 @pytest.fixture
 def run(checkpoint: Path, data: dict[str, Path], tmp_path: Path) -> RUN:
     """Distil at tiny size; keywords replace settings."""
-
-    def distil_tiny(**changes: Any) -> DistillResult:
-        values = {
-            "teacher": str(checkpoint),
-            "student": "layers=2,hidden=8",
-            "train": str(data["train"]),
-            "eval": str(data["eval"]),
-            "output": tmp_path / "student",
-            "augment_folder": tmp_path / "texts",
-            "batch_size": 8,
-            "epochs": 1,
-            "learning_rate": 1e-3,
-            **changes,
-        }
-        return distil(DistillConfig.build(values))
-
-    return distil_tiny
+    own = {"student": "layers=2,hidden=8", "augment_folder": tmp_path / "texts", "epochs": 1}
+    return partial(distil_tiny, checkpoint, data, tmp_path / "student", **own)
 
 
 def recipe(folder: Path, *stages: str) -> str:

@@ -14,9 +14,8 @@ from distill import DistillConfig, DistillResult, distil
 from edge.data import Table
 from edge.errors import ConfigError, DataError
 from edge.tasks import get_task
+from tests.distill.conftest import BAD, GOOD, NEUTRAL, distil_tiny
 
-GOOD, BAD = ("fine", "great", "lovely"), ("awful", "poor", "sad")
-NEUTRAL = ("film", "plot", "actor", "scene", "music", "long")
 TAGS = ("O", "B-GOOD", "B-BAD")
 WORDS = get_task("token-classification", labels=TAGS)
 ANSWERS = get_task("question-answering")
@@ -178,19 +177,11 @@ def test_a_student_learns_the_task_from_its_teacher(
     folders = [tmp_path / part for part in ("train", "eval")]
     for folder in folders:
         folder.mkdir()
-    train, held_out = (write(f / name, n, n) for f, n in zip(folders, (96, 40), strict=True))
+    files = {f.name: write(f / name, n, n) for f, n in zip(folders, (96, 40), strict=True)}
 
     def run(output: str, **changes: Any) -> DistillResult:
-        values = {
-            "train": str(train),
-            "eval": str(held_out),
-            "output": tmp_path / output,
-            "epochs": 8,
-            "batch_size": 8,
-            "learning_rate": 5e-3,
-            **changes,
-        }
-        return distil(DistillConfig.build(values))
+        own = {"epochs": 8, "learning_rate": 5e-3}
+        return distil_tiny(None, files, tmp_path / output, **{**own, **changes})
 
     quiet = {"initializer_range": 0.1, "hidden_dropout_prob": 0.0}
     blank = make_checkpoint(auto=auto, labels=labels, **quiet)
@@ -230,21 +221,14 @@ def test_a_student_learns_to_guess_hidden_tokens(
 
     from distill.trainer import DistillTrainer
 
-    train, held_out = (write_lines(tmp_path / f"{n}.txt", n, n) for n in (96, 40))
+    counts = {"train": 96, "eval": 40}
+    files = {name: write_lines(tmp_path / f"{n}.txt", n, n) for name, n in counts.items()}
     quiet = {"initializer_range": 0.1, "hidden_dropout_prob": 0.0}
     blank = make_checkpoint(auto="AutoModelForMaskedLM", **quiet)
     (tmp_path / "masked.yaml").write_text(MASKED)
 
     def run(output: str, **changes: Any) -> DistillResult:
-        values = {
-            "train": str(train),
-            "eval": str(held_out),
-            "output": tmp_path / output,
-            "batch_size": 8,
-            "learning_rate": 5e-3,
-            **changes,
-        }
-        return distil(DistillConfig.build(values))
+        return distil_tiny(None, files, tmp_path / output, **{"learning_rate": 5e-3, **changes})
 
     teacher = run("teacher", teacher=str(blank), student="layers=4", recipe="finetune", epochs=20)
     assert teacher.metric == "masked_accuracy"

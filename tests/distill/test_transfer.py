@@ -8,26 +8,18 @@ from typing import Any
 
 import pytest
 
-from distill import DistillConfig, DistillResult, distil, load_recipe
+from distill import DistillResult, load_recipe
 from distill.transfer import with_texts
 from edge.checkpoint import open_checkpoint
 from edge.errors import ConfigError
+from tests.distill.conftest import distil_tiny
 
 
 def run(taught: Path, data: dict[str, Path], folder: Path, **changes: Any) -> DistillResult:
-    values: dict[str, Any] = {
-        "teacher": str(taught),
-        "student": "layers=1",
-        "train": str(data["train"]),
-        "recipe": "xtreme",
-        "output": folder / "out",
-        "augment_folder": folder / "texts",
-        "batch_size": 16,
-        "epochs": 1,
-        "learning_rate": 1e-3,
-        **changes,
-    }
-    return distil(DistillConfig.build(values))
+    own = {"student": "layers=1", "recipe": "xtreme", "augment_folder": folder / "texts"}
+    own |= {"batch_size": 16, "epochs": 1}
+    train = {"train": data["train"]}
+    return distil_tiny(taught, train, folder / "out", **{**own, **changes})
 
 
 def steps(folder: Path) -> dict[str, int]:

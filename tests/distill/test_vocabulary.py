@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from distill import DistillConfig, DistillResult, distil
 from distill.spec import parse_spec
 from distill.students import Teacher, build_student
 from edge.checkpoint import load_model, load_tokenizer, open_checkpoint
 from edge.data import read_table
 from edge.errors import ConfigError
+from tests.distill.conftest import distil_tiny
 
 # Less than the 17 tokens of the tiny world's teacher: letters and parts of words.
 SIZE = 16
@@ -47,20 +47,13 @@ def opened(folder: Path) -> Teacher:
     return Teacher(checkpoint, load_model(checkpoint), load_tokenizer(checkpoint))
 
 
-def run(teacher: Path, data: dict[str, Path], folder: Path, **changes: Any) -> DistillResult:
-    values: dict[str, Any] = {
-        "teacher": str(teacher),
-        "student": "layers=2,vocabulary=60",
-        "train": str(data["train"]),
-        "eval": str(data["eval"]),
-        "recipe": "extreme-vocab",
-        "output": folder,
-        "batch_size": 16,
-        "epochs": 1,
-        "learning_rate": 1e-3,
-        **changes,
-    }
-    return distil(DistillConfig.build(values))
+run = partial(
+    distil_tiny,
+    student="layers=2,vocabulary=60",
+    recipe="extreme-vocab",
+    batch_size=16,
+    epochs=1,
+)
 
 
 def test_tokens_start_as_the_mean_of_the_teachers_pieces(
