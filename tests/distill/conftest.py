@@ -11,6 +11,7 @@ import pytest
 
 if TYPE_CHECKING:
     from distill import DistillResult
+    from distill.students import Teacher
 
 GOOD = ["fine", "great", "lovely"]
 BAD = ["awful", "poor", "sad"]
@@ -111,6 +112,14 @@ def make_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., P
 def checkpoint(make_checkpoint: Callable[..., Path]) -> Path:
     """A BERT of 4 layers; read only."""
     return make_checkpoint()
+
+
+def open_teacher(folder: Path) -> Teacher:
+    from distill.students import Teacher
+    from edge.checkpoint import load_model, load_tokenizer, open_checkpoint
+
+    checkpoint = open_checkpoint(folder)
+    return Teacher(checkpoint, load_model(checkpoint), load_tokenizer(checkpoint))
 
 
 def distil_tiny(

@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 from edge.data import Table, read_table
 from edge.errors import CheckpointError, ConfigError, DataError
 from edge.tasks import get_task
+from tests.distill.conftest import open_teacher
 
 TASK = get_task("text-classification", labels=("negative", "positive"))
 
@@ -30,11 +31,7 @@ def table(*texts: str, pairs: list[str] | None = None) -> Table:
 
 @pytest.fixture(scope="module")
 def teacher(checkpoint: Path) -> Any:
-    from distill.students import Teacher
-    from edge.checkpoint import load_model, load_tokenizer, open_checkpoint
-
-    opened = open_checkpoint(checkpoint)
-    return Teacher(opened, load_model(opened), load_tokenizer(opened))
+    return open_teacher(checkpoint)
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ import pytest
 
 from edge.data import Table, read_table
 from edge.errors import ConfigError, StorageError, TrainingError
+from tests.distill.conftest import open_teacher
 
 WORDS = ("film", "plot", "good", "bad", "the", "was", "not", "is", "of", "zebra")
 
@@ -58,12 +59,9 @@ def _needs(*needs: tuple[str, int]) -> Any:
 
 def make_world(folder: Path, rows: int = 40) -> World:
     from distill.batches import Samples
-    from distill.students import Teacher
-    from edge.checkpoint import load_model, load_tokenizer, open_checkpoint
     from edge.tokenization import Tokenizer
 
-    opened = open_checkpoint(folder)
-    teacher = Teacher(opened, load_model(opened), load_tokenizer(opened))
+    teacher = open_teacher(folder)
     random = np.random.default_rng(0)
     texts = [" ".join(random.choice(WORDS, random.integers(1, 12))) for _ in range(rows)]
     table = Table("rows.tsv", texts, None, [0] * rows)

@@ -23,7 +23,6 @@ from distill.embeddings import directions
 from distill.objectives import OBJECTIVES, Batch, Setting, Shape
 from distill.sentences import sentence_samples
 from distill.spec import parse_spec
-from distill.students import Teacher
 from distill.students.embedded import build_embedder, embed, sample_of
 from edge.checkpoint import load_model, load_tokenizer, open_checkpoint
 from edge.data import Table
@@ -40,6 +39,7 @@ from tests.distill.conftest import (
     distil_tiny,
     make_config,
     make_tokenizer,
+    open_teacher,
     write_tsv,
 )
 
@@ -103,11 +103,6 @@ def embedder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 run = partial(distil_tiny, recipe="embedding", learning_rate=3e-3)
 
 
-def opened(folder: Path) -> Teacher:
-    checkpoint = open_checkpoint(folder)
-    return Teacher(checkpoint, load_model(checkpoint), load_tokenizer(checkpoint))
-
-
 def closeness(ours: Tensor, theirs: Tensor) -> float:
     """The mean cosine of two models' vectors, seen from the middle of the latter."""
     return float(F.cosine_similarity(ours - theirs.mean(0), theirs - theirs.mean(0)).mean())
@@ -134,7 +129,7 @@ def test_sentence_transformers_reads_it(embedder: Path) -> None:
     library = pytest.importorskip("sentence_transformers", reason="is not installed")
     texts = ["fine film", "sad long plot"]
     found = library.SentenceTransformer(str(embedder), device="cpu").encode(texts)
-    np.testing.assert_allclose(found, embed(opened(embedder), texts), atol=1e-5)
+    np.testing.assert_allclose(found, embed(open_teacher(embedder), texts), atol=1e-5)
 
 
 # Runs
@@ -148,8 +143,8 @@ def test_a_student_follows_its_teacher_s_vectors(
     run(embedder, plain, tmp_path / "start", max_steps=1, learning_rate=1e-9, student="layers=2")
     result = run(embedder, plain, tmp_path / "student", epochs=12, student="layers=2")
     assert result.metric == "spearman" and result.teacher_value is not None
-    goal = embed(opened(embedder), texts)
-    vectors = (embed(opened(tmp_path / name), texts) for name in ("start", "student"))
+    goal = embed(open_teacher(embedder), texts)
+    vectors = (embed(open_teacher(tmp_path / name), texts) for name in ("start", "student"))
     before, after = (closeness(ours, goal) for ours in vectors)
     assert after > 0.7 and after > before + 0.2
     head = open_checkpoint(tmp_path / "student").head
@@ -166,7 +161,7 @@ def test_vectors_are_cut(embedder: Path, files: dict[str, Path], tmp_path: Path)
         assert cached.value == live.value
     written = [file for file in (tmp_path / "again").rglob("*") if file.is_file()]
     assert len({file.stat().st_mode for file in written}) == 1, "some may be read by others"
-    found = opened(tmp_path / "again")
+    found = open_teacher(tmp_path / "again")
     assert embed(found, ["fine film"]).shape == (1, 8)
     task = found.checkpoint.task
     reader = Tokenizer.of(found.tokenizer, folder=found.checkpoint.path)
@@ -227,7 +222,7 @@ def test_a_student_of_a_sentence_folder_keeps_its_own(
 
 def test_a_cut_keeps_what_matters_most(embedder: Path, files: dict[str, Path]) -> None:
     """All layers and fewer numbers: the vectors are the teacher's principal components."""
-    teacher = opened(embedder)
+    teacher = open_teacher(embedder)
     table = get_task("feature-extraction").read(files["train"])
     student = build_embedder(parse_spec("embedding_dim=8"), teacher, table, seed=0)
     texts = sample_of(table)
@@ -246,7 +241,7 @@ def test_a_cut_keeps_what_matters_most(embedder: Path, files: dict[str, Path]) -
 def test_a_narrower_student_starts_towards_its_teacher(
     embedder: Path, files: dict[str, Path]
 ) -> None:
-    teacher = opened(embedder)
+    teacher = open_teacher(embedder)
     table = get_task("feature-extraction").read(files["train"])
     student = build_embedder(parse_spec("layers=3,hidden=8"), teacher, table, seed=0)
     assert student.model.size == 8
@@ -261,7 +256,7 @@ def test_a_narrower_student_starts_towards_its_teacher(
 def test_a_distilbert_of_all_layers_embeds_as_its_teacher(
     embedder: Path, files: dict[str, Path]
 ) -> None:
-    teacher = opened(embedder)
+    teacher = open_teacher(embedder)
     table = get_task("feature-extraction").read(files["train"])
     student = build_embedder(parse_spec("architecture=distilbert"), teacher, table, seed=0)
     texts = sample_of(table)[:8]
@@ -273,7 +268,7 @@ def test_a_student_of_a_plain_encoder_pools_as_its_teacher(
 ) -> None:
     plain = make_checkpoint(auto="AutoModel")
     table = get_task("feature-extraction").read(files["train"])
-    student = build_embedder(parse_spec(str(plain)), opened(embedder), table, seed=0)
+    student = build_embedder(parse_spec(str(plain)), open_teacher(embedder), table, seed=0)
     assert student.model.description.pooling == "cls" and student.model.description.normalize
     assert student.model.size == 12
 
@@ -380,10 +375,10 @@ def test_translations_follow_the_first_text(
             teacher_cache=cache,
             **values,
         )
-    goal = embed(opened(embedder), words)
+    goal = embed(open_teacher(embedder), words)
     for name in ("a", "b"):
-        assert closeness(embed(opened(tmp_path / name), foreign), goal) > 0.5
-    assert closeness(embed(opened(embedder), foreign), goal) < 0.3
+        assert closeness(embed(open_teacher(tmp_path / name), foreign), goal) > 0.5
+    assert closeness(embed(open_teacher(embedder), foreign), goal) < 0.3
 
 
 # Mistakes

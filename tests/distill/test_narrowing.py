@@ -13,17 +13,11 @@ from distill.spec import parse_spec
 from distill.students import Student, Teacher, build_student
 from edge.data import Table
 from edge.errors import ConfigError, UserError
+from tests.distill.conftest import open_teacher
 
 WORDS = ("fine", "great", "lovely", "awful", "poor", "sad", "film", "plot", "actor", "scene")
 TEXTS = [" ".join(WORDS[(i * k) % 10] for k in range(1, 4 + i % 5)) for i in range(60)]
 TABLE = Table("data.tsv", TEXTS, None, ["1", "0"] * 30)
-
-
-def open_teacher(folder: Path) -> Teacher:
-    from edge.checkpoint import load_model, load_tokenizer, open_checkpoint
-
-    checkpoint = open_checkpoint(folder)
-    return Teacher(checkpoint, load_model(checkpoint), load_tokenizer(checkpoint))
 
 
 def make(spec: str, teacher: Teacher) -> Student:

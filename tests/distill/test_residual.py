@@ -15,21 +15,16 @@ from distill.config import Stage
 from distill.objectives import Learner
 from distill.setting import Setting, Shape
 from distill.spec import parse_spec
-from distill.students import Teacher, build_student
-from edge.checkpoint import load_model, load_tokenizer, open_checkpoint
+from distill.students import build_student
+from edge.checkpoint import load_model, open_checkpoint
 from edge.data import Table, read_table
 from edge.errors import ConfigError
-from tests.distill.conftest import distil_tiny
+from tests.distill.conftest import distil_tiny, open_teacher
 
 BATCH = {
     "input_ids": torch.tensor([[2, 5, 6, 3], [2, 7, 3, 0]]),
     "attention_mask": torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]]),
 }
-
-
-def opened(folder: Path) -> Teacher:
-    checkpoint = open_checkpoint(folder)
-    return Teacher(checkpoint, load_model(checkpoint), load_tokenizer(checkpoint))
 
 
 def table(data: dict[str, Path]) -> Table:
@@ -49,7 +44,7 @@ def test_specs() -> None:
 
 
 def test_a_sum_starts_as_its_first_part(taught: Path, data: dict[str, Path]) -> None:
-    teacher = opened(taught)
+    teacher = open_teacher(taught)
     student = build_student(parse_spec("layers=2+layers=1"), teacher, table(data), seed=0)
     alone = build_student(parse_spec("layers=2"), teacher, table(data), seed=0)
     with torch.no_grad():
@@ -60,7 +55,7 @@ def test_a_sum_starts_as_its_first_part(taught: Path, data: dict[str, Path]) -> 
 
 
 def test_the_second_learns_the_error_of_the_first(taught: Path, data: dict[str, Path]) -> None:
-    teacher = opened(taught)
+    teacher = open_teacher(taught)
     student = build_student(parse_spec("layers=2+layers=1"), teacher, table(data), seed=0)
     stage = Stage.build({"terms": [{"match": "logits", "loss": "mse"}], "train": "second"})
     shape = Shape.of(student.model.config)
@@ -77,11 +72,11 @@ def test_the_second_learns_the_error_of_the_first(taught: Path, data: dict[str, 
 def test_two_models_that_are_not_added(
     make_checkpoint: Any, data: dict[str, Path], taught: Path
 ) -> None:
-    teacher = opened(make_checkpoint(auto="AutoModelForMaskedLM"))
+    teacher = open_teacher(make_checkpoint(auto="AutoModelForMaskedLM"))
     with pytest.raises(ConfigError, match="the answers of fill-mask cannot be added"):
         build_student(parse_spec("layers=2+layers=1"), teacher, table(data), seed=0)
     spec = parse_spec("layers=1")
-    student = build_student(spec, opened(taught), table(data), seed=0)
+    student = build_student(spec, open_teacher(taught), table(data), seed=0)
     stage = Stage.build({"terms": [{"match": "labels"}], "train": "second"})
     with pytest.raises(ConfigError, match="trains 'second', and the student has no such part"):
         Learner(student.model, stage, Setting(Shape.of(student.model.config), None, None))

@@ -12,6 +12,7 @@ from distill.spec import StudentSpec, parse_spec
 from distill.students import Student, Teacher, build_student
 from edge.data import Table
 from edge.errors import CheckpointError, ConfigError, DataError, UserError
+from tests.distill.conftest import open_teacher
 
 TABLE = Table("data.tsv", ["fine film", "poor film"], None, ["1", "0"])
 # Architecture -> the name of its list of layers.
@@ -21,13 +22,6 @@ PREFIXES = {
     "electra": "electra.encoder.layer",
     "distilbert": "distilbert.transformer.layer",
 }
-
-
-def open_teacher(folder: Path) -> Teacher:
-    from edge.checkpoint import load_model, load_tokenizer, open_checkpoint
-
-    checkpoint = open_checkpoint(folder)
-    return Teacher(checkpoint, load_model(checkpoint), load_tokenizer(checkpoint))
 
 
 def make(spec: str, teacher: Teacher | None, table: Table = TABLE, seed: int = 0) -> Student:

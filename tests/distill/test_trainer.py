@@ -12,6 +12,7 @@ from transformers import TrainerCallback
 
 from distill.config import Stage
 from edge.errors import ConfigError, TrainingError
+from tests.distill.conftest import open_teacher
 
 LOGITS = {"match": "logits", "temperature": 2.0}
 LABELS = {"match": "labels"}
@@ -35,17 +36,15 @@ class World:
         from distill.batches import Samples
         from distill.evaluation import Judge
         from distill.spec import parse_spec
-        from distill.students import Teacher, build_student
-        from edge.checkpoint import load_model, load_tokenizer, open_checkpoint
+        from distill.students import build_student
         from edge.data import read_table
         from edge.tokenization import Tokenizer
 
-        checkpoint = open_checkpoint(folder)
-        teacher = Teacher(checkpoint, load_model(checkpoint), load_tokenizer(checkpoint))
+        teacher = open_teacher(folder)
         table = read_table(data["train"])
         self.teacher = teacher.model
         self.student = build_student(parse_spec(spec), teacher, table, seed=0).model
-        self.task = checkpoint.task
+        self.task = teacher.checkpoint.task
         self.tokenizer = Tokenizer.of(teacher.tokenizer, folder=folder)
         encodings = self.tokenizer.encode(table.texts, max_length=16)
         self.samples = Samples(encodings, self.task.targets(table), self.tokenizer)

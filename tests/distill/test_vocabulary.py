@@ -13,11 +13,11 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from distill.spec import parse_spec
-from distill.students import Teacher, build_student
-from edge.checkpoint import load_model, load_tokenizer, open_checkpoint
+from distill.students import build_student
+from edge.checkpoint import open_checkpoint
 from edge.data import read_table
 from edge.errors import ConfigError
-from tests.distill.conftest import distil_tiny
+from tests.distill.conftest import distil_tiny, open_teacher
 
 # Less than the 17 tokens of the tiny world's teacher: letters and parts of words.
 SIZE = 16
@@ -42,11 +42,6 @@ def wordy(taught: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def opened(folder: Path) -> Teacher:
-    checkpoint = open_checkpoint(folder)
-    return Teacher(checkpoint, load_model(checkpoint), load_tokenizer(checkpoint))
-
-
 run = partial(
     distil_tiny,
     student="layers=2,vocabulary=60",
@@ -59,7 +54,7 @@ run = partial(
 def test_tokens_start_as_the_mean_of_the_teachers_pieces(
     wordy: Path, data: dict[str, Path]
 ) -> None:
-    teacher = opened(wordy)
+    teacher = open_teacher(wordy)
     table = read_table(data["train"])
     student = build_student(parse_spec("layers=1,vocabulary=60"), teacher, table, seed=0)
     ours, theirs = student.tokenizer.get_vocab(), teacher.tokenizer.get_vocab()
@@ -109,7 +104,7 @@ def test_vocabularies_that_cannot_be(
 ) -> None:
     with pytest.raises(ConfigError, match="the teacher has 17 tokens, ask for fewer"):
         run(taught, data, tmp_path / "out", student="layers=1,vocabulary=17")
-    tagger = opened(make_checkpoint(auto="AutoModelForTokenClassification"))
+    tagger = open_teacher(make_checkpoint(auto="AutoModelForTokenClassification"))
     with pytest.raises(ConfigError, match="token-classification answers for each token"):
         build_student(
             parse_spec(f"layers=1,vocabulary={SIZE}"), tagger, read_table(data["train"]), seed=0
