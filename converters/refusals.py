@@ -22,7 +22,7 @@ def describe_failure(error: Exception) -> str:
     errors = list(_chain(error))
     node = _translated_node(errors)
     if node is not None:
-        return f"operator {node.target} in {_layer_of(node)} cannot be translated"
+        return f"operator {node.target} in {layer_of(node)} cannot be translated"
     layer = _traced_layer(errors)
     if any(type(each).__name__ in _UNDECIDABLE for each in errors):
         return (
@@ -31,6 +31,19 @@ def describe_failure(error: Exception) -> str:
         )
     message = " ".join(_COLOURS.sub("", str(_cause(error))).split())[:_LONGEST]
     return f"in {layer}: {message}" if layer else message
+
+
+def layer_of(node: Any) -> str:
+    """`layer encoder.layer.0 (BertLayer)` of an exported operator."""
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    if not stack:
+        return "the model"
+    if len(stack) == 1:
+        # What is exported around the checkpoint's model makes the task's answers.
+        return "the task's head"
+    path, kind = stack[-1]
+    name = kind.__name__ if isinstance(kind, type) else str(kind).rpartition(".")[2]
+    return _called(str(path).replace("L['self']", "").lstrip("."), name)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -80,16 +93,6 @@ def _named_node(program: Any, errors: list[BaseException]) -> Any | None:
         if node.op == "call_function" and getattr(node.target, "_opname", None) in named:
             return node
     return None
-
-
-def _layer_of(node: Any) -> str:
-    """`layer encoder.layer.0 (BertLayer)` of an exported operator."""
-    stack = list((node.meta.get("nn_module_stack") or {}).values())
-    if not stack:
-        return "the model"
-    path, kind = stack[-1]
-    name = kind.__name__ if isinstance(kind, type) else str(kind).rpartition(".")[2]
-    return _called(str(path).replace("L['self']", "").lstrip("."), name)
 
 
 def _traced_layer(errors: list[BaseException]) -> str | None:

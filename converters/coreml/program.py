@@ -11,6 +11,7 @@ from typing import Any
 
 from converters.base import Plan
 from converters.graph import MASKED, ExportView, exportable_masks, sample_inputs
+from converters.refusals import layer_of
 from edge.engines.mil_trial import FOLLOWERS
 from edge.errors import ConversionError
 from edge.signature import SHORTEST_LENGTH
@@ -134,14 +135,5 @@ def _check_operators(program: Any) -> None:
         kind = named() if callable(named) else getattr(node.target, "__name__", str(node.target))
         if sanitize_op_kind(kind) not in _TORCH_OPS_REGISTRY.name_to_func_mapping:
             raise ConversionError(
-                f"Core ML has no operator {str(kind).replace('::', '.')}, used in {_layer(node)}"
+                f"Core ML has no operator {str(kind).replace('::', '.')}, used in {layer_of(node)}"
             )
-
-
-def _layer(node: Any) -> str:
-    """The checkpoint's module that an exported operator belongs to."""
-    stack = [path for path, _ in (node.meta.get("nn_module_stack") or {}).values()]
-    path = str(stack[-1]) if stack else ""
-    # The view holds the checkpoint's model as `model`.
-    name = path.removeprefix("L['self'].").removeprefix("model").removeprefix(".")
-    return f"layer {name}" if name else "the task's head"

@@ -11,7 +11,7 @@ from torch import nn
 from converters.base import Plan
 from converters.graph import ExportView
 from converters.onnx import OnnxConverter
-from converters.refusals import describe_failure
+from converters.refusals import describe_failure, layer_of
 from edge.errors import ConversionError
 from edge.tasks import get_task
 
@@ -86,3 +86,18 @@ def test_the_other_formats_can_name_it_too() -> None:
 def test_an_error_from_elsewhere_is_one_line() -> None:
     assert describe_failure(ValueError("\x1b[96mthis\x1b[0m is\n  it")) == "this is it"
     assert len(describe_failure(ValueError("x" * 1000))) == 300
+
+
+def test_operators_are_found_in_the_model_and_around_it() -> None:
+    class View(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.model(x).softmax(-1)
+
+    program = torch.export.export(View(), (torch.zeros(1, 2),), strict=False)
+    nodes = [node for node in program.graph.nodes if node.op == "call_function"]
+    expected = ["layer 0 (Linear)", "layer 1 (ReLU)", "the task's head"]
+    assert [layer_of(node) for node in nodes] == expected
