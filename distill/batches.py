@@ -27,6 +27,16 @@ Targets = Array | list[Array]
 _POOL_BATCHES = 50
 
 
+class Changing(Sequence[Encoding]):
+    """Encodings that change from epoch to epoch. lengths: (N,), near theirs, always the same."""
+
+    lengths: Array
+
+    def set_epoch(self, epoch: int) -> None:
+        """Told when an epoch starts."""
+        raise NotImplementedError
+
+
 class Samples(Dataset[Row]):
     """Encoded rows and their targets in the task's form.
 
@@ -44,6 +54,8 @@ class Samples(Dataset[Row]):
 
     def set_epoch(self, epoch: int) -> None:
         """Told when an epoch starts, for rows that change from one to the next."""
+        if isinstance(self.encodings, Changing):
+            self.encodings.set_epoch(epoch)
 
     def read_by(self, name: str) -> Samples:
         """The rows as who takes part under a name reads them; batches have its NAME.input_ids.
@@ -60,6 +72,8 @@ class Samples(Dataset[Row]):
 
     @property
     def lengths(self) -> Array:
+        if isinstance(self.encodings, Changing):
+            return self.encodings.lengths
         return np.asarray([len(encoding) for encoding in self.encodings])
 
     def collate(self, rows: Sequence[Row]) -> dict[str, Tensor]:

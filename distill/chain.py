@@ -8,14 +8,17 @@ Teacher Assistants" (by all before it).
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill import processes
+from distill.config import Assistant, Recipe, Stage
 from distill.resume import RECORD_FILE, TrainingState
+from distill.spec import OF_STUDENT, parse_spec
 from edge.console import say
+from edge.errors import ConfigError
 
 if TYPE_CHECKING:
     from distill.prepare import Run
@@ -39,19 +42,25 @@ class Chain:
         Every shape is checked before the first one trains. Raises ConfigError for one that cannot
         be made of the one before it.
         """
-        specs = self.run.recipe.assistants
+        assistants = self.run.recipe.assistants
         self._check()
         made: list[dict[str, Any]] = []
-        for number, spec in enumerate(specs, start=1):
-            say(f"assistant {number} of {len(specs)}: {spec}")
-            made.append(self._assistant(number, spec))
-        last = self._link(len(specs), self._student, self.run.inputs.config.output)
+        for number, one in enumerate(assistants, start=1):
+            say(f"assistant {number} of {len(assistants)}: {one.student}")
+            made.append(self._assistant(number, one.student))
+        last = self._link(len(assistants), self._student, self.run.inputs.config.output)
         # What the whole chain was made from, not where its last step found its teachers.
         return replace(last, fingerprint=self.run.fingerprint), made
 
     @property
     def _student(self) -> str:
         return self.run.inputs.config.student or self.run.recipe.student
+
+    def _stages(self, made: int) -> tuple[Stage, ...]:
+        """What trains the model that comes after `made` assistants."""
+        recipe = self.run.recipe
+        own = recipe.assistants[made].stages if made < len(recipe.assistants) else None
+        return own or recipe.stages
 
     def _assistant(self, number: int, spec: str) -> dict[str, Any]:
         folder = self.folder / f"assistant-{number}"
@@ -79,8 +88,8 @@ class Chain:
         return processes.main_first(
             lambda: prepare(
                 config.model_copy(update=update),
-                recipe.model_copy(update={"assistants": ()}),
-                texts=self.run.texts,
+                recipe.model_copy(update={"assistants": (), "stages": self._stages(made)}),
+                like=self.run,
             )
         )
 
@@ -88,12 +97,50 @@ class Chain:
         """Raise ConfigError when a model of the chain cannot be built, or does not fit a stage."""
         inputs, recipe = self.run.inputs, self.run.recipe
         teachers = inputs.teachers
-        for spec in (*recipe.assistants, self._student):
+        for made, spec in enumerate((*(one.student for one in recipe.assistants), self._student)):
             inputs = inputs.taught_by(teachers, spec)
-            for stage in recipe.stages:
+            for stage in self._stages(made):
                 inputs.learner(stage)
             nearest = inputs.student.as_teacher()
             teachers = (nearest, *teachers) if recipe.guides == "all" else (nearest,)
+
+
+def with_assistants(recipe: Recipe, specs: Sequence[str]) -> Recipe:
+    """The recipe with other assistants; each takes the stages of the one in its place.
+
+    Raises ConfigError where some have stages of their own and others are not as many.
+    """
+    before = recipe.assistants
+    if len(specs) != len(before):
+        if any(one.stages for one in before):
+            raise ConfigError(
+                f"recipe '{recipe.name}' trains its assistants in stages of their own: name "
+                f"{len(before)} with --assistants, or none"
+            )
+        before = tuple(Assistant(student=spec) for spec in specs)
+    changed = [
+        one.model_copy(update={"student": spec}) for one, spec in zip(before, specs, strict=True)
+    ]
+    return recipe.model_copy(update={"assistants": tuple(changed)})
+
+
+def with_words(recipe: Recipe, student: str) -> Recipe:
+    """The recipe whose assistants of `vocabulary=student` have as many tokens as that SPEC says.
+
+    Raises ConfigError where it says nothing.
+    """
+    borrow = [one.student for one in recipe.assistants if OF_STUDENT in one.student]
+    if not borrow:
+        return recipe
+    size = parse_spec(student).vocabulary
+    if size is None:
+        raise ConfigError(
+            f"assistant '{borrow[0]}' of recipe '{recipe.name}' has the student's tokens, and "
+            f"student '{student}' says nothing of its own: add vocabulary=5000, say"
+        )
+    own = OF_STUDENT.partition("=")[0]
+    specs = [one.student.replace(OF_STUDENT, f"{own}={size}") for one in recipe.assistants]
+    return with_assistants(recipe, specs)
 
 
 def _finished(folder: Path, link: Run) -> dict[str, Any] | None:

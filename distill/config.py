@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 from typing_extensions import Self
 
 from distill.augment import Augmentation
@@ -23,6 +30,7 @@ from distill.terms import (
     is_teacher,
 )
 from distill.unfreezing import EVERYTHING, Part, Unfreeze
+from distill.words import Masking, Mixing
 from edge.config import Config, load_yaml
 from edge.data import Columns
 from edge.errors import unknown_name
@@ -32,24 +40,12 @@ DEFAULT_RECIPE = "kd-hidden"
 _ON_ANSWERS = {"labels", "logits", "margin"}
 
 
-class Masking(Config):
-    """Which tokens of a plain text are hidden for a model to guess.
-
-    share: of a text's tokens. rare: a token that occurs `count` times is chosen in proportion to
-    max(count, 1) to the power of -rare; all alike at 0.
-    Source of `rare`: Lample and Conneau 2019, "Cross-lingual Language Model Pretraining", 3.1;
-    DistilBERT trains with 0.7.
-    """
-
-    share: PositiveFloat = Field(default=0.15, lt=1)
-    rare: NonNegativeFloat = 0.0
-
-
 class Stage(Config):
     """One training run: its terms, its texts and its optimiser (AdamW).
 
     augment: texts besides the labelled ones, which terms that follow a teacher learn from.
     masking: for a task that guesses hidden tokens, which ones.
+    mixing: the student, which has tokens of its own, reads some words in its teacher's meanwhile.
     translations: for embeddings, the second text of a row says the same in another language: the
     teacher reads the first one for both.
     cycles: how often a cosine schedule falls from the full learning rate to 0.
@@ -68,6 +64,7 @@ class Stage(Config):
     translations: bool = False
     augment: tuple[Augmentation, ...] = ()
     masking: Masking | None = None
+    mixing: Mixing | None = None
     epochs: PositiveFloat = 3.0
     max_steps: PositiveInt | None = None
     learning_rate: PositiveFloat = 5e-5
@@ -132,6 +129,17 @@ class Stage(Config):
             raise ValueError(
                 f"stage '{self.name}' has augment and no term that follows a teacher: new texts "
                 "have no labels, so add match: logits or another such term, or take augment out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _the_student_alone_mixes(self) -> Self:
+        # An ensemble is made of answers, all others read the texts themselves.
+        others = [one.name for one in self.companions if one.kind != "ensemble"]
+        if self.mixing is not None and others:
+            raise ValueError(
+                f"stage '{self.name}' has mixing, which only the student can read, and companion "
+                f"'{others[0]}': give them stages of their own"
             )
         return self
 
@@ -238,14 +246,34 @@ class Stage(Config):
         return any(is_teacher(one) for name in (*followed, *read) for one in self.who(name))
 
 
+def _as_assistant(value: Any) -> Any:
+    return {"student": value} if isinstance(value, str) else value
+
+
+class Assistant(Config):
+    """A model between teacher and student.
+
+    student: its SPEC; `vocabulary=student` gives it the tokens of the student at the chain's end.
+    stages: its own; those of the recipe by default.
+    """
+
+    student: str
+    stages: Annotated[tuple[Stage, ...], Field(min_length=1)] | None = None
+
+    @model_validator(mode="after")
+    def _stages_are_named_apart(self) -> Self:
+        _check_names(self.stages or ())
+        return self
+
+
 class Recipe(Config):
     """A named way to train a student; `student` is the default of --student.
 
     task: what a student is for, by default what its teacher is. Embeddings may follow a teacher
     that scores two texts, a cross-encoder.
-    assistants: SPECs of models between teacher and student, each made of the one before it and
-    trained by the same stages. guides: who teaches each, the one before it or all before it; of
-    all, the nearest is teacher-1.
+    assistants: models between teacher and student, or their SPECs, each made of the one before it
+    and trained by the same stages or by its own. guides: who teaches each, the one before it or all
+    before it; of all, the nearest is teacher-1.
     """
 
     name: str
@@ -253,20 +281,39 @@ class Recipe(Config):
     paper: str | None = None
     task: str | None = None
     student: str = "layers=1/2"
-    assistants: tuple[str, ...] = ()
+    assistants: tuple[Annotated[Assistant, BeforeValidator(_as_assistant)], ...] = ()
     guides: Literal["last", "all"] = "last"
     stages: tuple[Stage, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _stages_are_named_apart(self) -> Self:
-        names = [stage.name for stage in self.stages]
-        if len(set(names)) < len(names):
-            raise ValueError(f"stages need different names, found {', '.join(names)}")
+        _check_names(self.stages)
         return self
 
     @property
     def needs_teacher(self) -> bool:
         return any(stage.needs_teacher for stage in self.stages)
+
+    @property
+    def all_stages(self) -> tuple[Stage, ...]:
+        """The student's, after those that assistants have to themselves."""
+        own = [stage for one in self.assistants for stage in one.stages or ()]
+        return (*own, *self.stages)
+
+    def with_stages(self, change: Callable[[Stage], Stage]) -> Recipe:
+        """The same with each of `all_stages` changed."""
+        assistants = tuple(
+            one.model_copy(update={"stages": one.stages and tuple(map(change, one.stages))})
+            for one in self.assistants
+        )
+        stages = tuple(map(change, self.stages))
+        return self.model_copy(update={"stages": stages, "assistants": assistants})
+
+
+def _check_names(stages: Sequence[Stage]) -> None:
+    names = [stage.name for stage in stages]
+    if len(set(names)) < len(names):
+        raise ValueError(f"stages need different names, found {', '.join(names)}")
 
 
 class DistillConfig(Config):

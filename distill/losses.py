@@ -9,7 +9,7 @@ in `distill.relations`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -158,6 +158,25 @@ def cross_entropy(logits: Tensor, labels: Tensor, valid: Tensor | None = None) -
     values = F.cross_entropy(
         logits.reshape(-1, logits.shape[-1]), flat, reduction="none", ignore_index=IGNORED
     )
+    return values.view(labels.shape)
+
+
+def vocabulary_cross_entropy(logits: Tensor, labels: Tensor, sizes: Sequence[int]) -> Tensor:
+    """-log softmax(logits of the label's vocabulary)[label], 0 where the label is -100.
+
+    (..., C) and (...) to (...): C runs through vocabularies of `sizes`, one after the other.
+    Source: Zhao et al. 2019, "Extremely Small BERT Models from Mixed-Vocabulary Training", 3: a
+    softmax for each vocabulary, used for the words that were read in it.
+    """
+    flat = labels.long().flatten()
+    values = logits.new_zeros(len(flat), dtype=torch.float32)
+    parts = logits.reshape(-1, logits.shape[-1]).split(list(sizes), dim=-1)
+    start = 0
+    for part, size in zip(parts, sizes, strict=True):
+        rows = ((flat >= start) & (flat < start + size)).nonzero().squeeze(-1)
+        found = F.cross_entropy(part[rows].float(), flat[rows] - start, reduction="none")
+        values = values.index_copy(0, rows, found)
+        start += size
     return values.view(labels.shape)
 
 

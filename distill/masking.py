@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from distill.batches import Row, Samples
-from distill.config import Masking
 from distill.losses import IGNORED
+from distill.words import Masking
 from edge.tokenization import Encoding, Tokenizer
 
 # Of the chosen tokens these become the mask, the last tenth any token, the others stay.
@@ -22,15 +22,22 @@ class MaskedSamples(Samples):
 
     What is hidden follows from seed, epoch and row alone, so a run that is continued sees what
     it would have seen. Every row needs a token that is not special, the tokenizer a mask token.
+    vocabulary: how many tokens there are, the tokenizer's by default.
     """
 
     def __init__(
-        self, encodings: Sequence[Encoding], tokenizer: Tokenizer, masking: Masking, *, seed: int
+        self,
+        encodings: Sequence[Encoding],
+        tokenizer: Tokenizer,
+        masking: Masking,
+        *,
+        seed: int,
+        vocabulary: int | None = None,
     ) -> None:
         super().__init__(encodings, [], tokenizer)
         info = tokenizer.info
         assert info.mask_token_id is not None
-        self._mask, self._vocabulary = info.mask_token_id, info.vocabulary_size
+        self._mask, self._vocabulary = info.mask_token_id, vocabulary or info.vocabulary_size
         self._share, self._seed, self._epoch = masking.share, seed, 0
         counts = np.zeros(self._vocabulary, np.int64)
         for encoding in encodings:
@@ -39,6 +46,7 @@ class MaskedSamples(Samples):
 
     def set_epoch(self, epoch: int) -> None:
         """Other tokens are hidden from here on."""
+        super().set_epoch(epoch)
         self._epoch = epoch
 
     def __getitem__(self, index: int) -> Row:

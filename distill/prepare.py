@@ -123,6 +123,13 @@ class Inputs:
             teacher.tokenizer.get_vocab() != ours for teacher in self.teachers[:1]
         )
 
+    @property
+    def words(self) -> list[dict[str, int]]:
+        """The vocabulary of the student, and of each teacher where theirs is another."""
+        readers: list[Student | Teacher] = [self.student]
+        readers += self.teachers if self.own_words else ()
+        return [reader.tokenizer.get_vocab() for reader in readers]
+
     def tokenizer(self, reader: Student | Teacher | None = None) -> Tokenizer:
         """What the student reads texts with, or another reader."""
         from edge.tokenization import Tokenizer
@@ -180,11 +187,12 @@ class Run:
         )
 
 
-def prepare(config: DistillConfig, recipe: Recipe, texts: dict[str, Texts] | None = None) -> Run:
+def prepare(config: DistillConfig, recipe: Recipe, *, like: Run | None = None) -> Run:
     """Open and check every input; nothing is written but augmented texts, to their folder.
 
-    texts: what stages train on, of another run with the same data and recipe.
-    Raises UserError for what does not fit together, of every stage.
+    like: another run on the same data, whose texts are taken where both read them alike.
+    Raises UserError for what does not fit together, of every stage; the links of a chain are
+    checked one by one, as its student does not follow the run's own teacher.
     """
     inputs = _open(config, recipe)
     table, held_out = inputs.table, inputs.held_out
@@ -193,8 +201,11 @@ def prepare(config: DistillConfig, recipe: Recipe, texts: dict[str, Texts] | Non
 
         check_pairs(table, recipe.stages, inputs.named_teachers)
     judge = _judge(inputs)
-    needs = {stage.name: inputs.learner(stage).asked for stage in recipe.stages}
-    texts = texts or texts_of(inputs, recipe)
+    needs = {}
+    if not recipe.assistants:
+        needs = {stage.name: inputs.learner(stage).asked for stage in recipe.stages}
+    alike = like and like.recipe.stages == recipe.stages and like.inputs.words == inputs.words
+    texts = like.texts if like and alike else texts_of(inputs, recipe)
     fingerprint = {
         "config": config.model_dump(mode="json", exclude=_OF_NO_ACCOUNT),
         "recipe": recipe.model_dump(mode="json"),

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from distill.augment import targets_of
 from distill.batches import Samples, Targets
-from distill.config import Masking
 from distill.losses import IGNORED
 from distill.masking import MaskedSamples
+from distill.mixing import Mixer
 from distill.sentences import sentence_samples
+from distill.words import Masking
 from edge.data import Table
 from edge.errors import ConfigError, DataError
 from edge.tasks import Task
@@ -27,12 +28,16 @@ from edge.tokenization import Encoding, Tokenizer
 
 
 class _Reading(NamedTuple):
-    """How rows are read. seed, masking: what of them is hidden, where something is."""
+    """How rows are read. seed, masking: what of them is hidden, where something is.
+
+    mixer: who reads them in the words of two vocabularies.
+    """
 
     tokenizer: Tokenizer
     max_length: int
     masking: Masking
     seed: int
+    mixer: Mixer | None
 
 
 def samples_of(
@@ -43,16 +48,17 @@ def samples_of(
     max_length: int,
     masking: Masking | None = None,
     seed: int = 0,
+    mixer: Mixer | None = None,
 ) -> Samples:
     """The rows of `table` to train on, of at most `max_length` tokens each.
 
     Texts with a label are cut; sentences of tagged words, contexts of questions and plain texts
     run in pieces. Raises DataError when the table does not fit the task, ConfigError for `masking`
-    where nothing is hidden.
+    where nothing is hidden. mixer: reads the words of texts, and of plain ones, by turns.
     """
     if masking is not None and not isinstance(task, FillMask):
         raise ConfigError(f"masking is for {FillMask.name}, {task.name} hides no tokens")
-    reading = _Reading(tokenizer, max_length, masking or Masking(), seed)
+    reading = _Reading(tokenizer, max_length, masking or Masking(), seed, mixer)
     return _READERS[task.name](task, table, reading)
 
 
@@ -74,11 +80,20 @@ def check_variety(task: Task, table: Table, targets: Targets) -> None:
 
 
 def _texts(task: Task, table: Table, reading: _Reading) -> Samples:
-    encodings = reading.tokenizer.encode(table.texts, table.pairs, max_length=reading.max_length)
+    encodings = read_texts(table, reading.tokenizer, reading.max_length, reading.mixer)
     # A question's candidates may be other questions', whose labels nobody knows.
     some = table.targets is not None and None in table.targets
     targets = targets_of(task, table) if some else task.targets(table)
     return Samples(encodings, targets, reading.tokenizer)
+
+
+def read_texts(
+    table: Table, tokenizer: Tokenizer, max_length: int, mixer: Mixer | None
+) -> Sequence[Encoding]:
+    """The texts or pairs of each row, cut to `max_length` tokens."""
+    if mixer is not None:
+        return mixer.read(table, max_length)
+    return tokenizer.encode(table.texts, table.pairs, max_length=max_length)
 
 
 def _words(task: Task, table: Table, reading: _Reading) -> Samples:
@@ -134,11 +149,16 @@ def _plain(task: Task, table: Table, reading: _Reading) -> Samples:
     tokenizer = reading.tokenizer
     if tokenizer.info.mask_token_id is None:
         raise task.unfit(table, "the tokenizer has no mask token")
-    pieces, _ = in_pieces(tokenizer.encode_whole(table.texts), reading.max_length, overlap=0.0)
-    encodings = [piece for piece in pieces if not all(piece.special or ())]
-    if not encodings:
+    pieces, rows = in_pieces(tokenizer.encode_whole(table.texts), reading.max_length, overlap=0.0)
+    real = [i for i, piece in enumerate(pieces) if not all(piece.special or ())]
+    if not real:
         raise task.unfit(table, "every text is empty")
-    return MaskedSamples(encodings, tokenizer, reading.masking, seed=reading.seed)
+    encodings: Sequence[Encoding] = [pieces[i] for i in real]
+    mixer, size = reading.mixer, None
+    if mixer is not None:
+        size = mixer.size
+        encodings = mixer.mix(table, encodings, [rows[i] for i in real], reading.max_length)
+    return MaskedSamples(encodings, tokenizer, reading.masking, seed=reading.seed, vocabulary=size)
 
 
 def _sentences(task: Task, table: Table, reading: _Reading) -> Samples:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill import processes
-from distill.chain import Chain
+from distill.chain import Chain, with_assistants, with_words
 from distill.config import DistillConfig, Recipe, load_recipe
 from distill.resume import RECORD_FILE, TrainingState
 from distill.transfer import with_texts
@@ -96,7 +96,8 @@ def _recipe(config: DistillConfig) -> Recipe:
             f"recipe '{recipe.name}' asks no teacher anything: leave out --teacher-cache"
         )
     if config.assistants is not None:
-        recipe = recipe.model_copy(update={"assistants": config.assistants})
+        recipe = with_assistants(recipe, config.assistants)
+    recipe = with_words(recipe, config.student or recipe.student)
     if recipe.assistants and not recipe.needs_teacher:
         raise ConfigError(
             f"recipe '{recipe.name}' asks no teacher, so nobody can pass on what one knows: "
@@ -105,13 +106,15 @@ def _recipe(config: DistillConfig) -> Recipe:
     overrides = config.stage_overrides()
     if config.epochs is not None:
         overrides.setdefault("max_steps", None)
-    stages = tuple(stage.model_copy(update=overrides) for stage in recipe.stages)
+    recipe = recipe.with_stages(lambda stage: stage.model_copy(update=overrides))
     if config.early_stopping is not None:
         patience = {"early_stopping": config.early_stopping}
-        stages = tuple(s.model_copy(update=patience) if s.teaches_answers else s for s in stages)
-    recipe = with_texts(recipe.model_copy(update={"stages": stages}), config.unlabelled)
+        recipe = recipe.with_stages(
+            lambda stage: stage.model_copy(update=patience) if stage.teaches_answers else stage
+        )
+    recipe = with_texts(recipe, config.unlabelled)
     _check_measured(config, recipe)
-    for stage in stages:
+    for stage in recipe.all_stages:
         processes.share_of(stage)
     if config.tensorboard is not None:
         from distill.tensorboard import check_tensorboard
@@ -122,12 +125,14 @@ def _recipe(config: DistillConfig) -> Recipe:
 
 def _check_measured(config: DistillConfig, recipe: Recipe) -> None:
     """Raise ConfigError for what needs the metric of a student, and there is none."""
-    if config.early_stopping is not None and not any(s.early_stopping for s in recipe.stages):
+    if config.early_stopping is not None and not any(
+        stage.early_stopping for stage in recipe.all_stages
+    ):
         raise ConfigError(
             f"no stage of recipe '{recipe.name}' teaches what a student answers, so no metric says "
             "when to stop: leave out --early-stopping"
         )
-    if config.eval is None and any(stage.early_stopping for stage in recipe.stages):
+    if config.eval is None and any(stage.early_stopping for stage in recipe.all_stages):
         raise ConfigError(
             "early stopping looks at the metric after each epoch: name rows to measure on "
             "with --eval, or leave it out"

@@ -56,6 +56,8 @@ class Setting:
     at once where the student reads one by one, how far their scores differ. directions: of teachers
     whose vectors have more numbers than the student's, what those are made of, (size, theirs).
     unit: the student's vectors have length 1. same_words: teachers read the student's tokens.
+    vocabularies: the tokens of each, where the student reads and guesses those of several.
+    models: those whose weights can be compared, by name.
     """
 
     student: Shape
@@ -67,6 +69,8 @@ class Setting:
     directions: Mapping[str, Tensor] = field(default_factory=dict)
     unit: bool = False
     same_words: bool = True
+    vocabularies: tuple[int, ...] = ()
+    models: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def teachers(self) -> tuple[Name, ...]:

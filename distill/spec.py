@@ -31,6 +31,8 @@ Share = Annotated[str, Field(pattern=r"^\d+/\d+$")]
 Value = bool | int | float | str | tuple[int, ...]
 # Keys that only code gives a value.
 _DERIVED = {"source", "settings", "plus"}
+# What an assistant says that has the tokens of the student at the end of its chain.
+OF_STUDENT = "vocabulary=student"
 # What parts two SPECs: a key follows, so that a path may hold the sign.
 _PLUS = re.compile(r"\s*\+\s*(?=[a-z_]+=)")
 

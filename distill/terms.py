@@ -283,6 +283,18 @@ class AdversarialTerm(MappedTerm):
     layers: FixedLayerMap = LAST_TO_LAST
 
 
+class ParametersTerm(TaughtTerm):
+    """Follow the teacher's weights, through learned projections that all layers share.
+
+    direction: the teacher's projected `down` to the student's sizes, the student's `up` to the
+    teacher's, or both. Weights outside the layers are compared where both have them.
+    """
+
+    match: Literal["parameters"]
+    layers: FixedLayerMap = "uniform"
+    direction: Literal["down", "up", "both"] = "both"
+
+
 Term = Annotated[
     LogitsTerm
     | LabelsTerm
@@ -296,7 +308,8 @@ Term = Annotated[
     | FlowTerm
     | SelectivityTerm
     | ContrastiveTerm
-    | AdversarialTerm,
+    | AdversarialTerm
+    | ParametersTerm,
     Field(discriminator="match"),
 ]
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from distill.augment import Augmentation, augment, mix, targets_of
-from distill.config import Masking, Recipe, Stage
+from distill.augment import augment, mix, targets_of
+from distill.config import Recipe, Stage
 from distill.students import EMBEDS
+from distill.words import Masking
 from edge.data import Table
 from edge.errors import ConfigError
 from edge.storage import cache_folder
+from edge.tasks.fill_mask import FillMask
 
 if TYPE_CHECKING:
     from distill.batches import Samples
+    from distill.mixing import Mixer
     from distill.prepare import Inputs
 
 
@@ -32,7 +35,7 @@ def texts_of(inputs: Inputs, recipe: Recipe) -> dict[str, Texts]:
         key = _reads(stage)
         if key not in made:
             own = own_texts(inputs, stage.masking, stage)
-            found = _augmented(inputs, stage.augment) if stage.augment else own
+            found = _augmented(inputs, stage) if stage.augment else own
             made[key] = _worded(inputs, _with_views(found, stage, inputs.config.seed))
         _check_terms(inputs, stage, made[key])
     return {stage.name: made[_reads(stage)] for stage in recipe.stages}
@@ -41,7 +44,7 @@ def texts_of(inputs: Inputs, recipe: Recipe) -> dict[str, Texts]:
 def _reads(stage: Stage) -> Any:
     """What stages that train on the same texts have in common."""
     views = tuple(stage.views.items())
-    return stage.augment, stage.masking, stage.questions, stage.translations, views
+    return stage.augment, stage.masking, stage.mixing, stage.questions, stage.translations, views
 
 
 def _check_terms(inputs: Inputs, stage: Stage, texts: Texts) -> None:
@@ -67,6 +70,9 @@ def _worded(inputs: Inputs, texts: Texts) -> Texts:
     # Texts that are read one by one are given to each reader as it needs them.
     if not inputs.own_words or inputs.student.task.name == EMBEDS:
         return texts
+    # Of hidden tokens a teacher that has others can say nothing.
+    if inputs.student.task.name == FillMask.name:
+        return texts
     tokenizer, table = inputs.tokenizer(inputs.teachers[0]), texts.table
     encodings = tokenizer.encode(table.texts, table.pairs, max_length=inputs.max_length)
     theirs = Samples(encodings, texts.samples.targets, tokenizer)
@@ -82,7 +88,7 @@ def own_texts(inputs: Inputs, masking: Masking | None, stage: Stage | None = Non
     task, table, config = inputs.student.task, inputs.table, inputs.config
     if stage is not None:
         table = arranged(table, stage, config.seed)
-    if config.teacher_cache is not None and task.name == "fill-mask":
+    if config.teacher_cache is not None and task.name == FillMask.name:
         raise ConfigError(
             "other tokens are hidden in every epoch, so the teacher has to be asked each time: "
             "leave out --teacher-cache"
@@ -94,11 +100,22 @@ def own_texts(inputs: Inputs, masking: Masking | None, stage: Stage | None = Non
         max_length=inputs.max_length,
         masking=masking,
         seed=config.seed,
+        mixer=_mixer(inputs, stage) if stage is not None else None,
     )
     check_variety(task, table, samples.targets)
     if stage is not None and stage.questions is not None:
         samples.block = stage.questions[0]
     return _joined(inputs, Texts(table, samples), stage is not None and stage.translations)
+
+
+def _mixer(inputs: Inputs, stage: Stage) -> Mixer | None:
+    """Who reads the words of a stage's texts in two vocabularies, where it mixes them."""
+    from distill.mixing import Mixer
+
+    if stage.mixing is None:
+        return None
+    own, other = inputs.tokenizer(), inputs.tokenizer(inputs.teacher)
+    return Mixer(own, other, stage.mixing.share, inputs.config.seed)
 
 
 def _joined(inputs: Inputs, texts: Texts, translations: bool = False) -> Texts:
@@ -118,9 +135,10 @@ def _joined(inputs: Inputs, texts: Texts, translations: bool = False) -> Texts:
     return texts
 
 
-def _augmented(inputs: Inputs, methods: tuple[Augmentation, ...]) -> Texts:
+def _augmented(inputs: Inputs, stage: Stage) -> Texts:
     """The labelled rows and new ones; no row of the evaluation is among them."""
     from distill.batches import Samples
+    from distill.rows import read_texts
 
     task, teacher, table = inputs.student.task, inputs.teacher, inputs.table
     assert teacher is not None
@@ -133,7 +151,7 @@ def _augmented(inputs: Inputs, methods: tuple[Augmentation, ...]) -> Texts:
             folder=inputs.config.augment_folder or cache_folder() / "texts",
             exclude=[inputs.held_out] if inputs.held_out else [],
         )
-        for method in methods
+        for method in stage.augment
     ]
     mixed = mix(table, *extra)
     tokenizer = inputs.tokenizer()
@@ -142,5 +160,5 @@ def _augmented(inputs: Inputs, methods: tuple[Augmentation, ...]) -> Texts:
 
         sentences = sentence_samples(task, mixed, tokenizer, max_length=inputs.max_length)
         return _joined(inputs, Texts(mixed, sentences))
-    encodings = tokenizer.encode(mixed.texts, mixed.pairs, max_length=inputs.max_length)
+    encodings = read_texts(mixed, tokenizer, inputs.max_length, _mixer(inputs, stage))
     return Texts(mixed, Samples(encodings, targets_of(task, mixed), tokenizer))

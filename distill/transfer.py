@@ -14,7 +14,7 @@ def with_texts(recipe: Recipe, source: str | None) -> Recipe:
     Without a source such stages learn from the rows of the data file alone, which is said.
     Raises ConfigError for a source that no stage has a place for.
     """
-    open_stages = [stage.name for stage in recipe.stages if any(map(_is_open, stage.augment))]
+    open_stages = [stage.name for stage in recipe.all_stages if any(map(_is_open, stage.augment))]
     if source is not None and not open_stages:
         raise ConfigError(
             f"recipe '{recipe.name}' has no place for texts without labels: leave out "
@@ -25,8 +25,7 @@ def with_texts(recipe: Recipe, source: str | None) -> Recipe:
             f"recipe {recipe.name} gains from texts without labels: without --unlabelled, "
             f"{' and '.join(open_stages)} see the labelled ones alone"
         )
-    stages = tuple(stage.model_copy(update=_filled(stage, source)) for stage in recipe.stages)
-    return recipe.model_copy(update={"stages": stages})
+    return recipe.with_stages(lambda stage: stage.model_copy(update=_filled(stage, source)))
 
 
 def _filled(stage: Stage, source: str | None) -> dict[str, tuple[Augmentation, ...]]:

@@ -118,6 +118,8 @@ class Labels(Objective):
         self.learner = term.learner
         self._reading = READINGS[setting.task]
         self._loss = label_loss(setting.problem_type)
+        if self._reading.per_token and setting.vocabularies:
+            self._loss = partial(losses.vocabulary_cross_entropy, sizes=setting.vocabularies)
         self._embeds = setting.task == EMBEDS
 
     def forward(self, batch: Batch) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -31,6 +32,7 @@ from distill.objectives.answers import Labels, Logits, Margin
 from distill.objectives.attention import Attentions, Relations
 from distill.objectives.base import Batch, Objective, Totals
 from distill.objectives.layers import Contrastive, Features, Flow, HiddenStates, Selectivity
+from distill.objectives.parameters import Parameters
 from distill.pace import Pace
 from distill.reading import READINGS
 from distill.setting import Setting
@@ -45,6 +47,7 @@ from distill.terms import (
     counts,
     is_teacher,
 )
+from distill.vocabularies import BothVocabularies
 from distill.wording import check_wording
 from edge.errors import ConfigError
 
@@ -63,6 +66,7 @@ OBJECTIVES: dict[str, Callable[..., Objective]] = {
     "selectivity": Selectivity,
     "contrastive": Contrastive,
     "adversarial": Adversarial,
+    "parameters": Parameters,
 }
 # What a stage's companion of a `kind` builds.
 COMPANIONS: dict[str, Callable[..., Companion]] = {
@@ -108,17 +112,23 @@ class Learner(nn.Module):
         terms = [term for term in stage.terms if counts(term)]
         self.student = student
         self.pace = Pace(student, stage)
+        self.mixed: BothVocabularies | None = None
+        if stage.mixing is not None:
+            self.mixed = BothVocabularies(student, teacher, setting, stage.name)
+            setting = replace(setting, vocabularies=self.mixed.sizes)
         self._reading = READINGS[setting.task]
         self._companions: list[Companion] = []
         configs = _companions(stage, setting)
+        models = {STUDENT: student}
         for config in configs:
-            models = {STUDENT: student}
-            for one in self._companions:
-                models |= one.whole_models
-            cast = Cast(student, setting, make_student, who, teacher, models)
+            cast = Cast(student, setting, make_student, who, teacher, dict(models))
             companion = COMPANIONS[config.kind](config, cast)
             setting = replace(setting, others={**setting.others, **companion.shapes})
             self._companions.append(companion)
+            models |= companion.whole_models
+        if teacher is not None and setting.teachers:
+            models[setting.teachers[0]] = teacher
+        setting = replace(setting, models=models)
         self.companions = nn.ModuleList(self._companions)
         self._terms = [_parts(term, stage, setting, who) for term in terms]
         self.objectives = nn.ModuleList(one for parts in self._terms for one in parts)
@@ -185,7 +195,8 @@ class Learner(nn.Module):
 
         taught: what the teacher says, or by name what each of several does.
         """
-        said = capture(self.student, inputs, self._own_needs)
+        with contextlib.nullcontext() if self.mixed is None else self.mixed.read():
+            said = capture(self.student, inputs, self._own_needs)
         heard = {TEACHER: taught} if isinstance(taught, Signals) else taught
         sources: dict[Name, Signals] = dict(heard or {})
         for companion in self._companions:

@@ -13,29 +13,30 @@ from edge.console import hush
 from edge.data import Table
 from edge.errors import ConfigError
 
-# A text as a whole is what two tokenizers have in common.
-_TASK = "text-classification"
+# A text as a whole is what two tokenizers have in common, and hidden tokens are anybody's own.
+_TASKS = ("text-classification", "fill-mask")
 
 
 def with_vocabulary(student: Student, teacher: Teacher, table: Table, size: int) -> Student:
     """The student with at most `size` tokens, trained on `table` as the teacher's were.
 
-    A token starts as the mean of the pieces that the teacher's vocabulary makes of it. Raises
-    ConfigError for a task whose answers belong to tokens, and for more tokens than the teacher's.
+    A token starts as the mean of the pieces that the teacher's vocabulary makes of it: as the
+    teacher's, where that has it. Raises ConfigError for a task whose answers belong to words, and
+    for more tokens than the teacher's, unless it has those very tokens.
     Sources: Zhao et al. 2019, "Extremely Small BERT Models from Mixed-Vocabulary Training", 3 (a
     small vocabulary learned from the texts); Gee et al. 2022, "Fast Vocabulary Transfer for
     Language Model Compression", 2.2 (the mean of pieces).
     """
-    if student.task.name != _TASK:
+    if student.task.name not in _TASKS:
         raise ConfigError(
             f"vocabulary={size}: {student.task.name} answers for each token, which teacher and "
-            f"student must then share: it is for {_TASK}"
+            f"student must then share: it is for {' and '.join(_TASKS)}"
         )
     known = len(teacher.tokenizer)
-    if size >= known:
-        raise ConfigError(f"vocabulary={size}: the teacher has {known} tokens, ask for fewer")
     with hush():
         tokenizer = _trained(teacher.tokenizer, _texts(table), size)
+    if size >= known and tokenizer.get_vocab() != teacher.tokenizer.get_vocab():
+        raise ConfigError(f"vocabulary={size}: the teacher has {known} tokens, ask for fewer")
     _embed_anew(student.model, teacher.tokenizer, tokenizer)
     checkpoint = replace(student.checkpoint, config=student.model.config)
     return replace(student, tokenizer=tokenizer, checkpoint=checkpoint)
@@ -113,25 +114,47 @@ def _renumbered(values: Any, vocabulary: Mapping[str, int]) -> Any:
 
 
 def _embed_anew(model: Any, theirs: Any, ours: Any) -> None:
-    """Give the model an embedding for each token of `ours`, made of those it had for `theirs`."""
-    import torch
-    from torch import nn
+    """Give the model a row for each token of `ours`, made of those it had for `theirs`.
 
-    old = model.get_input_embeddings().weight.detach()
-    new = torch.empty(len(ours), old.shape[1], dtype=old.dtype)
+    Rows are of its embeddings, and of the layer that guesses tokens where there is one.
+    """
+    import torch
+
+    pieces = _pieces(theirs, ours)
+
+    def anew(old: Any) -> Any:
+        return torch.stack([old[index].mean(0) for index in pieces])
+
+    before = _rows(model)
+    found = [(anew(weight), None if bias is None else anew(bias)) for weight, bias in before]
+    model.resize_token_embeddings(len(ours), mean_resizing=False)
+    with torch.no_grad():
+        for (weight, bias), (new, shift) in zip(_rows(model), found, strict=True):
+            weight.copy_(new)
+            if bias is not None:
+                bias.copy_(shift)
+    model.get_input_embeddings().padding_idx = ours.pad_token_id
+    model.config = _resized(model.config, ours)
+
+
+def _rows(model: Any) -> list[tuple[Any, Any]]:
+    """Weight and bias of what reads tokens and of what guesses them; no bias is None."""
+    layers = [model.get_input_embeddings(), model.get_output_embeddings()]
+    return [(one.weight, getattr(one, "bias", None)) for one in layers if one is not None]
+
+
+def _pieces(theirs: Any, ours: Any) -> list[list[int]]:
+    """The tokens of `theirs` that say what each of `ours` does, in the order of ours."""
     known = theirs.get_vocab()
+    found: list[list[int]] = [[] for _ in range(len(ours))]
     for token, index in ours.get_vocab().items():
         if token in known:
-            pieces = [known[token]]
+            found[index] = [known[token]]
         else:
             text = ours.convert_tokens_to_string([token]).removeprefix("##")
-            pieces = theirs.encode(text, add_special_tokens=False) or [theirs.unk_token_id or 0]
-        new[index] = old[pieces].mean(0)
-    embeddings = nn.Embedding(len(ours), old.shape[1], padding_idx=ours.pad_token_id)
-    with torch.no_grad():
-        embeddings.weight.copy_(new)
-    model.set_input_embeddings(embeddings)
-    model.config = _resized(model.config, ours)
+            pieces = theirs.encode(text, add_special_tokens=False)
+            found[index] = pieces or [theirs.unk_token_id or 0]
+    return found
 
 
 def _resized(config: Any, tokenizer: Any) -> Any:

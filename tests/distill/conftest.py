@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -112,6 +113,25 @@ def make_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., P
 def checkpoint(make_checkpoint: Callable[..., Path]) -> Path:
     """A BERT of 4 layers; read only."""
     return make_checkpoint()
+
+
+def add_words(source: Path, folder: Path, auto: str = "AutoModelForSequenceClassification") -> Path:
+    """A copy of a BERT of 17 tokens that has 60 more, which no text has."""
+    import torch
+    import transformers
+
+    for file in source.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    for index in range(60):
+        vocabulary[f"zzz{index}"] = len(vocabulary)
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    model = getattr(transformers, auto).from_pretrained(source)
+    torch.manual_seed(0)
+    model.resize_token_embeddings(len(vocabulary))
+    model.save_pretrained(folder)
+    return folder
 
 
 def open_teacher(folder: Path) -> Teacher:

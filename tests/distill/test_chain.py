@@ -128,4 +128,5 @@ def test_chains_that_cannot_be(
 
 def test_the_recipe_has_an_assistant() -> None:
     recipe = load_recipe("assistant")
-    assert recipe.assistants == ("layers=2/3",) and recipe.guides == "last"
+    assert [one.student for one in recipe.assistants] == ["layers=2/3"]
+    assert recipe.guides == "last"

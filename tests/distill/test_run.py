@@ -44,9 +44,9 @@ PLAIN_TEXT = {
     *("distilbert", "tinybert-general"),
     *("mobilebert", "mobilebert-joint", "mobilebert-auxiliary"),
 }
-# They want students or texts of their own: test_hybrid.py, test_residual.py, test_transfer.py and
-# test_vocabulary.py train them.
-ANOTHER_STUDENT = {"blockwise", "residual", "xtreme", "extreme-vocab"}
+# They want students or texts of their own: test_hybrid.py, test_residual.py, test_transfer.py,
+# test_vocabulary.py and test_mixing.py train them.
+ANOTHER_STUDENT = {"blockwise", "residual", "xtreme", "extreme-vocab", "extreme-vocab-general"}
 # They make embeddings: test_embeddings.py and test_bi_encoder.py train them.
 EMBEDDINGS = {"embedding", "bi-encoder"}
 # What others than a teacher say changes with the student: test_online.py, test_self.py and

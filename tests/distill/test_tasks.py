@@ -296,8 +296,8 @@ def test_tokens_are_hidden_anew_in_every_epoch(tokenizer: Any) -> None:
 
 
 def test_rare_tokens_are_hidden_more_often(tokenizer: Any) -> None:
-    from distill.config import Masking
     from distill.rows import samples_of
+    from distill.words import Masking
 
     task, texts = get_task("fill-mask"), plain(*["the the the the the the the film"] * 400)
     shares = []
@@ -318,8 +318,8 @@ def test_plain_text_runs_in_pieces_and_empty_lines_are_left_out(tokenizer: Any) 
 
 
 def test_masking_is_for_hidden_tokens(tokenizer: Any) -> None:
-    from distill.config import Masking
     from distill.rows import samples_of
+    from distill.words import Masking
 
     with pytest.raises(ConfigError, match="masking is for fill-mask, token-classification hides"):
         samples_of(WORDS, tagged([("a", 0)]), tokenizer, max_length=8, masking=Masking())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,7 @@ from distill.students import build_student
 from edge.checkpoint import open_checkpoint
 from edge.data import read_table
 from edge.errors import ConfigError
-from tests.distill.conftest import distil_tiny, open_teacher
+from tests.distill.conftest import add_words, distil_tiny, open_teacher
 
 # Less than the 17 tokens of the tiny world's teacher: letters and parts of words.
 SIZE = 16
@@ -26,20 +25,7 @@ SIZE = 16
 @pytest.fixture(scope="module")
 def wordy(taught: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The teacher that knows the answers, with as many tokens that no text has."""
-    folder = tmp_path_factory.mktemp("wordy")
-    for file in taught.iterdir():
-        (folder / file.name).write_bytes(file.read_bytes())
-    extra = 60
-    tokenizer = json.loads((folder / "tokenizer.json").read_text())
-    vocabulary = tokenizer["model"]["vocab"]
-    for index in range(extra):
-        vocabulary[f"zzz{index}"] = len(vocabulary)
-    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
-    model = AutoModelForSequenceClassification.from_pretrained(taught)
-    torch.manual_seed(0)
-    model.resize_token_embeddings(17 + extra)
-    model.save_pretrained(folder)
-    return folder
+    return add_words(taught, tmp_path_factory.mktemp("wordy"))
 
 
 run = partial(
