@@ -124,12 +124,14 @@ class DeviceOptions(Config):
     """What some devices need to be told beside their address; see the docs of each.
 
     host, port: address of this machine that a page is served at, and its port, any by default.
+    certificate: PEM file of a certificate and its key, to serve that page by https.
     tools: folder with programs to run on the device. sysroot: folder with the files of another
     architecture. python: the interpreter on the device. timeout_s: the longest wait for an answer.
     """
 
     host: str = "127.0.0.1"
     port: int | None = Field(default=None, ge=1, le=65535)
+    certificate: Path | None = None
     tools: Path | None = None
     sysroot: Path | None = None
     python: str = "python3"
@@ -140,6 +142,7 @@ class BenchmarkConfig(Config):
     """One comparison.
 
     bundles: whose artifacts are timed. format, precision: which of them; all when empty.
+    checkpoints: further models, timed in PyTorch on the texts of the first bundle.
     device: where, as `KIND` or `KIND:WHICH`, see `benchmark.devices`.
     seq_length: tokens of every input, padding included; empty for 128, or less where a bundle
     accepts less. threads, batch: of an inference. Several of these make a sweep: every combination
@@ -152,6 +155,7 @@ class BenchmarkConfig(Config):
     """
 
     bundles: tuple[Path, ...] = Field(min_length=1)
+    checkpoints: tuple[Path, ...] = ()
     baseline: Baseline | None = None
     format: tuple[str, ...] = ()
     precision: tuple[str, ...] = ()

@@ -11,13 +11,24 @@ from edge.wire import Array, Arrays, Message
 
 
 class Link(edge.link.Link):
-    """A running worker. label: what messages call it."""
+    """A running worker.
+
+    label: what messages call it. exits: what some exit codes of the command mean, in place of
+    "the worker process ended with exit code N".
+    """
 
     def __init__(
-        self, argv: Sequence[str], *, label: str, env: Mapping[str, str], cwd: Path
+        self,
+        argv: Sequence[str],
+        *,
+        label: str,
+        env: Mapping[str, str],
+        cwd: Path,
+        exits: Mapping[int, str] | None = None,
     ) -> None:
         super().__init__(argv, env=env, cwd=cwd)
         self.label = label
+        self._exits = exits or {}
 
     def request(
         self, message: Message, arrays: Mapping[str, Array] | None = None, *, timeout_s: float
@@ -38,6 +49,9 @@ class Link(edge.link.Link):
             ) from None
         except edge.link.Ended as end:
             last = f": {end.last_line}" if end.last_line else ""
+            if end.code is not None and end.code in self._exits:
+                said = f" ({end.last_line})" if end.last_line else ""
+                raise MeasurementError(f"{self.label}: {self._exits[end.code]}{said}") from None
             raise MeasurementError(
                 f"{self.label}: the worker process {_cause(end)}{last}"
             ) from None

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -60,6 +60,12 @@ class Plan:
     def timed(self) -> tuple[Cell, ...]:
         return tuple(cell for cell in self.cells if cell.reason is None)
 
+    def without(self, reasons: Mapping[int, str]) -> Plan:
+        """The plan as it is when some of `timed`, by number, turn out not to be possible."""
+        left_out = {self.timed[number]: reason for number, reason in reasons.items()}
+        cells = (replace(c, reason=left_out[c]) if c in left_out else c for c in self.cells)
+        return replace(self, cells=tuple(cells))
+
 
 class Planner:
     """The bundles of a benchmark, and the comparisons that time them on a device.
@@ -99,10 +105,14 @@ class Planner:
             if bundle.path not in texts:
                 texts[bundle.path] = self._texts(bundle, setting)
             cells.append(self._artifact_cell(bundle, artifact, setting, texts[bundle.path]))
+        first = next(iter(texts.values()))
         timed = [cell for cell in cells if cell.reason is None]
+        for path in self._config.checkpoints:
+            cells.append(
+                self._checkpoint_cell("artifact", path.resolve().name, path, setting, first)
+            )
         if baseline is not None and timed:
             formats = list(dict.fromkeys(cell.model.format for cell in timed))
-            first = next(iter(texts.values()))
             cells += self._baseline_cells(baseline, formats, setting, first)
         return Plan(tuple(cells), setting)
 
@@ -209,7 +219,8 @@ class Planner:
     ) -> list[Cell]:
         cells = []
         if baseline.checkpoint is not None:
-            cells.append(self._checkpoint_cell(baseline.name, baseline.checkpoint, setting, texts))
+            name, path = baseline.name, baseline.checkpoint
+            cells.append(self._checkpoint_cell("baseline", name, path, setting, texts))
         if baseline.bundle is not None:
             bundle = Bundle.open(baseline.bundle)
             for artifact in _yardsticks(bundle, formats):
@@ -225,7 +236,9 @@ class Planner:
     def _engine(self, artifact: Artifact) -> str:
         return self._device.engine(artifact.format, artifact.target_runtimes)
 
-    def _checkpoint_cell(self, name: str, path: Path, setting: Setting, texts: Texts) -> Cell:
+    def _checkpoint_cell(
+        self, role: Role, name: str, path: Path, setting: Setting, texts: Texts
+    ) -> Cell:
         from edge.checkpoint import open_checkpoint
 
         checkpoint = open_checkpoint(path)
@@ -233,7 +246,8 @@ class Planner:
         positions = getattr(config, "max_position_embeddings", None) or setting.seq_length
         if setting.seq_length > positions:
             raise ConfigError(
-                f"the baseline {name} accepts up to {positions} tokens, not "
+                f"the {'baseline' if role == 'baseline' else 'model'} {name} accepts up to "
+                f"{positions} tokens, not "
                 f"{setting.seq_length}: use --seq-length {positions} or less"
             )
         types = getattr(config, "type_vocab_size", 0)
@@ -241,10 +255,10 @@ class Planner:
         found = self._device.availability(_REFERENCE_ENGINE)
         weights = sorted(checkpoint.path.glob("*.safetensors"))
         return Cell(
-            role="baseline",
+            role=role,
             label=f"{name} in {engine_title(_REFERENCE_ENGINE)}",
             model=Model(
-                id=name,
+                id=name if role == "baseline" else f"{name}/checkpoint-{_FULL_PRECISION}",
                 format="checkpoint",
                 precision=_FULL_PRECISION,
                 sha256=checkpoint.weights_sha256,

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from benchmark.flat import dump_csv
 from benchmark.report import Report
 from benchmark.storing import ROWS_FILE, dump_rows
 from benchmark.view import view
@@ -14,6 +15,7 @@ from edge.storage import write_text
 
 HTML_FILE = "report.html"
 MARKDOWN_FILE = "report.md"
+CSV_FILE = "rows.csv"
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -23,9 +25,10 @@ def is_report(folder: Path) -> bool:
 
 
 def write_report(folder: Path, report: Report) -> None:
-    """Write `report.html`, `report.md` and `rows.jsonl` into `folder`, each whole or not at all.
+    """Write `report.html`, `report.md`, `rows.csv` and `rows.jsonl` into `folder`.
 
-    Other files there are left alone. Raises StorageError when the folder cannot be written.
+    Each is written whole or not at all. Other files there are left alone. Raises StorageError
+    when the folder cannot be written.
     """
     # Everything is rendered before anything is written: a failure changes nothing.
     for name, text in render(report).items():
@@ -38,6 +41,7 @@ def render(report: Report) -> dict[str, str]:
     return {
         HTML_FILE: _environment(html=True).get_template("report.html.j2").render(values),
         MARKDOWN_FILE: _environment(html=False).get_template("report.md.j2").render(values),
+        CSV_FILE: dump_csv(report.rows),
         ROWS_FILE: dump_rows(report.rows),
     }
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
+from benchmark.labels import Labels, device_of, owner_of
 from benchmark.run import BenchmarkResult
 from benchmark.schema import Row
+from benchmark.wording import listed
 from edge.bundle import Verification
 from edge.config import Config
 
@@ -52,3 +56,30 @@ class Report(Config):
             random_weights=result.random_weights,
             distillation=distillation,
         )
+
+    @classmethod
+    def merged(cls, rows: Sequence[Row], *, title: str | None = None) -> Report:
+        """The report of rows of several runs, which may be of several machines."""
+        baselines = {row.model.id for row in rows if row.role == "baseline"}
+        return cls(
+            title=title or _title(rows),
+            rows=tuple(rows),
+            not_measured=tuple(dict.fromkeys(_untimed(rows))),
+            baseline=next(iter(baselines)) if len(baselines) == 1 else None,
+        )
+
+
+def _title(rows: Sequence[Row]) -> str:
+    own = [row for row in rows if row.role == "artifact"]
+    names = list(dict.fromkeys(owner_of(row) for row in own))
+    if not names:
+        return f"Benchmark results of {listed(list(dict.fromkeys(r.tool.name for r in rows)))}"
+    devices = list(dict.fromkeys(device_of(row) for row in own))
+    return f"Benchmark of {listed(names)} on {listed(devices)}"
+
+
+def _untimed(rows: Sequence[Row]) -> Iterator[str]:
+    labels = Labels(rows)
+    for row in rows:
+        if row.validity.status == "not_measured":
+            yield f"{labels.full(row)} was not timed: {'; '.join(row.validity.reasons)}."

@@ -41,11 +41,15 @@ _ORDER = "rounds, order drawn anew in each"
 
 @dataclass(frozen=True)
 class Session:
-    """What all rows of one run share. interruptions: how often it was taken up again."""
+    """What all rows of one run share.
+
+    affinity: the processors that models may use, by their threads. interruptions: how often the
+    run was taken up again.
+    """
 
     config: BenchmarkConfig
     device: DeviceInfo
-    affinity: tuple[int, ...] | None
+    affinity: Mapping[int, tuple[int, ...] | None]
     started_utc: str
     run_id: str
     zipped: Mapping[Path, int]
@@ -93,9 +97,10 @@ class RowMaker:
             runtime=Runtime(
                 name=cell.engine,
                 version=cell.version,
-                provider="CPU",
-                threads=self.plan.setting.threads,
-                affinity=session.affinity,
+                provider=(samples and samples.loaded.provider) or "CPU",
+                threads=(samples and samples.loaded.threads) or self.plan.setting.threads,
+                affinity=session.affinity.get(self.plan.setting.threads),
+                nodes=None if samples is None else samples.loaded.nodes,
             ),
             device=session.device,
             inputs=cell.inputs.info,
@@ -190,6 +195,8 @@ class RowMaker:
             *_shortfalls(latency, samples, cell, self.config.demands),
             *_disturbances(latency, self.comparison, device.cores),
             *_missing_checks(cell, found),
+            *samples.loaded.notes,
+            *samples.warmed.notes,
         ]
         if self.comparison.failure is not None:
             doubts.insert(0, f"the measurement ended early: {self.comparison.failure}")
@@ -310,9 +317,9 @@ def _disturbances(latency: Latency, comparison: Comparison, cores: int | None) -
 
 
 def _missing_checks(cell: Cell, found: Findings) -> list[str]:
-    if cell.role != "artifact" or found.check is not None:
+    if cell.artifact is None or cell.role != "artifact" or found.check is not None:
         return []
-    proof = None if cell.artifact is None else cell.artifact.verification
+    proof = cell.artifact.verification
     if proof is None or proof.status != "passed":
         return ["the artifact was not verified against its checkpoint"]
     return ["its answers on this device were not compared with the checkpoint's"]

@@ -16,7 +16,7 @@ from benchmark.plan import Cell, Plan, Planner
 from benchmark.progress import rounds_progress
 from benchmark.rows import RowMaker, Session, deflated, new_run_id
 from benchmark.sampler import Comparison, Observer, compare
-from benchmark.schema import Conditions, Row
+from benchmark.schema import Conditions, DeviceInfo, Row
 from benchmark.storing import read_rows
 from benchmark.wording import baseline_title, engine_title, format_title, listed
 from edge.bundle import Verification
@@ -78,23 +78,27 @@ class _Benchmark:
         self._config, self._device = config, device
         self._plans = [planner.plan(setting, config.baseline) for setting in planner.settings]
         self._table = _table(config, self._plans)
-        self._journal = Journal(journal, _mark(config, self._plans))
+        if any(plan.timed for plan in self._plans):
+            device.ready()
+        self._journal = Journal(journal, _mark(config, self._plans, device.describe()))
         self._started_utc = environment.utc_now()
 
     def result(self) -> BenchmarkResult:
         """Everything, or what was measured until a failure."""
         comparisons: list[Comparison] = []
         found: list[dict[Cell, Findings]] = []
+        plans: list[Plan] = []
         for plan in self._plans:
             findings: dict[Cell, Findings] = {}
             comparisons.append(self._measure(plan, findings))
+            plans.append(plan.without(comparisons[-1].refusals))
             found.append(findings)
             if comparisons[-1].failure is not None:
                 break
         failure = comparisons[-1].failure
         if failure is None:
             self._journal.close()
-        done = list(zip(self._plans, comparisons, found, strict=False))
+        done = list(zip(plans, comparisons, found, strict=True))
         config, baseline = self._config, self._config.baseline
         with step("sizes and intervals"):
             rows = self._rows(done)
@@ -132,14 +136,15 @@ class _Benchmark:
         baseline = self._config.baseline
         saved = read_rows(baseline.rows) if baseline is not None and baseline.rows else ()
         device = self._device.describe()
+        threads = {plan.setting.threads for plan in self._plans}
         session = Session(
             config=self._config,
             device=device,
-            affinity=environment.affinity() if device.driver == "local" else None,
+            affinity={count: self._device.affinity(count) for count in threads},
             started_utc=self._started_utc,
             run_id=new_run_id(self._started_utc),
             zipped=deflated(list({c.path: None for c in cells if c.role == "artifact"})),
-            interruptions=self._journal.interruptions,
+            interruptions=self._journal.interruptions + self._device.interruptions,
         )
         makers = [RowMaker(session, *one, saved=saved) for one in done]
         return tuple(row for maker in makers for row in maker.rows())
@@ -159,9 +164,11 @@ def _table(config: BenchmarkConfig, plans: Sequence[Plan]) -> Table | None:
     return bundle_task(bundles[0]).read(config.eval, columns=config.columns)
 
 
-def _mark(config: BenchmarkConfig, plans: Sequence[Plan]) -> str:
+def _mark(config: BenchmarkConfig, plans: Sequence[Plan], device: DeviceInfo) -> str:
     """A fingerprint of everything that decides what is measured."""
     parts = [config.device, config.demands.model_dump_json(), str(config.seed)]
+    # An address may lead to another machine today.
+    parts.append(f"{device.model} {device.soc} {device.abi} {device.cores} {device.versions}")
     for plan in plans:
         parts.append(str(asdict(plan.setting)))
         parts += [f"{c.label} {c.model.sha256} {c.inputs.info.sha256}" for c in plan.timed]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from benchmark.config import Block, Protocol
-from benchmark.devices import Device, Job, Loaded, Timer, Turn, Warmed
+from benchmark.devices import Device, Job, Loaded, ModelRefused, Timer, Turn, Warmed
 from benchmark.journal import Journal
 from benchmark.schema import Conditions, Memory, Stretch
 from benchmark.statistics import Array
@@ -57,6 +57,7 @@ class Samples:
 class Comparison:
     """The samples of each job, in the order of the jobs, and the state of the device around them.
 
+    refusals: by the number of a job, why the device could not load its model; it has no samples.
     other_cores: cores kept busy by other programs during the rounds, on average.
     failure: what ended the rounds early; what was measured until then counts.
     """
@@ -66,6 +67,7 @@ class Comparison:
     after: Conditions | None
     other_cores: float | None
     failure: str | None = None
+    refusals: Mapping[int, str] = field(default_factory=dict)
 
 
 def nothing_done(rounds: int) -> None:
@@ -100,22 +102,30 @@ def compare(
 ) -> Comparison:
     """Load every job in a process of its own, keep all alive, and time them in turns.
 
+    A job whose model the device refuses to load is left out.
     Raises MeasurementError when a model fails or its process dies before anything was recorded of
     all of them; later, what was recorded is returned with the failure. No process is left.
     """
     watched = observer or Observer()
     failure, after, duration_s = None, None, 0.0
     with contextlib.ExitStack() as stack:
-        timers, samples = [], []
-        for job in jobs:
+        timers, samples = {}, []
+        refusals = {}
+        for number, job in enumerate(jobs):
             timer = stack.enter_context(device.open(job))
-            timers.append(timer)
-            samples.append(_start(job, timer, protocol))
+            try:
+                samples.append(_start(job, timer, protocol))
+                timers[number] = timer
+            except ModelRefused as refusal:
+                say(f"{job.label} is left out: {refusal}")
+                refusals[number] = str(refusal)
+                timer.close()
         before, start = device.conditions(), time.monotonic()
-        labelled = [job.label for job in jobs]
-        rounds = Rounds(labelled, timers, samples, protocol, seed, watched)
+        taken = [jobs[number] for number in timers]
+        labelled = [job.label for job in taken]
+        rounds = Rounds(labelled, list(timers.values()), samples, protocol, seed, watched)
         # Turns that are known from before took no time now.
-        known_s = rounds.recall([len(job.feeds) for job in jobs])
+        known_s = rounds.recall([len(job.feeds) for job in taken])
         try:
             rounds.take()
             after, duration_s = device.conditions(), time.monotonic() - start
@@ -129,23 +139,23 @@ def compare(
     if after is not None and not any(value is None for value in own):
         own_s = sum(value or 0.0 for value in own) - known_s
         other = _other_cores(before, after, own_s, duration_s)
-    return Comparison(tuple(samples), before, after, other, failure)
+    return Comparison(tuple(samples), before, after, other, failure, refusals)
 
 
 def _afterwards(
-    timers: Sequence[Timer],
+    timers: Mapping[int, Timer],
     samples: Sequence[Samples],
     device: Device,
     protocol: Protocol,
     observer: Observer,
 ) -> None:
     """What is measured once the rounds are over, so that it disturbs none of them."""
-    for timer, sample in zip(timers, samples, strict=True):
+    for timer, sample in zip(timers.values(), samples, strict=True):
         sample.memory = timer.memory()
     if protocol.sustained_s:
-        for timer, sample in zip(timers, samples, strict=True):
+        for timer, sample in zip(timers.values(), samples, strict=True):
             sample.stretches = sustain(timer, device, protocol.sustained_s)
-    for number, timer in enumerate(timers):
+    for number, timer in timers.items():
         observer.finish(number, timer)
 
 
@@ -164,7 +174,7 @@ def sustain(timer: Timer, device: Device, duration_s: float) -> tuple[Stretch, .
                 end_s=round(time.monotonic() - begin, 1),
                 n=turn.count,
                 p50=float(np.median(values)),
-                p90=float(np.percentile(values, 90)),
+                p90=float(np.percentile(values, 90)) if turn.single else None,
                 temperature_c=state.temperature_c,
                 frequency_mhz=state.frequency_mhz,
                 thermal_status=state.thermal_status,

@@ -59,7 +59,8 @@ class DeviceInfo(Config):
     """Where it ran.
 
     driver: how it was reached: local, ssh, adb, browser ... address: which one, as that driver
-    names it. kind: only a "real" device can give valid latencies.
+    names it. kind: only a "real" device can give valid latencies. details: what else the driver
+    found out about it.
     """
 
     driver: str
@@ -73,6 +74,7 @@ class DeviceInfo(Config):
     os: str | None
     ram_mb: int | None
     versions: dict[str, str] = Field(default_factory=dict)
+    details: dict[str, str] = Field(default_factory=dict)
 
 
 class InputsInfo(Config):
@@ -202,11 +204,13 @@ class Memory(Config):
 
     peak_rss_mb: the most that was resident; delta_mb: that without what the program and the
     engine's library took before the model was loaded. pss_mb: Android's proportional set size.
+    wasm_mb: in a browser, the WebAssembly memory that engine and model took at the most.
     """
 
     peak_rss_mb: float | None = None
     delta_mb: float | None = None
     pss_mb: float | None = None
+    wasm_mb: float | None = None
 
 
 class Stage(Config):
@@ -235,7 +239,7 @@ class Stretch(Config):
     end_s: float
     n: int
     p50: float
-    p90: float
+    p90: float | None = None
     temperature_c: float | None = None
     frequency_mhz: Interval | None = None
     thermal_status: str | None = None

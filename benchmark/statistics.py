@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -108,6 +108,63 @@ def unpaired_ratio(
         for side, blocks in enumerate((reference, candidate))
     ]
     return value, _interval(medians[0] / medians[1])
+
+
+def ratio_of_ratios(
+    before: tuple[Blocks, Blocks],
+    after: tuple[Blocks, Blocks],
+    *,
+    seed: int,
+    resamples: int = RESAMPLES,
+) -> tuple[float, Interval | None] | None:
+    """How many times faster `after` is than `before`, each relative to a model timed beside it.
+
+    before, after: (reference, candidate) of one run each, the reference the same model in both.
+    The value is (reference / candidate) of `after` over that of `before`, medians each. Rounds are
+    drawn in pairs within a run, so what slowed down all of a run's models cancels. None where a run
+    has no common round; the interval is None with too few.
+    """
+    values, drawn = [], []
+    for side, (reference, candidate) in enumerate((before, after)):
+        common = sorted(set(reference) & set(candidate))
+        if not common:
+            return None
+        once = np.ones((1, len(common)), np.int64)
+        weights = _draws(len(common), seed=seed + side, resamples=resamples)
+        medians = [
+            (_weighted_medians(blocks, common, once), _weighted_medians(blocks, common, weights))
+            for blocks in (reference, candidate)
+        ]
+        values.append(float(medians[0][0][0] / medians[1][0][0]))
+        drawn.append(None if len(common) < MIN_ROUNDS else medians[0][1] / medians[1][1])
+    if drawn[0] is None or drawn[1] is None:
+        return values[1] / values[0], None
+    return values[1] / values[0], _interval(drawn[1] / drawn[0])
+
+
+def chance(value: float, interval: Interval, rounds: int, *, margin: float = 0.0) -> float:
+    """Two-sided p-value of a ratio being 1, from its 95 % interval over so many rounds.
+
+    margin: of being between 1 / (1 + margin) and 1 + margin, rather than exactly 1.
+    The logarithm's standard error is the interval's length over twice the 97.5 % quantile of the
+    normal distribution; few rounds are allowed for by Student's t with `rounds` - 1 degrees.
+    """
+    from scipy.special import stdtr
+
+    error = float(np.log(interval[1] / interval[0])) / (2 * 1.959964)
+    beyond = float(abs(np.log(value)) - np.log1p(margin))
+    if beyond <= 0:
+        return 1.0
+    return float(2 * stdtr(max(1, rounds - 1), -beyond / error)) if error else 0.0
+
+
+def holm(chances: Sequence[float]) -> list[float]:
+    """p-values corrected for there being several, in their order (Holm 1979, step-down)."""
+    adjusted, most = [0.0] * len(chances), 0.0
+    for rank, place in enumerate(sorted(range(len(chances)), key=lambda i: chances[i])):
+        most = max(most, min(1.0, (len(chances) - rank) * chances[place]))
+        adjusted[place] = most
+    return adjusted
 
 
 def _draws(rounds: int, *, seed: int, resamples: int) -> Array:

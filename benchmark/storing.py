@@ -1,9 +1,9 @@
-"""Rows on disk: one line of JSON each."""
+"""Rows on disk: one line of JSON each; and those of several files together."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -31,8 +31,49 @@ def read_rows(path: Path) -> tuple[Row, ...]:
         raise DataError(f"{file} cannot be read: name a report folder or a rows.jsonl") from None
     rows = [_row(file, number, line) for number, line in enumerate(lines, 1) if line.strip()]
     if not rows:
-        raise DataError(f"{file} holds no rows")
+        raise DataError(f"{file} holds no rows: was the benchmark interrupted at its start?")
     return tuple(rows)
+
+
+def read_any(path: Path) -> tuple[Row, ...]:
+    """As `read_rows`, and what other programs measured, see `benchmark.importing`.
+
+    Raises DataError as `read_rows` does, and for a foreign file that is broken.
+    """
+    # Imported here, for reading rows must not need what other programs' files need.
+    from benchmark.importing import KNOWN_FILES, import_rows
+
+    file = path
+    if path.is_dir():
+        names = (ROWS_FILE, *KNOWN_FILES)
+        file = next((path / name for name in names if (path / name).is_file()), path / ROWS_FILE)
+    if file.name == ROWS_FILE or file.suffix == ".jsonl":
+        return read_rows(file)
+    try:
+        rows = import_rows(file)
+    except OSError:
+        raise DataError(f"{file} cannot be read: name a report folder or a rows.jsonl") from None
+    return read_rows(file) if rows is None else rows
+
+
+def read_several(paths: Sequence[Path]) -> tuple[Row, ...]:
+    """The rows of all files, in their order; a row that several hold counts once.
+
+    Raises DataError as `read_any` does.
+    """
+    found: dict[tuple[object, ...], Row] = {}
+    for path in paths:
+        for row in read_any(path):
+            found.setdefault(_identity(row), row)
+    return tuple(found.values())
+
+
+def _identity(row: Row) -> tuple[object, ...]:
+    """A run and one cell of it."""
+    model, runtime, inputs = row.model, row.runtime, row.inputs
+    cell = (row.role, model.id, model.format, model.precision, model.target, runtime.name)
+    setting = (runtime.threads, inputs.seq_len, inputs.batch, inputs.padding)
+    return (row.run_id, *cell, *setting)
 
 
 def _row(file: Path, number: int, line: str) -> Row:
@@ -40,7 +81,10 @@ def _row(file: Path, number: int, line: str) -> Row:
         values = json.loads(line)
         version = values.get("schema_version")
     except (ValueError, AttributeError):
-        raise DataError(f"{file}, line {number}, is not a row of a benchmark") from None
+        raise DataError(
+            f"{file}, line {number}, is not a row of a benchmark: name a report folder, a "
+            "rows.jsonl, or a result file that docs/benchmark.md lists"
+        ) from None
     if version != SCHEMA_VERSION:
         raise DataError(
             f"{file}, line {number}, has rows of schema {version or 'unknown'}, this program reads "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from benchmark.labels import device_of, length_words, setting_of
 from benchmark.report import Report
 from benchmark.schema import Ratio, Row
 from benchmark.wording import baseline_title, engine_title, format_title
@@ -17,22 +18,50 @@ _COUNTS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight")
 def best(rows: Sequence[Row]) -> Row | None:
     """The fastest artifact among those that are as accurate as any; None when none was timed.
 
-    Without accuracies, the fastest. Rows that are invalid do not take part.
+    Without accuracies, the fastest. Rows that are invalid do not take part. Of a sweep and of
+    several devices only `comparable` rows.
     """
-    timed = [r for r in rows if r.role == "artifact" and r.latency_ms is not None]
+    timed = [r for r in comparable(rows) if r.role == "artifact"]
     timed = [r for r in timed if r.validity.status != "invalid"]
     known = [r.accuracy.value for r in timed if r.accuracy is not None]
     if known:
         floor = max(known) - ACCURACY_TOLERANCE
         timed = [r for r in timed if r.accuracy is not None and r.accuracy.value >= floor]
-    return min(timed, key=_p50, default=None)
+    return min(timed, key=lambda row: p50_of(row) or 0.0, default=None)
+
+
+def comparable(rows: Sequence[Row]) -> list[Row]:
+    """Own rows with a latency at one setting on one device: only they can be ranked.
+
+    The device that most of them are of, the fewest threads and texts at a time, the longest input.
+    """
+    held = [row for row in rows if row.role != "imported" and rated(row)]
+    if not held:
+        return []
+    devices = [device_of(row) for row in held if row.role == "artifact"] or [device_of(held[0])]
+    device = max(dict.fromkeys(devices), key=devices.count)
+    held = [row for row in held if device_of(row) == device]
+    setting = setting_of(min(held, key=_plainness))
+    return [row for row in held if setting_of(row) == setting]
+
+
+def at_main_setting(rows: Sequence[Row], report_rows: Sequence[Row]) -> list[Row]:
+    """Those of `rows` at the setting that the report is about, on any device; all if none is."""
+    main = [setting_of(row) for row in comparable(report_rows)[:1]]
+    found = [row for row in rows if setting_of(row) in main]
+    return found or list(rows)
+
+
+def _plainness(row: Row) -> tuple[int, int, int, str]:
+    threads, length, batch, padding = setting_of(row)
+    return (batch, threads or 0, -(length or 0), padding)
 
 
 def headline(report: Report) -> str:
     """One sentence about the best artifact: speed, size, accuracy."""
     row = best(report.rows)
     if row is None or row.latency_ms is None:
-        return "No artifact could be timed on this machine."
+        return _nothing_best(report.rows)
     noun = "student" if report.distillation else "artifact"
     name = f"The {row.model.precision} {format_title(row.model.format)} {noun}"
     facts = [f"{name} {_speed(row)}"]
@@ -48,13 +77,14 @@ def details(report: Report) -> list[str]:
     row = best(report.rows)
     if row is None or row.latency_ms is None:
         return []
+    most = "texts of up to " if row.inputs.padding == "shortest" else ""
     found = [
-        f"It takes {three_figures(row.latency_ms.p50)} ms (median) for "
-        f"{row.inputs.seq_len} tokens on {threads_words(row.runtime.threads)} with "
+        f"It takes {_p50_words(row)} (median) for {most}"
+        f"{length_words(row.inputs.seq_len)} on {threads_words(row.runtime.threads)} with "
         f"{engine_title(row.runtime.name)}{_against(report, row)}."
     ]
     found += _size(report, row)
-    others = [r for r in report.rows if r.role == "artifact" and r.latency_ms is not None]
+    others = [r for r in comparable(report.rows) if r.role == "artifact"]
     if len(others) > 1:
         reason = f"Of the {len(others)} artifacts that were timed, it is the fastest"
         if row.accuracy is not None:
@@ -95,8 +125,7 @@ def interval_words(ratio: Ratio) -> str | None:
 def _speed(row: Row) -> str:
     ratio = row.ratio_to_baseline or row.ratio_same_engine
     if ratio is None:
-        assert row.latency_ms is not None
-        return f"takes {three_figures(row.latency_ms.p50)} ms in {engine_title(row.runtime.name)}"
+        return f"takes {_p50_words(row)} in {engine_title(row.runtime.name)}"
     interval = interval_words(ratio)
     return ratio_words(ratio) + (f" (95% interval {interval})" if interval else "")
 
@@ -113,11 +142,17 @@ def _accuracy(row: Row, report: Report) -> str:
 
 def _against(report: Report, row: Row) -> str:
     ratio = row.ratio_to_baseline or row.ratio_same_engine
-    reference = next((r for r in baselines(report.rows) if _is(r, ratio)), None)
-    if reference is None or reference.latency_ms is None:
+    reference = next((r for r in _beside(report, row) if _is(r, ratio)), None)
+    if reference is None:
         return ""
     where = f"{baseline_title(reference.model.id)} in {engine_title(reference.runtime.name)}"
-    return f"; {where} takes {three_figures(reference.latency_ms.p50)} ms"
+    return f"; {where} takes {_p50_words(reference)}"
+
+
+def _beside(report: Report, row: Row) -> list[Row]:
+    """The baseline's rows of the same run at the same setting."""
+    found = [r for r in baselines(report.rows) if r.run_id == row.run_id and rated(r)]
+    return [r for r in found if setting_of(r) == setting_of(row)]
 
 
 def _is(row: Row, ratio: Ratio | None) -> bool:
@@ -125,7 +160,7 @@ def _is(row: Row, ratio: Ratio | None) -> bool:
 
 
 def _size(report: Report, row: Row) -> list[str]:
-    reference = next(iter(baselines(report.rows)), None)
+    reference = next((r for r in baselines(report.rows) if r.run_id == row.run_id), None)
     above = None if reference is None else reference.model.bytes
     if reference is None or not above or not row.model.bytes or above <= row.model.bytes:
         return []
@@ -148,6 +183,26 @@ def threads_words(count: int | None) -> str:
     return f"{word} thread{'s' if count != 1 else ''}"
 
 
-def _p50(row: Row) -> float:
-    assert row.latency_ms is not None
-    return row.latency_ms.p50
+def _p50_words(row: Row) -> str:
+    return f"{three_figures(p50_of(row) or 0.0)} ms"
+
+
+def p50_of(row: Row) -> float | None:
+    """Median latency in milliseconds; None where there is none."""
+    return None if row.latency_ms is None else row.latency_ms.p50
+
+
+def rated(row: Row) -> bool:
+    """Whether a row has a median that can be ranked: an emulator's never can."""
+    return p50_of(row) is not None and row.device.kind == "real"
+
+
+def _nothing_best(rows: Sequence[Row]) -> str:
+    """Why no artifact can be named."""
+    if rows and all(row.role == "imported" for row in rows):
+        return f"{len(rows)} imported results; nothing was measured here."
+    if any(row.device.kind != "real" and row.role == "artifact" for row in rows):
+        return "Emulated processors only: answers and instruction counts, but no latency."
+    if any(row.role == "artifact" and rated(row) for row in rows):
+        return "No artifact has a latency that may be quoted."
+    return "No artifact could be timed on this machine."

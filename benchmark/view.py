@@ -7,14 +7,23 @@ from pathlib import Path
 from typing import Any
 
 from benchmark import summary
-from benchmark.plot import Point, Strip, scatter, strips
+from benchmark.figures import figures, front
+from benchmark.labels import Labels, device_of, length_words, setting_of
 from benchmark.report import Report
-from benchmark.schema import Conditions, Latency, Ratio, Row
-from benchmark.wording import baseline_title, engine_title, format_title
+from benchmark.schema import Conditions, Ratio, Row
+from benchmark.tables import (
+    NONE,
+    as_values,
+    emulated_words,
+    imported_words,
+    millions,
+    sustained_words,
+    tables,
+)
+from benchmark.wording import baseline_title, engine_title, listed
 from edge.bundle import Verification
 from edge.console import human_bytes, three_figures
 
-NONE = "–"
 _STYLE = Path(__file__).parent / "templates" / "style.css"
 _STATUS = {
     "valid": "valid",
@@ -22,86 +31,151 @@ _STATUS = {
     "invalid": "invalid",
     "not_measured": "not timed",
 }
+# Rows that a reservation names one by one.
+_NAMED = 4
+_LATENCIES = ("p50", "p90", "p99", "mad", "load", "first")
 
 
 def view(report: Report) -> dict[str, Any]:
     """The variables of both templates."""
-    artifacts = [row for row in report.rows if row.role == "artifact"]
-    several = len({_owner(row) for row in artifacts}) > 1
-    lines = [_line(row, report.verifications.get(row.model.id), several) for row in report.rows]
+    rows, labels = report.rows, Labels(report.rows)
+    artifacts = [row for row in rows if row.role == "artifact"]
+    lines = [_line(row, report.verifications.get(row.model.id), labels) for row in rows]
+    _mark_front(rows, lines)
     return {
         "title": report.title,
         "style": _STYLE.read_text(encoding="utf-8"),
         "headline": summary.headline(report),
         "details": summary.details(report),
-        "baseline_note": summary.baseline_note(report),
+        "notes": [note for note in _notes(report) if note],
         "baseline": baseline_title(report.baseline) if report.baseline else None,
-        "metric": next((row.accuracy.metric for row in artifacts if row.accuracy), None),
+        "metric": next((row.accuracy.metric for row in rows if row.accuracy), None),
+        "counted": any(row.instructions is not None for row in rows),
+        "groups": _groups(rows, lines, labels),
         "lines": lines,
+        "front": any(line["front"] for line in lines),
         "reservations": _reservations(lines),
-        "figures": _figures(report, several),
+        "figures": figures(report, labels),
+        "sustained": sustained_words(rows),
+        "tables": as_values(tables(rows, labels)),
         "distillation": _distillation(report),
-        "environment": _environment(report.rows),
-        "method": _method(report.rows),
+        "environments": _environments(rows),
+        "method": _method(rows),
         "not_measured": _not_measured(report, artifacts),
-        "started": report.rows[0].started_utc if report.rows else None,
+        "started": _started(rows),
     }
 
 
-def _line(row: Row, proof: Verification | None, several: bool) -> dict[str, Any]:
+def _notes(report: Report) -> tuple[str | None, ...]:
+    rows = report.rows
+    return (summary.baseline_note(report), emulated_words(rows), imported_words(rows))
+
+
+def _mark_front(rows: Sequence[Row], lines: Sequence[dict[str, Any]]) -> None:
+    shown = summary.comparable(rows)
+    best = {id(shown[place]) for place in front(shown)}
+    for row, line in zip(rows, lines, strict=True):
+        line["front"] = id(row) in best
+
+
+def _groups(
+    rows: Sequence[Row], lines: Sequence[dict[str, Any]], labels: Labels
+) -> list[dict[str, Any]]:
+    """The lines by where they were timed, those that the headline is about first.
+
+    aside: whether a reader of the page has to ask for them: other settings of a sweep.
+    """
+    shown = summary.comparable(rows)
+    main = shown[0] if shown else None
+    groups: dict[str, dict[str, Any]] = {}
+    for row, line in zip(rows, lines, strict=True):
+        imported = row.role == "imported"
+        title = "Imported" if imported else labels.place(row)
+        aside = main is not None and not imported and setting_of(row) != setting_of(main)
+        group = groups.setdefault(title, {"title": title, "aside": aside, "lines": []})
+        group["lines"].append(line)
+    first = "" if main is None else labels.place(main)
+    return sorted(groups.values(), key=lambda group: (group["aside"], group["title"] != first))
+
+
+def _line(row: Row, proof: Verification | None, labels: Labels) -> dict[str, Any]:
     latency, memory, accuracy = row.latency_ms, row.memory, row.accuracy
+    delta = None if memory is None else memory.delta_mb
+    verified = proof or row.check
     return {
-        "name": name_of(row, several),
+        "name": labels.name(row),
+        "full": labels.full(row),
+        "engine": labels.engine(row),
+        "device": device_of(row) if row.role != "imported" else None,
+        "place": labels.place(row) if row.role != "imported" else None,
         "role": row.role,
-        "format": format_title(row.model.format) if row.role == "artifact" else "",
-        "precision": row.model.precision,
-        "engine": engine_title(row.runtime.name),
         "size": human_bytes(row.model.bytes) if row.model.bytes else NONE,
-        "bytes": f"{row.model.bytes:,}" if row.model.bytes else NONE,
+        "bytes": f"{row.model.bytes:,} bytes" if row.model.bytes else None,
         "zipped": human_bytes(row.model.bytes_zip) if row.model.bytes_zip else NONE,
         "accuracy": f"{accuracy.value:.4f}" if accuracy else NONE,
-        "accuracy_engine": _other_engine(row),
-        "agreement": _share(proof.label_agreement if proof else None),
-        "error": f"{proof.max_relative_error:.1e}" if proof and proof.max_relative_error else NONE,
+        "accuracy_note": _accuracy_note(row),
+        "agreement": _share(verified.label_agreement if verified else None),
+        "error": _error(verified),
         "checked": f"{proof.status} in {engine_title(proof.engine)}" if proof else NONE,
-        **{name: _figure(latency, name) for name in ("p50", "p90", "p99", "mad", "load", "first")},
-        "runs": f"{latency.n:,}" if latency else NONE,
-        "memory": f"{memory.delta_mb:,.0f} MB" if memory else NONE,
-        "ratio": _ratio(row.ratio_to_baseline),
-        "same": _ratio(row.ratio_same_engine),
+        "on_device": _on_device(row),
+        **{name: _figure(row, name) for name in _LATENCIES},
+        "interval": _interval(row),
+        "runs": f"{latency.n:,}" if latency and latency.n else NONE,
+        "memory": f"{delta:,.0f} MB" if delta is not None else NONE,
+        "peak": f"{memory.peak_rss_mb:,.0f} MB" if memory and memory.peak_rss_mb else NONE,
+        "instructions": NONE if row.instructions is None else millions(row.instructions),
+        "ratio": _ratio(row, row.ratio_to_baseline),
+        "same": _ratio(row, row.ratio_same_engine),
         "status": _STATUS[row.validity.status],
         "status_class": row.validity.status,
         "reasons": list(row.validity.reasons),
     }
 
 
-def _figure(latency: Latency | None, name: str) -> str:
-    value = None if latency is None else getattr(latency, name)
+def _figure(row: Row, name: str) -> str:
+    """A latency; those of an emulator mean nothing and are not shown."""
+    if row.latency_ms is None or row.device.kind != "real":
+        return NONE
+    value = getattr(row.latency_ms, name)
     return NONE if value is None else three_figures(value)
 
 
-def name_of(row: Row, several: bool) -> str:
-    """What a row is called: "TFLite int8", with its bundle in front where there are several."""
-    if row.role == "baseline":
-        return f"{baseline_title(row.model.id)} {row.model.precision}"
-    name = f"{format_title(row.model.format)} {row.model.precision}"
-    return f"{_owner(row)} {name}" if several else name
-
-
-def _owner(row: Row) -> str:
-    """The bundle's name: `Row.model.id` is "bundle/format-precision"."""
-    return row.model.id.rpartition("/")[0]
-
-
-def _other_engine(row: Row) -> str | None:
-    """The engine of the accuracy, where it is not the one that was timed."""
-    if row.accuracy is None or row.accuracy.engine == row.runtime.name:
+def _interval(row: Row) -> str | None:
+    """The interval of p50."""
+    if row.latency_ms is None or row.latency_ms.ci95 is None or row.device.kind != "real":
         return None
-    return engine_title(row.accuracy.engine)
+    low, high = row.latency_ms.ci95
+    return f"{three_figures(low)}–{three_figures(high)}"
 
 
-def _ratio(ratio: Ratio | None) -> dict[str, str | None] | None:
-    if ratio is None:
+def _error(proof: Verification | None) -> str:
+    value = None if proof is None else proof.max_relative_error
+    return f"{value:.1e}" if value else NONE
+
+
+def _on_device(row: Row) -> str:
+    """The golden texts on the device that was timed."""
+    if row.check is None:
+        return NONE
+    samples = f", {row.check.samples} texts" if row.check.samples else ""
+    return f"{row.check.status}{samples}"
+
+
+def _accuracy_note(row: Row) -> str | None:
+    """The engine of the accuracy, where it is not the one that was timed, and of how many rows."""
+    found = row.accuracy
+    if found is None:
+        return None
+    parts = []
+    if found.engine != row.runtime.name:
+        parts.append(f"in {engine_title(found.engine)}")
+    if found.on_device:
+        parts.append("on the device")
+    return ", ".join(parts) or None
+
+
+def _ratio(row: Row, ratio: Ratio | None) -> dict[str, str | None] | None:
+    if ratio is None or row.device.kind != "real":
         return None
     interval = None
     if ratio.ci95 is not None and ratio.ci95[0] != ratio.ci95[1]:
@@ -111,11 +185,13 @@ def _ratio(ratio: Ratio | None) -> dict[str, str | None] | None:
         note = "too few rounds"
     elif ratio.indistinguishable and ratio.ci95 != (1.0, 1.0):
         note = f"{interval}, indistinguishable"
+    if not ratio.paired:
+        note = f"{note or interval}, of another run"
     return {"value": f"{three_figures(ratio.value)}×", "interval": interval, "note": note}
 
 
 def _reservations(lines: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
-    """What holds for all rows that were timed, then the rest row by row."""
+    """What holds for all rows that were timed, then the rest, rows with the same words together."""
     timed = [line for line in lines if line["status_class"] != "not_measured"]
     common = [
         r
@@ -123,75 +199,28 @@ def _reservations(lines: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
         if len(timed) > 1 and all(r in line["reasons"] for line in timed)
     ]
     found = [{"rows": "all rows", "reasons": "; ".join(common)}] if common else []
+    groups: dict[str, list[dict[str, Any]]] = {}
     for line in timed:
-        own = [reason for reason in line["reasons"] if reason not in common]
+        own = "; ".join(reason for reason in line["reasons"] if reason not in common)
         if own:
-            rows = f"{line['name']} in {line['engine']}"
-            found.append({"rows": rows, "reasons": "; ".join(own)})
-    return found
-
-
-def _figures(report: Report, several: bool) -> list[dict[str, str]]:
-    timed = [row for row in report.rows if row.latency_ms is not None]
-    if not timed:
-        return []
-    sizes = [_point(row, row.model.bytes, several) for row in timed if row.model.bytes]
-    figures = [
-        {
-            "caption": "Size and median latency; lower left is better.",
-            "svg": scatter(sizes, y_title="size", y_form=human_bytes, y_log=True),
-        }
+            groups.setdefault(own, []).append(line)
+    return found + [
+        {"rows": _rows_words(group, timed), "reasons": own} for own, group in groups.items()
     ]
-    known = [row for row in timed if row.accuracy is not None]
-    if known:
-        points = [_point(r, r.accuracy.value, several) for r in known if r.accuracy]
-        marks = [(r.latency_ms.p50, _mark(r)) for r in summary.baselines(timed)[:1] if r.latency_ms]
-        level = None
-        if report.distillation is not None:
-            level = (report.distillation.teacher_value, "teacher")
-        metric = known[0].accuracy.metric if known[0].accuracy else "accuracy"
-        svg = scatter(
-            points, y_title=metric, y_form="{:.3f}".format, y_log=False, marks=marks, level=level
-        )
-        caption = f"{metric.capitalize()} and median latency; upper left is better."
-        figures.append({"caption": caption, "svg": svg})
-    bars = [_strip(row, several) for row in timed]
-    figures.append(
-        {
-            "caption": "How much single runs differ from the median of their model: line from the "
-            "fastest to p99, box from p25 to p75.",
-            "svg": strips(bars),
-        }
-    )
-    return figures
 
 
-def _mark(row: Row) -> str:
-    return f"{baseline_title(row.model.id)} in {engine_title(row.runtime.name)}"
-
-
-def _point(row: Row, value: float, several: bool) -> Point:
-    assert row.latency_ms is not None
-    label = name_of(row, several) if row.role == "artifact" else _mark(row)
-    if row.accuracy is not None:
-        label += f" · {row.accuracy.value:.3f}"
-    return Point(
-        x=row.latency_ms.p50,
-        y=value,
-        label=label,
-        shape="baseline" if row.role == "baseline" else row.model.format,
-        colour="baseline" if row.role == "baseline" else row.model.precision,
-    )
-
-
-def _strip(row: Row, several: bool) -> Strip:
-    assert row.latency_ms is not None
-    latency = row.latency_ms
-    return Strip(
-        label=f"{name_of(row, several)} in {engine_title(row.runtime.name)}",
-        values=[value / 1e6 for value in latency.raw_ns],
-        colour="baseline" if row.role == "baseline" else row.model.precision,
-    )
+def _rows_words(group: Sequence[dict[str, Any]], timed: Sequence[dict[str, Any]]) -> str:
+    """Rows by name; all rows of a device or of a setting by what they share."""
+    names, rest = [], list(group)
+    for key, words in (("device", "all rows on"), ("place", "all rows at")):
+        for value in dict.fromkeys(line[key] for line in rest if line[key]):
+            there = [line for line in timed if line[key] == value]
+            if len(there) > 1 and all(line in rest for line in there):
+                names.append(f"{words} {value}")
+                rest = [line for line in rest if line[key] != value]
+    names += [line["full"] for line in rest]
+    more = [f"{len(names) - _NAMED} more"] if len(names) > _NAMED else []
+    return listed(names[:_NAMED] + more)
 
 
 def _distillation(report: Report) -> dict[str, Any] | None:
@@ -206,22 +235,58 @@ def _distillation(report: Report) -> dict[str, Any] | None:
     return {"recipe": found.recipe, "teacher": Path(found.teacher).name, "table": table}
 
 
-def _environment(rows: Sequence[Row]) -> list[tuple[str, str]]:
-    if not rows:
-        return []
-    device, conditions = rows[0].device, rows[0].conditions
-    facts = [
-        ("processor", device.model or "unknown"),
-        ("kind of device", device.kind),
-        ("architecture", device.abi or "unknown"),
-        ("cores", str(device.cores or "unknown")),
-        ("instructions", ", ".join(device.cpu_features) or "unknown"),
-        ("memory", f"{device.ram_mb:,} MB" if device.ram_mb else "unknown"),
-        ("system", device.os or "unknown"),
+def _started(rows: Sequence[Row]) -> str | None:
+    """When it was measured; from the first to the last of several runs."""
+    known = sorted({row.started_utc for row in rows if row.role != "imported"})
+    if not known:
+        return None
+    return known[0] if len(known) == 1 else f"{known[0]} to {known[-1]}"
+
+
+def _environments(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """One for each device and run, with its name where there are several."""
+    groups: dict[tuple[str, str], Row] = {}
+    for row in rows:
+        groups.setdefault((row.run_id, device_of(row)), row)
+    found = list(groups.values())
+    several = len(found) > 1
+    return [
+        {"name": f"{device_of(row)}, {_run_words(row)}" if several else None, "facts": _facts(row)}
+        for row in found
     ]
-    facts += list(device.versions.items())
-    nothing = Conditions(at_utc=rows[0].started_utc)
+
+
+def _run_words(row: Row) -> str:
+    if row.role == "imported":
+        return f"from {row.tool.name}"
+    return row.started_utc
+
+
+def _facts(row: Row) -> list[tuple[str, str]]:
+    device = row.device
+    facts = [
+        ("processor", device.model),
+        ("system on chip", device.soc),
+        ("kind of device", device.kind if row.role != "imported" else None),
+        ("architecture", device.abi),
+        ("cores", str(device.cores) if device.cores else None),
+        ("instructions", ", ".join(device.cpu_features) or None),
+        ("memory", f"{device.ram_mb:,} MB" if device.ram_mb else None),
+        ("system", device.os),
+        *device.versions.items(),
+    ]
+    known = [(name, value) for name, value in facts if value]
+    missing = [name for name, value in facts if not value and name not in {"system on chip"}]
+    if missing:
+        known.append(("not known", ", ".join(missing)))
+    return known + _conditions(row)
+
+
+def _conditions(row: Row) -> list[tuple[str, str]]:
+    conditions = row.conditions
+    nothing = Conditions(at_utc=row.started_utc)
     before, after = conditions.before or nothing, conditions.after or nothing
+    facts = []
     if before.load_average and after.load_average:
         averages = (before.load_average[0], after.load_average[0])
         facts.append(("load average", f"{averages[0]:.2f} before, {averages[1]:.2f} after"))
@@ -236,26 +301,73 @@ def _environment(rows: Sequence[Row]) -> list[tuple[str, str]]:
     if before.temperature_c is not None and after.temperature_c is not None:
         degrees = f"{before.temperature_c:.0f} °C before, {after.temperature_c:.0f} °C after"
         facts.append(("temperature", degrees))
+    if after.thermal_status:
+        facts.append(("throttling after", after.thermal_status))
+    if before.battery_percent is not None:
+        charging = {True: ", charging", False: ", not charging", None: ""}[before.charging]
+        facts.append(("battery", f"{before.battery_percent:.0f} %{charging}"))
     return facts
 
 
 def _method(rows: Sequence[Row]) -> list[str]:
-    timed = next((row for row in rows if row.latency_ms is not None), None)
-    if timed is None:
+    """How each run was done; in one go where all runs were done alike."""
+    own = [row for row in rows if row.role != "imported" and row.latency_ms is not None]
+    if not own:
         return []
-    protocol, inputs = timed.protocol, timed.inputs
-    source = "the golden texts" if inputs.dataset == "golden" else inputs.dataset
-    return [
-        f"Every model ran in a fresh process on {summary.threads_words(timed.runtime.threads)}, "
-        f"one text at a time. Inputs: {inputs.samples} texts from {source}, padded to "
-        f"{inputs.seq_len} tokens (median without padding: {inputs.real_len_p50:g}), the same for "
-        "every model.",
-        f"Preset {protocol.preset}: at least {protocol.min_runs} runs and {protocol.min_s:g} s for "
-        f"each model, at most {protocol.max_s:g} s. Models took turns in {protocol.rounds} rounds, "
-        f"in random order (seed {protocol.seed}), so that a change of speed meets all.",
+    found = list(dict.fromkeys(_inputs_words(row) for row in own))
+    found += list(dict.fromkeys(_protocol_words(row) for row in own))
+    found.append(
         "A ratio is the median latency of the baseline divided by that of the artifact. Its 95% "
-        "interval comes from resampling rounds, paired.",
-    ]
+        "interval comes from resampling rounds, paired."
+    )
+    return found
+
+
+def _inputs_words(row: Row) -> str:
+    inputs = row.inputs
+    source = "the golden texts" if inputs.dataset == "golden" else inputs.dataset or "unknown texts"
+    at_once = "one text" if inputs.batch == 1 else f"{inputs.batch} texts"
+    padded = (
+        f"padded to {length_words(inputs.seq_len)}"
+        if inputs.padding == "fixed"
+        else "each padded to the shortest length its model accepts, "
+        f"{length_words(inputs.seq_len)} at most"
+    )
+    real = inputs.real_len_p50
+    median = "" if real is None else f" (median without padding: {real:g})"
+    return (
+        f"Every model ran in a fresh process on {summary.threads_words(row.runtime.threads)}, "
+        f"{at_once} at a time. Inputs: {inputs.samples or 'some'} texts from {source}, "
+        f"{padded}{median}, the same for every model."
+    )
+
+
+def _protocol_words(row: Row) -> str:
+    protocol = row.protocol
+    if protocol.passes:
+        demand = f"{protocol.passes} pass{'es' * (protocol.passes > 1)} over all texts"
+    else:
+        limits = [
+            f"at least {protocol.min_runs} runs" if protocol.min_runs else "",
+            f"at least {protocol.min_s:g} s" if protocol.min_s else "",
+        ]
+        demand = f"{' and '.join(x for x in limits if x) or 'one run'} for each model"
+    most = f", at most {protocol.max_s:g} s" if protocol.max_s else ""
+    rests = (
+        f" Each round began with {protocol.cooldown_s:g} s of rest." if protocol.cooldown_s else ""
+    )
+    again = (
+        f" The measurement was interrupted and taken up again {protocol.interruptions} times."
+        if protocol.interruptions
+        else ""
+    )
+    turns = ""
+    if protocol.rounds:
+        turns = (
+            f" Models took turns in {protocol.rounds} rounds, in random order (seed "
+            f"{protocol.seed}), so that a change of speed meets all."
+        )
+    return f"Preset {protocol.preset}: {demand}{most}.{turns}{rests}{again}"
 
 
 def _not_measured(report: Report, artifacts: Sequence[Row]) -> list[str]:

@@ -13,6 +13,9 @@ ENGINE_TITLES = {
     "coreml": "Core ML",
     "mil-interpreter": "MIL interpreter",
     "pytorch": "PyTorch",
+    "onnxruntime-web": "ONNX Runtime Web",
+    "onnxruntime-webgpu": "ONNX Runtime Web, WebGPU",
+    "litert-web": "LiteRT.js",
 }
 _BASELINE_TITLES = {"bert-base": "BERT-base"}
 

@@ -65,7 +65,8 @@ class Worker:
         done = time.perf_counter_ns()
         gc.collect()
         gc.freeze()
-        return {"load_ns": loaded - start, "first_ns": done - loaded}
+        nodes = self._session.placement()
+        return {"load_ns": loaded - start, "first_ns": done - loaded, "nodes": nodes}
 
     def _warm(self, runs: int, min_s: float, max_s: float, arrays: Arrays) -> Message:
         """Unrecorded runs until there were enough of them and for long enough."""

@@ -23,6 +23,7 @@ COMMANDS = (
     "evaluate",
     "exits",
     "benchmark",
+    "devices",
     "predict",
     "inspect",
     "run",

@@ -14,6 +14,7 @@ from benchmark.config import Block, Protocol
 from benchmark.inputs import Feed
 from benchmark.schema import Conditions, DeviceInfo, Memory, Operator
 from edge.engines.base import Availability
+from edge.errors import MeasurementError
 from edge.wire import Array
 
 
@@ -53,18 +54,27 @@ class Job:
 
 @dataclass(frozen=True)
 class Loaded:
-    """Cold start: opening the model, then its first inference."""
+    """Cold start: opening the model, then its first inference.
+
+    threads, provider: what it really runs on, where the device says so; nodes: how many nodes of
+    the graph run where. notes: what a reader of the figures should know, in words.
+    """
 
     load_ms: float
     first_ms: float
+    threads: int | None = None
+    provider: str | None = None
+    nodes: dict[str, int] | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Warmed:
-    """What the warm-up took."""
+    """What the warm-up took. notes: as in `Loaded`."""
 
     runs: int
     duration_s: float
+    notes: tuple[str, ...] = ()
 
     @property
     def run_s(self) -> float:
@@ -102,6 +112,10 @@ class StageTimes:
     e2e_ns: list[int] = field(default_factory=list)
 
 
+class ModelRefused(MeasurementError):
+    """The device cannot load this model; it may well load others."""
+
+
 class Timer(ABC):
     """One model in a process of its own, ready to be timed. Close it, or use it in `with`.
 
@@ -111,7 +125,7 @@ class Timer(ABC):
 
     @abstractmethod
     def load(self) -> Loaded:
-        """Open the model and run it once."""
+        """Open the model and run it once; raises ModelRefused where others may still go on."""
 
     @abstractmethod
     def warm(self, protocol: Protocol) -> Warmed:
@@ -161,6 +175,11 @@ class Device(ABC):
     kind: ClassVar[str]
     address: str | None = None
 
+    @property
+    def interruptions(self) -> int:
+        """How often it went away and came back while it was in use."""
+        return 0
+
     def engine(self, format_name: str, runtimes: Sequence[str]) -> str:
         """What runs an artifact whose target's engines are `runtimes`, the main one first."""
         return runtimes[0]
@@ -176,6 +195,16 @@ class Device(ABC):
     @abstractmethod
     def conditions(self) -> Conditions:
         """Its state at this moment: load, clock, temperature."""
+
+    def affinity(self, threads: int) -> tuple[int, ...] | None:
+        """The processors that a model with so many threads may use; None where unknown, or all."""
+        return None
+
+    def ready(self) -> None:  # noqa: B027 - most devices are there when they are made
+        """Wait until models can be opened there; raises MeasurementError when that takes too long.
+
+        Called before anything that draws on the terminal.
+        """
 
     @abstractmethod
     def open(self, job: Job) -> Timer:

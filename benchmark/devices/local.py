@@ -51,6 +51,9 @@ class LocalDevice(Device):
     def conditions(self) -> Conditions:
         return environment.conditions()
 
+    def affinity(self, threads: int) -> tuple[int, ...] | None:
+        return environment.affinity()
+
     def open(self, job: Job) -> Timer:
         return _LocalTimer(job, self._timeout_s)
 

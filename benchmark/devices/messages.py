@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 from benchmark.config import Block, Protocol
 from benchmark.devices.base import Job, Loaded, StageTimes, Timer, Turn, Warmed
@@ -12,12 +13,14 @@ from benchmark.inputs import Feed
 from benchmark.schema import Memory, Operator
 from edge.wire import Array, Arrays, Message
 
-# Feeds that go out in one message.
-_AT_ONCE = 64
-
 
 class MessageTimer(Timer):
-    """Asks what `benchmark.worker` answers; a device says how a message gets there."""
+    """Asks what `benchmark.worker` answers; a device says how a message gets there.
+
+    at_once: feeds that go out in one message.
+    """
+
+    at_once: ClassVar[int] = 64
 
     def __init__(self, job: Job) -> None:
         self._job = job
@@ -40,7 +43,11 @@ class MessageTimer(Timer):
             "threads": self._job.threads,
         }
         reply, _ = self.ask(request, packed(self._job.feeds))
-        return Loaded(load_ms=reply["load_ns"] / 1e6, first_ms=reply["first_ns"] / 1e6)
+        return Loaded(
+            load_ms=reply["load_ns"] / 1e6,
+            first_ms=reply["first_ns"] / 1e6,
+            nodes=reply.get("nodes"),
+        )
 
     def warm(self, protocol: Protocol) -> Warmed:
         request = {
@@ -68,11 +75,17 @@ class MessageTimer(Timer):
         if peak is None:
             return None
         delta = None if before is None else round(max(0, peak - before) / 1e6, 1)
-        return Memory(peak_rss_mb=round(peak / 1e6, 1), delta_mb=delta)
+        # Android alone tells it.
+        pss = reply.get("pss_bytes")
+        return Memory(
+            peak_rss_mb=round(peak / 1e6, 1),
+            delta_mb=delta,
+            pss_mb=None if pss is None else round(pss / 1e6, 1),
+        )
 
     def answers(self, feeds: Sequence[Feed]) -> Iterator[dict[str, Array]]:
-        for start in range(0, len(feeds), _AT_ONCE):
-            some = feeds[start : start + _AT_ONCE]
+        for start in range(0, len(feeds), self.at_once):
+            some = feeds[start : start + self.at_once]
             _, arrays = self.ask({"do": "answers"}, packed(some))
             yield from unpacked(arrays, len(some))
 

@@ -31,7 +31,13 @@ if TYPE_CHECKING:
 
 
 def benchmark(
-    bundles: Annotated[list[Path], typer.Argument(help="Bundle folders that edge convert wrote.")],
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            help="Bundle folders that edge convert wrote; beside them checkpoints to time in "
+            "PyTorch, folders or distilbert-base.",
+        ),
+    ],
     device: Annotated[
         str | None, typer.Option(help="Where to time, see edge devices. This machine.")
     ] = None,
@@ -85,6 +91,10 @@ def benchmark(
         str | None, typer.Option(help="Address of this machine that --device browser serves at.")
     ] = None,
     port: Annotated[int | None, typer.Option(help="Its port; any free one by default.")] = None,
+    certificate: Annotated[
+        Path | None,
+        typer.Option(help="PEM file of a certificate and its key: that page comes by https."),
+    ] = None,
     tools: Annotated[
         Path | None, typer.Option(help="Folder of programs to run on --device adb:SERIAL.")
     ] = None,
@@ -113,11 +123,13 @@ def benchmark(
 
     if output is not None:
         check_target(output, replaces=is_report)
+    bundles, checkpoints = _sorted(models)
     limits = None if budget is None else read_budget(budget)
     options = given(
         {
             "host": host,
             "port": port,
+            "certificate": certificate,
             "tools": tools,
             "sysroot": sysroot,
             "python": remote_python,
@@ -125,7 +137,8 @@ def benchmark(
         }
     )
     values = {
-        "bundles": tuple(bundles),
+        "bundles": bundles,
+        "checkpoints": checkpoints,
         "device": device,
         "options": options or None,
         "format": several(format),
@@ -148,7 +161,7 @@ def benchmark(
     result = run_benchmark(config, make_baseline=maker, journal=journal)
     broken = [] if limits is None else limits.broken(result.rows)
     if output is not None:
-        names = ", ".join(path.resolve().name for path in bundles)
+        names = ", ".join(Path(name).resolve().name for name in models)
         write_report(output, Report.of(result, title=f"Benchmark of {names}"))
     if json:
         rows = [row.model_dump(mode="json") for row in result.rows]
@@ -161,6 +174,26 @@ def benchmark(
         raise MeasurementError(f"{result.failure} (what was measured until then is kept{again})")
     if broken:
         raise MeasurementError(f"over budget: {'; '.join(broken)}")
+
+
+def _sorted(models: list[str]) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+    """Bundles, and checkpoints; raises ConfigError where no bundle says which texts to run."""
+    from edge.bundle import is_bundle
+    from edge.errors import ConfigError
+    from edge.pipeline.baseline import KNOWN, known_checkpoint
+
+    bundles, checkpoints = [], []
+    for name in models:
+        path = Path(name)
+        if name in KNOWN:
+            checkpoints.append(known_checkpoint(name))
+        elif (path / "config.json").is_file() and not is_bundle(path):
+            checkpoints.append(path)
+        else:
+            bundles.append(path)
+    if not bundles:
+        raise ConfigError("name a bundle beside the checkpoints: its texts are what all models run")
+    return tuple(bundles), tuple(checkpoints)
 
 
 def _with_rests(

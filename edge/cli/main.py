@@ -15,8 +15,10 @@ import typer
 
 from edge.cli import (
     benchmark,
+    compare,
     convert,
     demo,
+    devices,
     distill,
     doctor,
     evaluate,
@@ -24,6 +26,7 @@ from edge.cli import (
     pack,
     predict,
     recipes,
+    report,
     run,
     verify,
 )
@@ -74,6 +77,9 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate": evaluate.evaluate,
     "exits": exits.exits,
     "benchmark": benchmark.benchmark,
+    "devices": devices.devices,
+    "report": report.report,
+    "compare": compare.compare,
     "predict": predict.predict,
     "inspect": inspect_command.inspect,
     "recipes": recipes.recipes,

@@ -37,6 +37,10 @@ class Session(ABC):
         Raises EngineError when the engine refuses or fails.
         """
 
+    def placement(self) -> dict[str, int] | None:
+        """How many nodes of the graph run where, by provider; None where that cannot be told."""
+        return None
+
     @abstractmethod
     def close(self) -> None:
         """Free what the session holds; safe to call twice."""

@@ -59,6 +59,29 @@ class _Session(Session):
             raise EngineError(f"LiteRT failed on {self._path}: {reason}") from None
         return outputs
 
+    def placement(self) -> dict[str, int] | None:
+        """Of the first signature: what XNNPACK took over, and what is left to the built-in kernels.
+
+        A node that was taken over stays in the list; only what leads to the outputs runs.
+        """
+        try:
+            nodes = self._interpreter._get_ops_details()
+            outputs = self._interpreter.get_output_details()
+        except (AttributeError, ValueError, RuntimeError):
+            return None  # another version, which has no such list
+        by_output = {int(t): node for node in nodes for t in node["outputs"]}
+        # A delegate's node comes last and gives what the nodes it stands for gave.
+        delegates = {node["index"] for node in nodes if node["op_name"] == "DELEGATE"}
+        seen: set[int] = set()
+        ahead = [int(output["index"]) for output in outputs]
+        while ahead:
+            node = by_output.get(ahead.pop())
+            if node is not None and node["index"] not in seen:
+                seen.add(node["index"])
+                ahead += [int(tensor) for tensor in node["inputs"]]
+        own = len(seen - delegates)
+        return {"XNNPACK": len(nodes) - len(delegates) - own, "CPU": own}
+
     def close(self) -> None:
         self._runners.clear()
         self._interpreter = None

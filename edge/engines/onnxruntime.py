@@ -49,7 +49,8 @@ class _Session(Session):
             raise EngineError(
                 f"ONNX Runtime failed on {self._path}: {_line(error, self._path)}"
             ) from None
-        return dict(zip(self._outputs, values, strict=True))
+        # Without `strict`, which Python 3.9 does not know: this file also runs on boards.
+        return dict(zip(self._outputs, values))  # noqa: B905
 
     def close(self) -> None:
         self._inner = None

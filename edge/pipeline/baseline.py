@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from benchmark import Baseline, BaselineMaker
 
 BERT_BASE = "bert-base"
+# Names that stand for a true architecture with random weights -> Transformers' name of it.
+KNOWN = {BERT_BASE: "bert", "distilbert-base": "distilbert"}
 NO_BASELINE = "none"
 _GOLDEN_TEXTS = 6
 BERT_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -44,10 +46,10 @@ def baseline_maker(name: str, *, allow_pickle: bool = False) -> BaselineMaker:
 def prepare_baseline(
     name: str, *, formats: Sequence[str], seq_length: Sequence[int], allow_pickle: bool = False
 ) -> Baseline:
-    """The baseline called `name`: "bert-base", or a folder of the user's own.
+    """The baseline called `name`: "bert-base", "distilbert-base", or a folder of the user's own.
 
-    "bert-base" has the true architecture (110M parameters) and random weights: right for latency
-    and size, meaningless for accuracy. Its files are made on first use and kept in the cache
+    The known ones have their true architecture and random weights: right for latency and size,
+    meaningless for accuracy. Its files are made on first use and kept in the cache
     folder (EDGE_CACHE, by default ~/.cache/edge-encoders). formats: which artifacts are needed.
     seq_length: in tokens. Raises ConfigError for an unknown name.
     """
@@ -58,13 +60,13 @@ def prepare_baseline(
         return Baseline(name=path.resolve().name, bundle=path)
     if path.suffix == ".jsonl" or (path / "rows.jsonl").is_file():
         return Baseline(name=path.resolve().name, rows=path)
-    random_weights = name == BERT_BASE
+    random_weights = name in KNOWN
     if random_weights:
-        checkpoint = random_checkpoint(cache_folder() / f"bert-base-{__version__}")
+        checkpoint = known_checkpoint(name)
     elif path.is_dir():
         checkpoint = path
     else:
-        raise unknown_name("baseline", name, [BERT_BASE, NO_BASELINE])
+        raise unknown_name("baseline", name, [*KNOWN, NO_BASELINE])
     wanted = tuple(name for name in FORMATS if name in formats)
     bundle = _bundle(checkpoint, wanted, seq_length, allow_pickle) if wanted else None
     return Baseline(
@@ -73,6 +75,11 @@ def prepare_baseline(
         bundle=bundle,
         random_weights=random_weights,
     )
+
+
+def known_checkpoint(name: str) -> Path:
+    """The checkpoint of a name in KNOWN, in the cache folder."""
+    return random_checkpoint(cache_folder() / f"{name}-{__version__}", KNOWN[name])
 
 
 def random_checkpoint(target: Path, architecture: str = "bert") -> Path:

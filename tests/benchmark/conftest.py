@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -277,3 +280,20 @@ def make_bundle(tmp_path: Path) -> Callable[..., Path]:
         return write_bundle(tmp_path / "bundles" / name, files, **values)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def beside() -> Callable[[str], ModuleType]:
+    """A file of this folder as a module, by its path: `tests` is no package."""
+
+    def load(name: str) -> ModuleType:
+        full = f"benchmark_tests_{name}"
+        if full not in sys.modules:
+            path = Path(__file__).with_name(f"{name}.py")
+            spec = importlib.util.spec_from_file_location(full, path)
+            assert spec is not None and spec.loader is not None
+            sys.modules[full] = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(sys.modules[full])
+        return sys.modules[full]
+
+    return load

@@ -104,6 +104,20 @@ def test_a_sweep_and_what_devices_are_told_reach_the_run(
     assert asked["seq_length"] == (8, 16)
 
 
+def test_a_checkpoint_is_timed_beside_a_bundle(
+    bundle: Path, baseline_checkpoint: Path, asked: dict[str, Any]
+) -> None:
+    found = _run(bundle, baseline_checkpoint, "--precision", "fp32", "--format", "onnx", "--json")
+    _, row, _ = json.loads(found.stdout)["rows"]
+    assert (row["model"]["id"], row["role"]) == ("bert/checkpoint-fp32", "artifact")
+    assert row["runtime"]["name"] == "pytorch" and row["latency_ms"]["p50"] > 0
+    # It is what artifacts are compared with, so nothing is missing.
+    assert row["check"] is None
+    assert not any("verified" in reason for reason in row["validity"]["reasons"])
+    with pytest.raises(ConfigError, match="name a bundle beside the checkpoints"):
+        _run(baseline_checkpoint)
+
+
 def test_a_broken_budget_is_a_failure_and_the_report_is_there(
     bundle: Path, asked: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from benchmark.plot import WIDTH, Point, scatter
+from benchmark.drawing import WIDTH
+from benchmark.plot import Point, Strip, scatter, strips
 from benchmark.scale import Scale
 from benchmark.wording import listed
 from edge.console import human_bytes, three_figures
@@ -76,3 +77,14 @@ def test_figures_and_lists_in_words() -> None:
         "a and b",
         "a, b and c",
     ]
+
+
+def test_a_few_slow_runs_leave_the_boxes_visible() -> None:
+    quiet = Strip("quiet", [1.0, 1.01, 0.99, 1.02, 0.98] * 4, "fp32")
+    loud = Strip("loud", [*quiet.values, 60.0], "int8")
+    drawing = strips([quiet, loud])
+    assert drawing.count(">to +5900%<") == 1
+    boxes = [float(width) for width in re.findall(r'<rect [^>]*width="([\d.]+)"', drawing)]
+    assert len(boxes) == 2 and min(boxes) > 5
+    ends = [float(x) for x in re.findall(r'x2="([\d.]+)"', drawing)]
+    assert max(ends) <= WIDTH

@@ -57,6 +57,12 @@ def report(measured: BenchmarkResult) -> Report:
     return made.model_copy(update={"rows": _with_accuracies(made.rows, values)})
 
 
+def _artifact_lines(text: str) -> list[str]:
+    """The lines of the artifacts' tables."""
+    part = text.partition("## Artifacts\n")[2].partition("\n## ")[0]
+    return [line for line in part.splitlines() if line.startswith("|")]
+
+
 class _Page(HTMLParser):
     """Tags, links and visible text of a page."""
 
@@ -76,18 +82,18 @@ class _Page(HTMLParser):
         self.text += data
 
 
-def test_three_files_are_written_beside_others(report: Report, tmp_path: Path) -> None:
+def test_four_files_are_written_beside_others(report: Report, tmp_path: Path) -> None:
     folder = tmp_path / "out"
     folder.mkdir()
     (folder / "kept.txt").write_text("mine")
     assert not is_report(folder)
     write_report(folder, report)
     names = sorted(path.name for path in folder.iterdir())
-    assert names == ["kept.txt", "report.html", "report.md", "rows.jsonl"]
+    assert names == ["kept.txt", "report.html", "report.md", "rows.csv", "rows.jsonl"]
     assert is_report(folder)
     lines = (folder / "rows.jsonl").read_text().splitlines()
     assert tuple(Row.model_validate_json(line) for line in lines) == report.rows
-    assert json.loads(lines[0])["schema_version"] == "1"
+    assert json.loads(lines[0])["schema_version"] == "2"
 
 
 def test_a_report_that_cannot_be_rendered_changes_nothing(
@@ -99,7 +105,7 @@ def test_a_report_that_cannot_be_rendered_changes_nothing(
     with pytest.raises(ZeroDivisionError):
         write_report(tmp_path, report.model_copy(update={"title": "other"}))
     assert (tmp_path / "report.html").read_text() == before
-    assert len(list(tmp_path.iterdir())) == 3
+    assert len(list(tmp_path.iterdir())) == 4
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(report: Report, tmp_path: Path) -> None:
@@ -151,8 +157,7 @@ def test_hostile_text_stays_text(report: Report) -> None:
         assert "<script" not in texts[name]
         assert "&lt;script&gt;" in texts[name]
     assert "script" not in _Page(texts["report.html"]).tags
-    tables = [line for line in texts["report.md"].splitlines() if line.startswith("| ")]
-    columns = {len(re.findall(r"(?<!\\)\|", line)) for line in tables if "Runtime" in line}
+    columns = {len(re.findall(r"(?<!\\)\|", line)) for line in _artifact_lines(texts["report.md"])}
     assert columns == {12}
 
 
@@ -190,7 +195,7 @@ def test_figures_are_drawings_with_a_description(report: Report) -> None:
 
 def test_markdown_has_every_artifact_in_one_table(report: Report) -> None:
     text = render(report)["report.md"]
-    table = [line for line in text.splitlines() if line.startswith("| ")]
+    table = _artifact_lines(text)
     assert sum("ONNX Runtime" in line for line in table) == 3
     assert sum(line.startswith("| Core ML fp16 | Core ML |") for line in table) == 1
     assert "## What was not measured" in text

@@ -157,6 +157,17 @@ def test_litert_answers_as_the_checkpoint(
     assert bert.error(path, "litert") < most
 
 
+def test_xnnpack_takes_nearly_every_node_and_the_session_says_so(bert: Exported) -> None:
+    path, _ = bert.write(Precision.FP32)
+    with get_engine("litert").open(path) as session:
+        session.run(_sample(LENGTHS[0]))
+        placement = session.placement()
+    assert placement is not None
+    # Embeddings are looked up by built-in kernels; both kinds together are all nodes of a length.
+    assert 0 < placement["CPU"] < placement["XNNPACK"]
+    assert sum(placement.values()) == len(Program(path).graphs[0].operators)
+
+
 @pytest.mark.parametrize(
     "precision", [Precision.INT8, Precision.INT8_WEIGHTS, Precision.INT8_STATIC]
 )

@@ -1,0 +1,161 @@
+"""What LiteRT's `benchmark_model` and ONNX Runtime's `onnxruntime_perf_test` print."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+_NUMBER = r"(-?\d+(?:\.\d*)?(?:e[-+]?\d+)?)"
+_PAIR = re.compile(rf"\b([a-z]\w*)={_NUMBER}")
+_TIMINGS = re.compile(rf"\b(Init|First inference): {_NUMBER}")
+_PEAK = re.compile(rf"peak memory footprint \(MB\) via periodic monitoring: {_NUMBER}")
+_DELTA = re.compile(rf"Memory footprint delta .*\(MB\): init={_NUMBER} overall={_NUMBER}")
+_CREATION = re.compile(rf"Session creation time cost: *{_NUMBER} *s")
+_FIRST = re.compile(rf"First inference time cost: *{_NUMBER} *ms")
+# Of a result file: name, seconds, peak bytes, processor use in percent, number.
+_RESULT = re.compile(rf"[^,]*,{_NUMBER},(\d+),(-?\d+),(\d+)")
+# `benchmark_model` says MB and divides by 1024 twice.
+_MB_PER_MIB = 1.048576
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Statistics of a number of runs, in microseconds. median, p95: None in builds before 2023."""
+
+    count: int
+    average: float
+    median: float | None = None
+    first: float | None = None
+    least: float | None = None
+    most: float | None = None
+    p95: float | None = None
+
+    @property
+    def middle(self) -> float:
+        """The median; the mean where the build does not print it."""
+        return self.average if self.median is None else self.median
+
+    @property
+    def total_s(self) -> float:
+        return self.count * self.average / 1e6
+
+
+@dataclass(frozen=True)
+class ModelLog:
+    """The log of a `benchmark_model`; None for what it does not say. Milliseconds, 10^6 bytes."""
+
+    warm: Runs | None = None
+    recorded: Runs | None = None
+    init_ms: float | None = None
+    first_ms: float | None = None
+    peak_mb: float | None = None
+    delta_mb: float | None = None
+
+
+@dataclass(frozen=True)
+class Spent:
+    """One kind of operator in an inference, as `benchmark_model` lists it."""
+
+    type: str
+    count: int
+    total_ms: float
+
+
+def read_model_log(text: str) -> ModelLog:
+    """What `benchmark_model` printed: INFO lines, in any order of its versions."""
+    statistics = list(_statistics(text))
+    timings = {name: float(value) for name, value in _TIMINGS.findall(text)}
+    peak, delta = _PEAK.search(text), _DELTA.search(text)
+    first = timings.get("First inference")
+    return ModelLog(
+        warm=statistics[0] if len(statistics) > 1 else None,
+        recorded=statistics[-1] if statistics else None,
+        init_ms=timings["Init"] / 1e3 if "Init" in timings else None,
+        first_ms=first / 1e3 if first is not None else None,
+        peak_mb=None if peak is None else float(peak.group(1)) * _MB_PER_MIB,
+        delta_mb=None if delta is None else float(delta.group(2)) * _MB_PER_MIB,
+    )
+
+
+def ignored_flags(text: str) -> tuple[str, ...]:
+    """Names of the flags that a build of `benchmark_model` does not know, which it runs without."""
+    lines = re.findall(r"Unconsumed cmdline flags: (.*)", text)
+    return tuple(name for line in lines for name in re.findall(r"--(\w+)", line))
+
+
+def _statistics(text: str) -> Iterator[Runs]:
+    """Each line of statistics: the warm-up's, then the recorded runs'."""
+    for line in text.splitlines():
+        found = {name: float(value) for name, value in _PAIR.findall(line)}
+        # One run, or several that took equally long, have a single figure.
+        average = found.get("avg", found.get("curr"))
+        if "count" in found and average is None:
+            yield Runs(count=0, average=0.0)
+        elif "count" in found and average is not None:
+            same = None if "avg" in found else average
+            yield Runs(
+                count=int(found["count"]),
+                average=average,
+                median=found.get("median", same),
+                first=found.get("first", same),
+                least=found.get("min", same),
+                most=found.get("max", same),
+                p95=found.get("p95", same),
+            )
+
+
+def read_operators(text: str) -> list[Spent]:
+    """Operators by type of a `benchmark_model --enable_op_profiling=true`; none where it is cut.
+
+    Only of the recorded runs, and without what a delegate lists of its inside a second time.
+    """
+    _, _, runs = text.rpartition("Profiling Info for Regular Benchmark Runs")
+    graphs, _, _ = runs.partition("Delegate internal")
+    spent: dict[str, Spent] = {}
+    for table in graphs.split("Summary by node type")[1:]:
+        for line in itertools.takewhile(str.strip, table.splitlines()[1:]):
+            cells = [cell.strip() for cell in line.split("\t") if cell.strip()]
+            if len(cells) < 3 or cells[0].startswith("["):
+                continue
+            # Behind a slash stands what only one node of the type has.
+            kind, count, total_ms = cells[0].partition("/")[0], int(cells[1]), float(cells[2])
+            before = spent.get(kind, Spent(kind, 0, 0.0))
+            spent[kind] = Spent(kind, before.count + count, before.total_ms + total_ms)
+    return sorted(spent.values(), key=lambda one: -one.total_ms)
+
+
+@dataclass(frozen=True)
+class PerfLog:
+    """What `onnxruntime_perf_test` printed. Milliseconds; None where it does not say."""
+
+    load_ms: float | None = None
+    first_ms: float | None = None
+
+
+@dataclass(frozen=True)
+class PerfResult:
+    """Its result file: nanoseconds of each run in order, and the most bytes that were resident."""
+
+    raw_ns: list[int]
+    peak_bytes: int | None
+
+
+def read_perf_log(text: str) -> PerfLog:
+    """What it says of loading and of the first inference, which its result file leaves out."""
+    creation, first = _CREATION.search(text), _FIRST.search(text)
+    return PerfLog(
+        load_ms=None if creation is None else float(creation.group(1)) * 1e3,
+        first_ms=None if first is None else float(first.group(1)),
+    )
+
+
+def read_perf_result(text: str) -> PerfResult:
+    """One line for each run."""
+    lines = [found for line in text.splitlines() if (found := _RESULT.fullmatch(line.strip()))]
+    peaks = [int(found.group(2)) for found in lines]
+    return PerfResult(
+        raw_ns=[round(float(found.group(1)) * 1e9) for found in lines],
+        peak_bytes=max(peaks, default=0) or None,
+    )

@@ -1,0 +1,219 @@
+"""What all imported rows have in common."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+import numpy as np
+
+from benchmark.devices import Loaded, Warmed
+from benchmark.rows import latency_of
+from benchmark.sampler import Samples
+from benchmark.schema import (
+    Accuracy,
+    ConditionsPair,
+    DeviceInfo,
+    InputsInfo,
+    Latency,
+    Memory,
+    Model,
+    Operator,
+    ProtocolInfo,
+    Row,
+    Runtime,
+    Tool,
+    Validity,
+)
+from edge.errors import DataError
+from edge.precision import Precision
+
+UNKNOWN = "unknown"
+_UNPROVEN = "imported: its inputs, the state of its machine and its answers are not known"
+_BYTES_PER_MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """A file of another program."""
+
+    path: Path
+    content: bytes
+
+    @cached_property
+    def text(self) -> str | None:
+        """None for what is no text."""
+        if b"\0" in self.content:
+            return None
+        try:
+            return self.content.decode("utf-8")
+        except UnicodeDecodeError:
+            return None
+
+    @cached_property
+    def json(self) -> dict[str, Any]:
+        """The file's JSON object; empty when it is none."""
+        try:
+            found = json.loads(self.text or "")
+        except ValueError:
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    @property
+    def run_id(self) -> str:
+        """The same for the same content, wherever it lies."""
+        return f"imported-{hashlib.sha256(self.content).hexdigest()[:16]}"
+
+    def broken(self, what: str) -> DataError:
+        """The error for a file of a known kind that lacks something."""
+        return DataError(f"{self.path}: {what}: let the tool finish and save its output again")
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a tool's file says; the rest of a row follows from its being imported.
+
+    name: of the model. reasons: reservations beside that it is imported. refused: why the figures
+    are worth nothing. untimed: why there is no latency.
+    """
+
+    tool: Tool
+    name: str
+    format: str
+    engine: str
+    version: str | None = None
+    provider: str | None = None
+    threads: int | None = None
+    size_bytes: int | None = None
+    device: DeviceInfo | None = None
+    seq_len: int | None = None
+    batch: int = 1
+    dataset: str | None = None
+    warmup: int | None = None
+    min_runs: int | None = None
+    min_s: float | None = None
+    latency: Latency | None = None
+    memory: Memory | None = None
+    accuracy: Accuracy | None = None
+    operators: tuple[Operator, ...] = ()
+    started_utc: str | None = None
+    run_id: str | None = None
+    reasons: tuple[str, ...] = ()
+    refused: str | None = None
+    untimed: str | None = None
+
+
+def row_of(foreign: Foreign, found: Found) -> Row:
+    """A row with the role "imported", whose latency is never valid."""
+    return Row(
+        run_id=found.run_id or foreign.run_id,
+        started_utc=found.started_utc or UNKNOWN,
+        tool=found.tool,
+        role="imported",
+        model=Model(
+            id=found.name,
+            format=found.format,
+            precision=precision_in(found.name),
+            sha256=None,
+            bytes=found.size_bytes,
+        ),
+        runtime=Runtime(
+            name=found.engine,
+            version=found.version,
+            provider=found.provider,
+            threads=found.threads,
+        ),
+        device=found.device or device_of(),
+        inputs=InputsInfo(
+            dataset=found.dataset,
+            sha256=None,
+            batch=found.batch,
+            samples=None,
+            seq_len=found.seq_len,
+            real_len_p50=None,
+        ),
+        protocol=ProtocolInfo(
+            preset=found.tool.name,
+            warmup=found.warmup,
+            min_runs=found.min_runs,
+            min_s=found.min_s,
+        ),
+        conditions=ConditionsPair(),
+        latency_ms=found.latency,
+        memory=found.memory,
+        accuracy=found.accuracy,
+        operators=found.operators,
+        validity=_validity(found),
+    )
+
+
+def _validity(found: Found) -> Validity:
+    if found.latency is None:
+        return Validity(status="not_measured", reasons=(found.untimed or "no latency in the file",))
+    if found.refused is not None:
+        return Validity(status="invalid", reasons=(found.refused, _UNPROVEN))
+    return Validity(status="limited", reasons=(_UNPROVEN, *found.reasons))
+
+
+def device_of(
+    model: str | None = None,
+    *,
+    soc: str | None = None,
+    abi: str | None = None,
+    cores: int | None = None,
+    os: str | None = None,
+    ram_mb: int | None = None,
+    versions: Mapping[str, str] | None = None,
+) -> DeviceInfo:
+    """The device of an imported row, as far as its file names it."""
+    return DeviceInfo(
+        driver="import",
+        kind="real",
+        model=model or None,
+        soc=soc or None,
+        abi=abi or None,
+        cores=cores,
+        os=os or None,
+        ram_mb=ram_mb,
+        versions=dict(versions or {}),
+    )
+
+
+def runs_latency(values_ns: Sequence[float], *, load: float | None, first: float | None) -> Latency:
+    """All figures of single runs, as for runs of one's own; no interval, there is one round."""
+    raw = np.asarray(values_ns, np.int64)
+    samples = Samples(Loaded(load or 0.0, first or 0.0), Warmed(0, 0.0), {0: raw}, len(raw))
+    return latency_of(samples, seed=0).model_copy(update={"load": load, "first": first})
+
+
+def operators_of(spent: Mapping[str, tuple[int, float]]) -> tuple[Operator, ...]:
+    """Type -> (count, milliseconds in an inference), the slowest first."""
+    total = sum(ms for _, ms in spent.values())
+    return tuple(
+        Operator(type=kind, count=count, total_ms=ms, share=ms / total if total else 0.0)
+        for kind, (count, ms) in sorted(spent.items(), key=lambda item: -item[1][1])
+    )
+
+
+def precision_in(name: str) -> str:
+    """The precision that a model's name holds as a word, else "unknown"."""
+    words = f"-{'-'.join(re.split(r'[^a-z0-9]+', name.lower()))}-"
+    known = sorted((precision.value for precision in Precision), key=len, reverse=True)
+    return next((value for value in known if f"-{value}-" in words), UNKNOWN)
+
+
+def file_stem(path: str) -> str:
+    """The last part of a path of any system, without its ending."""
+    pure = PureWindowsPath(path) if "\\" in path else PurePosixPath(path)
+    return pure.stem or path
+
+
+def mib_bytes(mib: float | None) -> int | None:
+    """Bytes of what a tool calls MB and divides by 1024 twice."""
+    return None if mib is None else round(mib * _BYTES_PER_MIB)
