@@ -1,4 +1,5 @@
 # make setup   both environments (.venv, .venv-legacy); a repeat does nothing
+# make web     the page of `edge benchmark --device browser`, into apps/web/dist; needs Node 20
 # make mediapipe   the environment in which `edge pack mediapipe` runs what it wrote (400 MB)
 # make check   format, lint, types, floors
 # make test    the tests
@@ -14,7 +15,7 @@ export PYTHON
 BIN := .venv/bin
 CODE := edge distill converters benchmark tests scripts
 
-.PHONY: setup mediapipe check test demo format clean
+.PHONY: setup web mediapipe check test demo format clean
 .DELETE_ON_ERROR:
 
 setup: .venv/.installed .venv-legacy/.installed
@@ -27,6 +28,9 @@ setup: .venv/.installed .venv-legacy/.installed
 .venv-legacy/.installed: scripts/setup.sh
 	@rm -f $@
 	@scripts/setup.sh legacy .venv-legacy
+
+web:
+	cd apps/web && npm ci --no-audit --no-fund && npm run build
 
 mediapipe: .venv-mediapipe/.installed
 
@@ -51,5 +55,6 @@ format: setup
 	$(BIN)/ruff check --fix $(CODE)
 
 clean:
+	rm -rf apps/web/dist apps/web/node_modules
 	rm -rf .venv .venv-legacy .venv-mediapipe build *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -21,7 +21,12 @@ from benchmark.devices.base import (
 from edge.errors import unknown_name
 
 # kind -> module and class, imported on use.
-DEVICES = {"local": "benchmark.devices.local:LocalDevice"}
+DEVICES = {
+    "local": "benchmark.devices.local:LocalDevice",
+    "browser": "benchmark.devices.browser:BrowserDevice",
+    "adb": "benchmark.devices.adb:AdbDevice",
+    "coreml": "benchmark.devices.coreml:CoreMLDevice",
+}
 
 
 def get_device(spec: str, options: DeviceOptions | None = None) -> Device:

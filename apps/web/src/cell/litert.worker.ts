@@ -1,0 +1,4 @@
+import { start } from "./litert";
+import { serve } from "./worker";
+
+serve(start);

@@ -1,0 +1,5 @@
+import * as library from "onnxruntime-web/wasm";
+import { start } from "./onnx";
+import { serve } from "./worker";
+
+serve((options) => start(library as unknown as typeof import("onnxruntime-web"), options));

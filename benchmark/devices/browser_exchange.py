@@ -1,0 +1,334 @@
+"""What a page and the measurement say to each other: one page at a time, one request at a time.
+
+The threads of the server stand on one side, the measurement on the other.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import secrets
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+
+from edge.config import Config
+from edge.wire import Array, Arrays, Message, pack, unpack
+
+# A page that nobody looks at may speak once a minute only; one that said good-bye is reloaded
+# soon, or never.
+GONE_S = 75.0
+_LEFT_S = 25.0
+Judge = Callable[[Message, Arrays], None]
+Taken = Literal["taken", "stale", "refused"]
+
+
+class PageReopened(Exception):
+    """The page was opened again: what it had loaded is lost."""
+
+
+class PageGone(Exception):
+    """The page has not been heard from for too long."""
+
+
+class NoAnswer(Exception):
+    """The page is there, and did not answer in time."""
+
+
+class Forged(Exception):
+    """The page's answer cannot be one to the request; why, one line."""
+
+
+class PageInfo(Config):
+    """What a page says about the device it is shown on; see `apps/web/src/device.ts`."""
+
+    user_agent: str = Field(max_length=1000)
+    brands: tuple[str, ...] = Field(default=(), max_length=20)
+    platform: str | None = Field(default=None, max_length=200)
+    platform_version: str | None = Field(default=None, max_length=200)
+    model: str | None = Field(default=None, max_length=200)
+    architecture: str | None = Field(default=None, max_length=200)
+    cores: int | None = Field(default=None, ge=1, le=100_000)
+    memory_gb: float | None = Field(default=None, gt=0, le=100_000)
+    isolated: bool
+    secure: bool
+    clock_us: float = Field(ge=0, le=1e9)
+    webgpu: str | None = Field(default=None, max_length=400)
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """What stays the same however often one browser opens the page."""
+        return (self.user_agent, self.model, self.architecture, self.cores, self.isolated)
+
+
+class Battery(Config):
+    """level: 0 to 1."""
+
+    level: float = Field(ge=0, le=1)
+    charging: bool
+
+
+class Beat(Config):
+    """What a page says of itself every few seconds."""
+
+    hidden: bool
+    battery: Battery | None
+
+
+class _Claim(Config):
+    page: str = Field(min_length=16, max_length=64)
+    info: PageInfo
+
+
+class _Reply(Config):
+    """artifact: SHA-256 of the file that was run."""
+
+    number: int
+    artifact: str = Field(max_length=64)
+    reply: dict[str, Any]
+
+
+@dataclass
+class _Pending:
+    number: int
+    data: bytes
+    artifact: str
+    judge: Judge
+    outcome: tuple[Message, Arrays] | Exception | None = None
+
+
+@dataclass
+class _Page:
+    """name: of its tab, which stays when it is opened again. key: of this opening."""
+
+    name: str
+    info: PageInfo
+    key: str = field(default_factory=lambda: secrets.token_urlsafe(16))
+    left: bool = False
+
+
+class Exchange:
+    """The page that is at work, and the request that it has not answered yet.
+
+    gone_s: silence in seconds after which a page counts as gone. Once a page has answered, only the
+    same browser can take its place: figures of two devices must not be mixed.
+    """
+
+    def __init__(self, *, gone_s: float = GONE_S) -> None:
+        self._gone_s = gone_s
+        self._changed = threading.Condition()
+        self._page: _Page | None = None
+        self._pending: _Pending | None = None
+        self._number = 0
+        self._heard = 0.0
+        self._closed = False
+        self._bound: PageInfo | None = None
+        self.openings = 0
+        self.beat = Beat(hidden=False, battery=None)
+
+    # What the measurement asks.
+
+    @property
+    def info(self) -> PageInfo | None:
+        """What the last page said of its device."""
+        return None if self._page is None else self._page.info
+
+    @property
+    def key(self) -> str:
+        """Of the page at work, another one whenever it is opened; "" before any was."""
+        return "" if self._page is None else self._page.key
+
+    def wait(self, timeout_s: float) -> bool:
+        """Whether a page was opened in so many seconds."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._page is not None, timeout_s)
+
+    def ask(
+        self,
+        message: Message,
+        arrays: Mapping[str, Array] | None = None,
+        *,
+        artifact: str = "",
+        judge: Judge,
+        timeout_s: float,
+        key: str | None = None,
+    ) -> tuple[Message, Arrays]:
+        """The page's reply.
+
+        artifact: the checksum that the reply must state. judge: raises ValueError for a reply that
+        cannot be one to this request. key: of the page that is meant, the one at work by default.
+        Raises PageReopened, PageGone, NoAnswer or Forged.
+        """
+        deadline = time.monotonic() + timeout_s
+        with self._changed:
+            if key is not None and key != self.key:
+                raise PageReopened
+            self._number += 1
+            data = pack({**message, "number": self._number}, arrays)
+            pending = _Pending(self._number, data, artifact, judge)
+            self._pending = pending
+            self._changed.notify_all()
+            try:
+                return self._outcome(pending, deadline)
+            finally:
+                self._pending = None
+
+    def close(self) -> None:
+        """Let every waiting page go."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    # What the page asks.
+
+    def claim(self, body: bytes) -> str:
+        """Make a page the one at work; its key.
+
+        Raises PermissionError while another is, ValueError for a body that no page of ours sends.
+        """
+        claim = _parsed(_Claim, body)
+        with self._changed:
+            if self._page is not None and not self._may_replace(self._page, claim.page):
+                raise PermissionError("this benchmark is open in another browser or tab")
+            if self._bound is not None and self._bound.identity != claim.info.identity:
+                raise PermissionError("this benchmark was begun in another browser")
+            self._page = _Page(claim.page, claim.info)
+            self._heard = time.monotonic()
+            self.openings += 1
+            if self._pending is not None:
+                self._pending.outcome = PageReopened()
+            self._changed.notify_all()
+            return self._page.key
+
+    def next(self, key: str, wait_s: float) -> bytes | None:
+        """The request that waits for an answer, None when none comes in so many seconds.
+
+        The same request again to a page that asks again: its connection may have broken.
+        Raises PermissionError for a page that is not the one at work.
+        """
+        with self._changed:
+            self._hear(key)
+            self._changed.wait_for(
+                lambda: self._closed or self._unanswered is not None or self.key != key, wait_s
+            )
+            self._hear(key)
+            return None if self._unanswered is None else self._unanswered.data
+
+    def reply(self, key: str, body: bytes) -> tuple[Taken, str]:
+        """Take an answer: whether it was, and if not, why; PermissionError as `next`."""
+        with self._changed:
+            self._hear(key)
+            pending = self._pending
+        try:
+            message, arrays = _unpacked(body)
+            found = _Reply.model_validate(message)
+        except (ValueError, EOFError) as error:
+            return self._refuse(pending, f"it is not a reply ({_first_line(error)})")
+        if pending is None or found.number != pending.number:
+            return "stale", "nobody waits for this answer"
+        if "error" not in found.reply:
+            if not _same(found.artifact, pending.artifact):
+                return self._refuse(pending, "it is of another file than the one that was sent")
+            try:
+                pending.judge(found.reply, arrays)
+            except ValueError as error:
+                return self._refuse(pending, _first_line(error))
+        self._settle(pending, (found.reply, arrays))
+        self._bound = self._bound or self.info
+        return "taken", ""
+
+    def hear(self, key: str, body: bytes) -> None:
+        """Take a sign of life; PermissionError as `next`, ValueError as `claim`."""
+        with self._changed:
+            self._hear(key)
+            self.beat = _parsed(Beat, body)
+
+    def leave(self, key: str) -> bool:
+        """The page says good-bye: another may take its place. Whether it was the one at work."""
+        with self._changed:
+            if self._page is None or not _same(self._page.key, key):
+                return False
+            self._page.left = True
+            self._changed.notify_all()
+            return True
+
+    @property
+    def _unanswered(self) -> _Pending | None:
+        pending = self._pending
+        return pending if pending is not None and pending.outcome is None else None
+
+    def _outcome(self, pending: _Pending, deadline: float) -> tuple[Message, Arrays]:
+        while pending.outcome is None:
+            now, gone = time.monotonic(), self._heard + self._patience_s
+            if now >= gone:
+                raise PageGone
+            if now >= deadline:
+                raise NoAnswer
+            self._changed.wait(min(deadline, gone) - now)
+        if isinstance(pending.outcome, Exception):
+            raise pending.outcome
+        return pending.outcome
+
+    @property
+    def _patience_s(self) -> float:
+        left = self._page is not None and self._page.left
+        return min(self._gone_s, _LEFT_S) if left else self._gone_s
+
+    def _may_replace(self, page: _Page, name: str) -> bool:
+        silent = time.monotonic() >= self._heard + self._gone_s
+        return page.left or silent or _same(page.name, name)
+
+    def _hear(self, key: str) -> None:
+        if self._page is None or not _same(self._page.key, key):
+            raise PermissionError("another page is at work")
+        self._page.left = False
+        self._heard = time.monotonic()
+
+    def _refuse(self, pending: _Pending | None, reason: str) -> tuple[Taken, str]:
+        if pending is not None:
+            self._settle(pending, Forged(reason))
+        return "refused", reason
+
+    def _settle(self, pending: _Pending, outcome: tuple[Message, Arrays] | Exception) -> None:
+        with self._changed:
+            if pending.outcome is None:
+                pending.outcome = outcome
+            self._changed.notify_all()
+
+
+def _same(expected: str, given: str) -> bool:
+    """Whether two texts are equal; how long it takes tells nothing about where they differ."""
+    return secrets.compare_digest(
+        expected.encode("utf-8", "surrogatepass"), given.encode("utf-8", "surrogatepass")
+    )
+
+
+def _parsed(model: type[Any], body: bytes) -> Any:
+    try:
+        return model.model_validate(json.loads(body))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(_first_line(error)) from None
+
+
+def _unpacked(body: bytes) -> tuple[Message, Arrays]:
+    """A whole message and nothing behind it."""
+    stream = io.BytesIO(body)
+    try:
+        message, arrays = unpack(stream.read)
+    except (TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from None
+    if stream.read(1):
+        raise ValueError("bytes follow the message")
+    return message, arrays
+
+
+def _first_line(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        problem = error.errors()[0]
+        place = ".".join(str(part) for part in problem["loc"])
+        return f"{place}: {problem['msg']}"[:200]
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -1,0 +1,126 @@
+"""What a page answers: the shape of each reply, and what no true one can say."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Annotated
+
+from pydantic import Field, ValidationError
+
+from edge.config import Config
+from edge.wire import Array, Arrays, Message
+
+# Clocks of a page and of this machine are not the same; nor are their seconds, quite.
+_TOLERANCE_S = 0.5
+
+_Nanoseconds = Annotated[int, Field(ge=0, le=10**14)]
+_Seconds = Annotated[float, Field(ge=0, le=10**5, allow_inf_nan=False)]
+
+
+class Answer(Config):
+    """What a page can say; see `apps/web/src/protocol.ts`."""
+
+    def spent_s(self) -> float:
+        """Seconds that the page says it took."""
+        return 0.0
+
+
+class LoadedAnswer(Answer):
+    """To `load`."""
+
+    load_ns: _Nanoseconds
+    first_ns: _Nanoseconds
+    threads: int = Field(ge=1, le=1024)
+    provider: str = Field(pattern=r"^[A-Za-z]{1,20}$")
+    notes: tuple[Annotated[str, Field(max_length=600)], ...] = Field(max_length=8)
+
+    def spent_s(self) -> float:
+        return (self.load_ns + self.first_ns) / 1e9
+
+
+class WarmedAnswer(Answer):
+    """To `warm`; group: runs behind each value from now on."""
+
+    runs: int = Field(ge=1)
+    duration_s: _Seconds
+    group: int = Field(ge=1)
+
+    def spent_s(self) -> float:
+        return self.duration_s
+
+
+class TurnedAnswer(Answer):
+    """To `turn`."""
+
+    raw_ns: tuple[_Nanoseconds, ...] = Field(min_length=1, max_length=2_000_000)
+    duration_s: _Seconds
+
+    def spent_s(self) -> float:
+        return max(self.duration_s, sum(self.raw_ns) / 1e9)
+
+
+class MemoryAnswer(Answer):
+    """To `memory`; None where the page cannot tell."""
+
+    wasm_bytes: int | None = Field(ge=0)
+
+
+class StagesAnswer(Answer):
+    """To `stages`."""
+
+    tokenize_ns: tuple[_Nanoseconds, ...]
+    infer_ns: tuple[_Nanoseconds, ...]
+    e2e_ns: tuple[_Nanoseconds, ...]
+
+    def spent_s(self) -> float:
+        return sum(self.e2e_ns) / 1e9
+
+
+ANSWERS: dict[str, type[Answer]] = {
+    "warm": WarmedAnswer,
+    "turn": TurnedAnswer,
+    "memory": MemoryAnswer,
+    "stages": StagesAnswer,
+}
+
+
+def judged_as(model: type[Answer], *, texts: int = 0) -> Callable[[Message, Arrays], None]:
+    """Whether a reply has its shape, and tells no more time than has passed since now."""
+    start = time.monotonic()
+
+    def judge(reply: Message, arrays: Arrays) -> None:
+        try:
+            found = model.model_validate(reply)
+        except ValidationError as error:
+            problem = error.errors()[0]
+            place = ".".join(str(part) for part in problem["loc"])
+            raise ValueError(f"{place}: {problem['msg']}") from None
+        if arrays:
+            raise ValueError("it brings arrays that nobody asked for")
+        if isinstance(found, StagesAnswer) and {len(v) for v in vars(found).values()} != {texts}:
+            raise ValueError(f"it is not about {texts} texts")
+        passed_s = time.monotonic() - start
+        if found.spent_s() > passed_s * 1.01 + _TOLERANCE_S:
+            raise ValueError(
+                f"it tells of {found.spent_s():.1f} s, and {passed_s:.1f} s have passed"
+            )
+
+    return judge
+
+
+def judge_outputs(feeds: Mapping[str, Array], reply: Message, arrays: Arrays) -> None:
+    """One record of outputs for each record of inputs, with as many texts."""
+    texts = {key.partition("/")[0]: len(value) for key, value in feeds.items()}
+    found = {key.partition("/")[0] for key in arrays}
+    if reply or found != set(texts):
+        raise ValueError(f"it holds {len(found)} answers to {len(texts)} inputs")
+    for key, value in arrays.items():
+        number, _, name = key.partition("/")
+        if (
+            not name
+            or value.ndim < 1
+            or len(value) != texts[number]
+            or value.dtype.kind not in "fiu"
+        ):
+            raise ValueError(f"the output {key} has not the shape of one")
