@@ -24,6 +24,8 @@ from edge.errors import unknown_name
 DEVICES = {
     "local": "benchmark.devices.local:LocalDevice",
     "browser": "benchmark.devices.browser:BrowserDevice",
+    "ssh": "benchmark.devices.ssh:SshDevice",
+    "qemu": "benchmark.devices.qemu:QemuDevice",
     "adb": "benchmark.devices.adb:AdbDevice",
     "coreml": "benchmark.devices.coreml:CoreMLDevice",
 }
