@@ -86,7 +86,9 @@ class KeepBest:
             return
         best = scores.index(max(scores))
         if best < len(scores) - 1:
-            safetensors.torch.load_model(trainer.model, str(self._file))
+            # Together: the main process takes the file away once it has gone on.
+            with processes.shared_fate():
+                safetensors.torch.load_model(trainer.model, str(self._file))
             name = self._key.removeprefix("eval_")
             say(f"{name} was best, {scores[best]:.4f}, after evaluation {best + 1}: taken")
 
