@@ -29,6 +29,8 @@ class Protocol(Config):
     for its minimum within that time sits out some rounds, evenly spread, and its row says so.
     Before that a cell is warmed up with at least `warmup_runs` runs and `warmup_s` seconds, and
     no more than `warmup_max_s` seconds.
+    processes: how often every model gets a fresh process, each for an equal part of the rounds:
+    how fast a process happens to be differs by more than its own runs tell.
     passes: instead of a minimum, every cell runs each text of the data file this often, the same
     number of texts a round, and the sum is what counts.
     cooldown_s: seconds of rest before each round. sustained_s: after the rounds every cell alone
@@ -42,6 +44,7 @@ class Protocol(Config):
     warmup_runs: int = Field(default=10, ge=1)
     warmup_s: float = Field(default=1.0, ge=0)
     warmup_max_s: float = Field(default=3.0, gt=0)
+    processes: int = Field(default=1, ge=1)
     passes: int | None = Field(default=None, ge=1)
     cooldown_s: float = Field(default=0, ge=0)
     sustained_s: float = Field(default=0, ge=0)
@@ -54,6 +57,10 @@ class Protocol(Config):
             min_s=self.min_s / self.rounds,
             max_s=self.max_s / self.rounds,
         )
+
+    def part(self, process: int, processes: int) -> range:
+        """The rounds of one process of several."""
+        return range(process * self.rounds // processes, (process + 1) * self.rounds // processes)
 
     def turns(self, inputs: int) -> list[Block]:
         """What the turn of each round records, of a cell with so many inputs."""
@@ -75,9 +82,9 @@ class Block:
 
 
 PRESETS = {
-    "quick": Protocol(min_runs=64, min_s=6, max_s=12, rounds=32),
-    "standard": Protocol(min_runs=128, min_s=10, max_s=40, rounds=64),
-    "mlperf": Protocol(min_runs=1024, min_s=60, max_s=300, rounds=256),
+    "quick": Protocol(min_runs=64, min_s=6, max_s=12, rounds=35, processes=5),
+    "standard": Protocol(min_runs=128, min_s=10, max_s=40, rounds=65, processes=5),
+    "mlperf": Protocol(min_runs=1024, min_s=60, max_s=300, rounds=255, processes=5),
     # How DistilBERT's authors timed: one pass over all of a development file (Sanh et al. 2019,
     # https://arxiv.org/abs/1910.01108, table 3). In rounds, which theirs was not.
     "full-pass": Protocol(passes=1, max_s=3600, rounds=32),

@@ -126,7 +126,7 @@ class RowMaker:
     def _latency(self, samples: Samples) -> Latency | None:
         if not samples.blocks:
             return None
-        latency = latency_of(samples, seed=self.config.seed)
+        latency = latency_of(samples, seed=self.config.seed, parts=self._parts())
         if self.config.demands.passes is None or not samples.single:
             return latency
         return latency.model_copy(update={"total_s": sum(latency.raw_ns) / 1e9})
@@ -141,6 +141,7 @@ class RowMaker:
             max_s=protocol.max_s,
             passes=protocol.passes,
             rounds=protocol.rounds,
+            processes=self.comparison.processes,
             cooldown_s=protocol.cooldown_s,
             sustained_s=protocol.sustained_s,
             order=_ORDER,
@@ -163,10 +164,14 @@ class RowMaker:
             return None
         above, below = measured[reference].blocks, measured[cell].blocks
         return ratio_of(
-            statistics.ratio(above, below, seed=self.config.seed),
+            statistics.ratio(above, below, seed=self.config.seed, parts=self._parts()),
             baseline=reference.model.id,
             engine=reference.engine,
         )
+
+    def _parts(self) -> statistics.Parts:
+        protocol, count = self.config.demands, self.comparison.processes
+        return [protocol.part(number, count) for number in range(count)]
 
     def _ratio_to_saved(self, cell: Cell, samples: Samples, format_name: str) -> Ratio | None:
         """Against a row of another run at the same setting."""
@@ -203,11 +208,11 @@ class RowMaker:
         return Validity(status="limited" if doubts else "valid", reasons=tuple(doubts))
 
 
-def latency_of(samples: Samples, *, seed: int) -> Latency:
+def latency_of(samples: Samples, *, seed: int, parts: statistics.Parts = ()) -> Latency:
     """All figures of one cell, in milliseconds."""
     raw_ns = statistics.pooled(samples.blocks)
     values = raw_ns / _NS_PER_MS
-    interval = statistics.median_interval(samples.blocks, seed=seed)
+    interval = statistics.median_interval(samples.blocks, seed=seed, parts=parts)
     found = Latency(
         load=samples.loaded.load_ms,
         first=samples.loaded.first_ms,

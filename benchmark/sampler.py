@@ -21,6 +21,8 @@ from edge.errors import MeasurementError
 # A sustained run tells how it goes this often, and not less than so many times.
 _STRETCH_S = 30.0
 _STRETCHES_AT_LEAST = 8
+# Share of the seconds of warm-up that a further process of a model gets.
+_AGAIN = 0.3
 
 
 @dataclass
@@ -60,6 +62,7 @@ class Comparison:
     refusals: by the number of a job, why the device could not load its model; it has no samples.
     other_cores: cores kept busy by other programs during the rounds, on average.
     failure: what ended the rounds early; what was measured until then counts.
+    processes: how many each model had, one after another, each for an equal part of the rounds.
     """
 
     samples: tuple[Samples, ...]
@@ -68,6 +71,7 @@ class Comparison:
     other_cores: float | None
     failure: str | None = None
     refusals: Mapping[int, str] = field(default_factory=dict)
+    processes: int = 1
 
 
 def nothing_done(rounds: int) -> None:
@@ -102,61 +106,127 @@ def compare(
 ) -> Comparison:
     """Load every job in a process of its own, keep all alive, and time them in turns.
 
+    After a part of the rounds all processes are ended and begun anew, `protocol.processes` times in
+    all where the device can: where a process lies in memory is luck that lasts as long as it does.
     A job whose model the device refuses to load is left out.
     Raises MeasurementError when a model fails or its process dies before anything was recorded of
     all of them; later, what was recorded is returned with the failure. No process is left.
     """
-    watched = observer or Observer()
-    failure, after, duration_s = None, None, 0.0
-    with contextlib.ExitStack() as stack:
-        timers, samples = {}, []
-        refusals = {}
-        for number, job in enumerate(jobs):
-            timer = stack.enter_context(device.open(job))
+    return _Comparing(jobs, device, protocol, seed, observer or Observer()).result()
+
+
+class _Comparing:
+    """One comparison; jobs go by their number."""
+
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        device: Device,
+        protocol: Protocol,
+        seed: int,
+        observer: Observer,
+    ) -> None:
+        self._jobs, self._device, self._protocol = jobs, device, protocol
+        self._seed, self._observer = seed, observer
+        self._samples: dict[int, Samples] = {}
+        self._refusals: dict[int, str] = {}
+        self._load = _Load()
+
+    def result(self) -> Comparison:
+        """Everything, or what was recorded until a failure."""
+        count = self._protocol.processes if self._device.restarts else 1
+        before: Conditions | None = None
+        after = failure = rounds = None
+        for process in range(count):
+            with contextlib.ExitStack() as stack:
+                try:
+                    timers = self._open(stack)
+                    before = before or self._device.conditions()
+                    rounds = rounds or self._rounds()
+                    after = self._take(rounds, timers, process, count)
+                    if process == count - 1:
+                        self._afterwards(timers)
+                except MeasurementError as error:
+                    if not self._samples or not all(s.blocks for s in self._samples.values()):
+                        raise
+                    failure, after = str(error), None
+                    break
+        assert before is not None
+        samples = tuple(self._samples[number] for number in sorted(self._samples))
+        other = None if after is None else self._load.other_cores()
+        return Comparison(samples, before, after, other, failure, self._refusals, count)
+
+    def _open(self, stack: contextlib.ExitStack) -> dict[int, Timer]:
+        timers = {}
+        for number, job in enumerate(self._jobs):
+            if number in self._refusals:
+                continue
+            timer = stack.enter_context(self._device.open(job))
             try:
-                samples.append(_start(job, timer, protocol))
-                timers[number] = timer
+                found = _start(job, timer, self._protocol, again=number in self._samples)
             except ModelRefused as refusal:
+                if number in self._samples:
+                    raise
                 say(f"{job.label} is left out: {refusal}")
-                refusals[number] = str(refusal)
+                self._refusals[number] = str(refusal)
                 timer.close()
-        before, start = device.conditions(), time.monotonic()
-        taken = [jobs[number] for number in timers]
-        labelled = [job.label for job in taken]
-        rounds = Rounds(labelled, list(timers.values()), samples, protocol, seed, watched)
-        # Turns that are known from before took no time now.
-        known_s = rounds.recall([len(job.feeds) for job in taken])
-        try:
-            rounds.take()
-            after, duration_s = device.conditions(), time.monotonic() - start
-            _afterwards(timers, samples, device, protocol, watched)
-        except MeasurementError as error:
-            if not all(sample.blocks for sample in samples):
-                raise
-            failure = str(error)
-    own = [sample.processor_s for sample in samples]
-    other = None
-    if after is not None and not any(value is None for value in own):
-        own_s = sum(value or 0.0 for value in own) - known_s
-        other = _other_cores(before, after, own_s, duration_s)
-    return Comparison(tuple(samples), before, after, other, failure, refusals)
+                continue
+            self._samples.setdefault(number, found)
+            timers[number] = timer
+        return timers
+
+    def _rounds(self) -> Rounds:
+        jobs = {number: self._jobs[number] for number in self._samples}
+        return Rounds(jobs, self._samples, self._protocol, self._seed, self._observer)
+
+    def _take(
+        self, rounds: Rounds, timers: Mapping[int, Timer], process: int, count: int
+    ) -> Conditions:
+        """The rounds of one set of processes, and what others did meanwhile."""
+        numbers = self._protocol.part(process, count)
+        before, start = self._device.conditions(), time.monotonic()
+        own_s = sum(sample.processor_s or 0.0 for sample in self._samples.values())
+        rounds.take(timers, numbers)
+        after, duration_s = self._device.conditions(), time.monotonic() - start
+        used = [sample.processor_s for sample in self._samples.values()]
+        spent_s = None if None in used else sum(value or 0.0 for value in used) - own_s
+        self._load.add(before, after, spent_s, duration_s)
+        return after
+
+    def _afterwards(self, timers: Mapping[int, Timer]) -> None:
+        """What is measured once the rounds are over, so that it disturbs none of them."""
+        for number, timer in timers.items():
+            self._samples[number].memory = timer.memory()
+        if self._protocol.sustained_s:
+            for number, timer in timers.items():
+                found = sustain(timer, self._device, self._protocol.sustained_s)
+                self._samples[number].stretches = found
+        for number, timer in timers.items():
+            self._observer.finish(number, timer)
 
 
-def _afterwards(
-    timers: Mapping[int, Timer],
-    samples: Sequence[Samples],
-    device: Device,
-    protocol: Protocol,
-    observer: Observer,
-) -> None:
-    """What is measured once the rounds are over, so that it disturbs none of them."""
-    for timer, sample in zip(timers.values(), samples, strict=True):
-        sample.memory = timer.memory()
-    if protocol.sustained_s:
-        for timer, sample in zip(timers.values(), samples, strict=True):
-            sample.stretches = sustain(timer, device, protocol.sustained_s)
-    for number, timer in timers.items():
-        observer.finish(number, timer)
+@dataclass
+class _Load:
+    """What other programs did while rounds were taken; None once it could not be told."""
+
+    busy_s: float | None = 0.0
+    duration_s: float = 0.0
+
+    def add(
+        self, before: Conditions, after: Conditions, own_s: float | None, duration_s: float
+    ) -> None:
+        """Some rounds, in which the models' processes used `own_s` of processor time."""
+        self.duration_s += duration_s
+        if self.busy_s is None or own_s is None or before.busy_s is None or after.busy_s is None:
+            self.busy_s = None
+        else:
+            self.busy_s += after.busy_s - before.busy_s - own_s
+
+    def other_cores(self) -> float | None:
+        """Cores kept busy by others; None if it took too short to tell from clock ticks."""
+        if self.busy_s is None or self.duration_s < 1:
+            return None
+        return round(max(0.0, self.busy_s / self.duration_s), 2)
 
 
 def sustain(timer: Timer, device: Device, duration_s: float) -> tuple[Stretch, ...]:
@@ -192,61 +262,57 @@ class Rounds:
 
     def __init__(
         self,
-        labels: Sequence[str],
-        timers: Sequence[Timer],
-        samples: Sequence[Samples],
+        jobs: Mapping[int, Job],
+        samples: Mapping[int, Samples],
         protocol: Protocol,
         seed: int,
         observer: Observer,
     ) -> None:
-        self._labels, self._timers, self._samples = labels, timers, samples
-        self._protocol, self._seed, self._observer = protocol, seed, observer
-        self._blocks: list[list[Block]] = []
-
-    def recall(self, inputs: Sequence[int]) -> float:
-        """Plan the turns of models with so many inputs each, and count those recorded before.
-
-        Returns the processor seconds of these.
-        """
-        self._blocks = [self._protocol.turns(count) for count in inputs]
-        observer, known_s = self._observer, 0.0
-        for label, sample, blocks in zip(self._labels, self._samples, self._blocks, strict=True):
-            for number in range(len(blocks)):
-                turn = observer.journal.turn(observer.name, label, number)
-                if turn is not None:
-                    sample.add(number, turn)
-                    known_s += turn.processor_s or 0.0
-        return known_s
-
-    def take(self) -> None:
-        """Every round that is left."""
-        draw = random.Random(self._seed)
-        order = list(range(len(self._timers)))
-        plans = [self._plan(index) for index in order]
-        for number in range(self._protocol.rounds):
+        self._jobs, self._samples = jobs, samples
+        self._protocol, self._observer = protocol, observer
+        self._blocks = {number: protocol.turns(len(job.feeds)) for number, job in jobs.items()}
+        self._recall()
+        self._plans = {number: self._plan(number) for number in jobs}
+        draw, order = random.Random(seed), list(jobs)
+        self._orders: list[list[int]] = []
+        for _ in range(protocol.rounds):
             draw.shuffle(order)
-            left = [i for i in order if number in plans[i] and self._is_wanted(i, number)]
+            self._orders.append(list(order))
+
+    def take(self, timers: Mapping[int, Timer], rounds: Sequence[int]) -> None:
+        """What is left of some rounds, by their numbers."""
+        for number in rounds:
+            left = [job for job in self._orders[number] if self._is_wanted(job, number)]
             if left and self._protocol.cooldown_s:
                 time.sleep(self._protocol.cooldown_s)
-            for index in left:
-                self._take(index, number)
+            for job in left:
+                self._take(job, timers[job], number)
             self._observer.progress(number + 1)
 
-    def _plan(self, index: int) -> frozenset[int]:
-        if self._protocol.passes is not None:
-            return frozenset(range(len(self._blocks[index])))
-        return rounds_of(self._samples[index].warmed.run_s, self._protocol)
-
-    def _is_wanted(self, index: int, number: int) -> bool:
-        sample = self._samples[index]
-        spent = self._protocol.passes is None and sample.spent_s >= self._protocol.max_s
-        return number not in sample.blocks and not spent
-
-    def _take(self, index: int, number: int) -> None:
-        turn = self._timers[index].turn(self._blocks[index][number])
-        self._samples[index].add(number, turn)
+    def _recall(self) -> None:
+        """Count the turns that were recorded before an interruption."""
         observer = self._observer
-        observer.journal.record(observer.name, self._labels[index], number, turn)
+        for job, blocks in self._blocks.items():
+            for number in range(len(blocks)):
+                turn = observer.journal.turn(observer.name, self._jobs[job].label, number)
+                if turn is not None:
+                    self._samples[job].add(number, turn)
+
+    def _plan(self, job: int) -> frozenset[int]:
+        if self._protocol.passes is not None:
+            return frozenset(range(len(self._blocks[job])))
+        return rounds_of(self._samples[job].warmed.run_s, self._protocol)
+
+    def _is_wanted(self, job: int, number: int) -> bool:
+        sample = self._samples[job]
+        spent = self._protocol.passes is None and sample.spent_s >= self._protocol.max_s
+        return number in self._plans[job] and number not in sample.blocks and not spent
+
+    def _take(self, job: int, timer: Timer, number: int) -> None:
+        turn = timer.turn(self._blocks[job][number])
+        self._samples[job].add(number, turn)
+        observer = self._observer
+        observer.journal.record(observer.name, self._jobs[job].label, number, turn)
 
 
 def rounds_of(run_s: float, protocol: Protocol) -> frozenset[int]:
@@ -269,20 +335,15 @@ def _spread(count: int) -> list[int]:
     return sorted(range(count), key=lambda number: f"{number:0{bits}b}"[::-1])
 
 
-def _start(job: Job, timer: Timer, protocol: Protocol) -> Samples:
+def _start(job: Job, timer: Timer, protocol: Protocol, *, again: bool) -> Samples:
     loaded = timer.load()
+    if again:
+        # The processor is warm by now; only this process is not.
+        protocol = protocol.model_copy(update={"warmup_s": protocol.warmup_s * _AGAIN})
     warmed = timer.warm(protocol)
-    say(
-        f"{job.label}: loaded in {loaded.load_ms:.0f} ms, first run {loaded.first_ms:.0f} ms, "
-        f"then about {1000 * warmed.run_s:.3g} ms"
-    )
+    if not again:
+        say(
+            f"{job.label}: loaded in {loaded.load_ms:.0f} ms, first run {loaded.first_ms:.0f} ms, "
+            f"then about {1000 * warmed.run_s:.3g} ms"
+        )
     return Samples(loaded, warmed)
-
-
-def _other_cores(
-    before: Conditions, after: Conditions, own_s: float, duration_s: float
-) -> float | None:
-    """Cores that others kept busy; None where unknown or too short to tell from clock ticks."""
-    if before.busy_s is None or after.busy_s is None or duration_s < 1:
-        return None
-    return round(max(0.0, (after.busy_s - before.busy_s - own_s) / duration_s), 2)

@@ -108,6 +108,7 @@ class ProtocolInfo(Config):
     max_s: float | None = None
     passes: int | None = None
     rounds: int | None = None
+    processes: int | None = None
     cooldown_s: float | None = None
     sustained_s: float | None = None
     order: str | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,11 @@ Interval = tuple[float, float]
 # different blocks do, so rounds are what is resampled, never single runs.
 Blocks = Mapping[int, Array]
 
+# Rounds that models spent in the same processes.
+Parts = Sequence[Sequence[int]]
+
 RESAMPLES = 2000
+_MIN_PARTS = 3
 # With fewer rounds an interval would promise more than they can tell.
 MIN_ROUNDS = 5
 P99_MIN_RUNS = 100
@@ -59,18 +63,33 @@ def early_stopping(
     return float(np.sort(values)[n - discarded])
 
 
-def median_interval(blocks: Blocks, *, seed: int, resamples: int = RESAMPLES) -> Interval | None:
-    """95 % percentile-bootstrap interval of the median over rounds; None with too few rounds."""
+def median_interval(
+    blocks: Blocks, *, seed: int, resamples: int = RESAMPLES, parts: Parts = ()
+) -> Interval | None:
+    """95 % percentile-bootstrap interval of the median over rounds; None with too few rounds.
+
+    parts: as in `ratio`.
+    """
     if len(blocks) < MIN_ROUNDS:
         return None
     weights = _draws(len(blocks), seed=seed, resamples=resamples)
-    return _interval(_weighted_medians(blocks, sorted(blocks), weights))
+    found = _interval(_weighted_medians(blocks, sorted(blocks), weights))
+    medians = [_median(blocks, part) for part in parts if set(part) & set(blocks)]
+    return widened(found, float(np.median(pooled(blocks))), medians)
 
 
 def ratio(
-    reference: Blocks, candidate: Blocks, *, seed: int, resamples: int = RESAMPLES
+    reference: Blocks,
+    candidate: Blocks,
+    *,
+    seed: int,
+    resamples: int = RESAMPLES,
+    parts: Parts = (),
 ) -> tuple[float, Interval | None] | None:
     """Median of `reference` / median of `candidate`, and its 95 % interval.
+
+    parts: rounds that shared a pair of processes. Runs of one process have its luck in common, so
+    where there are several the interval is at least as wide as what their ratios tell.
 
     Only rounds that hold both count: there both saw the same state of the machine. The same rounds
     are drawn for both, so that what slowed both down cancels. None without a common round; the
@@ -86,7 +105,29 @@ def ratio(
     weights = _draws(len(common), seed=seed, resamples=resamples)
     above = _weighted_medians(reference, common, weights)
     below = _weighted_medians(candidate, common, weights)
-    return float(value[0]), _interval(above / below)
+    shared = [sorted(set(part) & set(common)) for part in parts]
+    ratios = [_median(reference, part) / _median(candidate, part) for part in shared if part]
+    return float(value[0]), widened(_interval(above / below), float(value[0]), ratios)
+
+
+def widened(interval: Interval, value: float, parts: Sequence[float]) -> Interval:
+    """An interval around a value, at least as wide as that of the mean of its parts.
+
+    That one is Student's 95 % interval of the mean logarithm, whose half width is laid around
+    `value`; it takes three parts, which few are enough for since Student's quantile knows it.
+    """
+    if len(parts) < _MIN_PARTS:
+        return interval
+    from scipy.special import stdtrit
+
+    logs = np.log(parts)
+    error = float(logs.std(ddof=1)) / np.sqrt(len(logs))
+    half = float(stdtrit(len(logs) - 1, 0.975)) * error
+    return min(interval[0], value * np.exp(-half)), max(interval[1], value * np.exp(half))
+
+
+def _median(blocks: Blocks, rounds: Iterable[int]) -> float:
+    return float(np.median(np.concatenate([blocks[n] for n in rounds if n in blocks])))
 
 
 def unpaired_ratio(

@@ -170,9 +170,11 @@ class Device(ABC):
     """A machine that can time artifacts. Close it, or use it in `with`.
 
     kind: what `--device` calls it. address: which one, None where there is only one.
+    restarts: whether a model can be loaded again without much ado, for a fresh process.
     """
 
     kind: ClassVar[str]
+    restarts: ClassVar[bool] = False
     address: str | None = None
 
     @property

@@ -26,6 +26,7 @@ class LocalDevice(Device):
     """The machine this program runs on."""
 
     kind = "local"
+    restarts = True
 
     def __init__(self, address: str | None, options: DeviceOptions) -> None:
         if address is not None:

@@ -32,6 +32,7 @@ class SshDevice(Device):
     """A board: `ssh:HOST`, with HOST as `ssh` takes it."""
 
     kind = "ssh"
+    restarts = True
 
     def __init__(self, address: str | None, options: DeviceOptions) -> None:
         self.address = address

@@ -31,6 +31,7 @@ class FakeDevice(Device):
     open_now: list[str] = field(default_factory=list)
 
     kind = "fake"
+    restarts = True
 
     def availability(self, engine: str) -> Availability:
         return Availability("1")
@@ -225,6 +226,34 @@ def test_a_sustained_run_is_told_in_stretches(monkeypatch: pytest.MonkeyPatch) -
         assert len(stretches) >= 19 and stretches[-1].end_s >= 600
         assert [s.start_s for s in stretches[1:]] == [s.end_s for s in stretches[:-1]]
         assert stretches[-1].p50 == pytest.approx(stretches[0].p50 * 1.1 ** (len(stretches) - 1))
+
+
+def test_models_get_fresh_processes_for_parts_of_the_rounds() -> None:
+    device = FakeDevice({"a": 0.01, "b": 0.02})
+    opened: list[int] = []
+    seen: list[int] = []
+    protocol = PROTOCOL.model_copy(update={"processes": 3})
+    jobs = [Job(label, "onnxruntime", Path(label), 1, []) for label in device.seconds]
+    start = FakeDevice.open
+
+    def count(self: FakeDevice, job: Job) -> Timer:
+        opened.append(len(device.journal))
+        return start(self, job)
+
+    observer = Observer(finish=lambda number, _: seen.append(number))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FakeDevice, "open", count)
+        found = compare(jobs, device, protocol, seed=0, observer=observer)
+    # Eight rounds of two models: 2, 3 and 3, each in processes of its own.
+    assert opened == [0, 0, 4, 4, 10, 10]
+    assert found.processes == 3 and seen == [0, 1]
+    for sample in found.samples:
+        assert sorted(sample.blocks) == list(range(8))
+    # The order of turns does not depend on how often processes are begun anew.
+    once = FakeDevice(dict(device.seconds))
+    _compare(once)
+    assert once.journal == device.journal
+    assert [list(protocol.part(n, 3)) for n in range(3)] == [[0, 1], [2, 3, 4], [5, 6, 7]]
 
 
 def test_all_models_are_alive_while_turns_are_taken() -> None:

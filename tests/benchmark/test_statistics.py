@@ -145,3 +145,31 @@ def test_median_interval_covers_the_truth_when_blocks_resemble_each_other() -> N
         covered += interval[0] <= 1.0 <= interval[1]
     # Single runs resampled as if independent would cover about a quarter of the time.
     assert covered >= 88
+
+
+def test_the_luck_of_processes_is_in_the_interval() -> None:
+    """Equal models whose processes differ by 1 %: rounds alone promise too much."""
+    random = np.random.default_rng(0)
+    parts = [range(5 * i, 5 * i + 5) for i in range(5)]
+    alone, whole = 0, 0
+    for trial in range(100):
+        sides = []
+        for _ in range(2):
+            luck = np.repeat(1e6 * (1 + 0.01 * random.normal(size=5)), 5)
+            noise = 1 + 0.002 * random.normal(size=(25, 8))
+            sides.append({n: luck[n] * noise[n] for n in range(25)})
+        for count, kwargs in enumerate(({}, {"parts": parts})):
+            found = statistics.ratio(*sides, seed=trial, resamples=200, **kwargs)
+            assert found is not None and found[1] is not None
+            covers = found[1][0] <= 1 <= found[1][1]
+            alone, whole = alone + (covers and not count), whole + (covers and bool(count))
+    assert alone < 90 <= whole
+
+
+def test_an_interval_is_never_narrowed_by_its_parts() -> None:
+    assert statistics.widened((0.9, 1.2), 1.0, [1.0, 1.0, 1.0]) == (0.9, 1.2)
+    assert statistics.widened((0.99, 1.01), 1.0, [0.8, 1.25]) == (0.99, 1.01)
+    low, high = statistics.widened((0.99, 1.01), 1.0, [0.9, 1.0, 1 / 0.9])
+    # By hand: the standard error is ln(1/0.9) / sqrt(3), Student's quantile for 2 is 4.3027.
+    half = 4.302653 * np.log(1 / 0.9) / np.sqrt(3)
+    assert (low, high) == (pytest.approx(np.exp(-half)), pytest.approx(np.exp(half)))
