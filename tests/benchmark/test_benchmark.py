@@ -18,7 +18,10 @@ import pytest
 
 import benchmark
 from benchmark import Baseline, BenchmarkConfig, BenchmarkResult, Protocol, Row
-from benchmark.rows import deflated_bytes
+from benchmark.devices import Loaded, Turn, Warmed, get_device
+from benchmark.plan import Planner
+from benchmark.rows import _shortfalls, deflated_bytes, latency_of
+from benchmark.sampler import Samples
 from benchmark.schema import json_schema
 from edge.bundle import Bundle, GoldenCase
 from edge.engines.runner import bundle_task
@@ -170,6 +173,20 @@ def test_too_little_time_is_said_in_the_row(
     assert validity.status == "limited"
     pattern = r"\d+ runs in 0\.\d s within the limit of 0.08 s, where the preset asks for 1000000"
     assert re.match(pattern, validity.reasons[0])
+
+
+@pytest.mark.parametrize(("run_ms", "short"), [(2.95, False), (2.5, True)])
+def test_pauses_between_runs_are_no_shortfall(
+    bundle: Path, protocol: Protocol, run_ms: float, short: bool
+) -> None:
+    wanted = protocol.model_copy(update={"min_runs": 10, "min_s": 6.0, "rounds": 10})
+    planner = Planner(BenchmarkConfig(bundles=(bundle,)), get_device("local"))
+    cell = planner.plan(planner.settings[0], None).timed[0]
+    samples = Samples(Loaded(1.0, 1.0), Warmed(1, 0.1))
+    for number in range(10):
+        samples.add(number, Turn([int(run_ms * 1e6)] * 200, duration_s=0.6))
+    found = _shortfalls(latency_of(samples, seed=0), samples, cell, wanted)
+    assert bool(found) is short
 
 
 def test_an_artifact_that_failed_verification_is_invalid(
