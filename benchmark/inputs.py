@@ -87,7 +87,7 @@ def read_texts(
     seed: int,
     count: int | None = SAMPLES,
 ) -> Texts:
-    """A sample of `count` texts of `data`, or of the bundle's golden texts; all if None.
+    """A sample of `count` texts of `data`, or of the bundle's golden texts; all, mixed, if None.
 
     length: tokens that a text is cut to. Raises DataError when the data cannot be read or holds no
     text.
@@ -159,6 +159,7 @@ def make_inputs(
 
 
 def _sample(values: list[T], count: int | None, seed: int) -> list[T]:
-    if count is None or len(values) <= count:
+    if count is not None and len(values) <= count:
         return values
-    return random.Random(seed).sample(values, count)
+    # All of them in an order of their own: a file may begin with its longest texts.
+    return random.Random(seed).sample(values, len(values) if count is None else count)

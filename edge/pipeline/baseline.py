@@ -79,7 +79,7 @@ def prepare_baseline(
 
 def known_checkpoint(name: str) -> Path:
     """The checkpoint of a name in KNOWN, in the cache folder."""
-    return random_checkpoint(cache_folder() / f"{name}-{__version__}", KNOWN[name])
+    return random_checkpoint(cache_folder() / __version__ / name, KNOWN[name])
 
 
 def random_checkpoint(target: Path, architecture: str = "bert") -> Path:
