@@ -48,6 +48,7 @@ COLUMNS: dict[str, Callable[[Row], Any]] = {
     "sha256": _dug("model", "sha256"),
     "size_bytes": _dug("model", "bytes"),
     "zipped_bytes": _dug("model", "bytes_zip"),
+    "engine_bytes": _dug("runtime", "bytes"),
     "parameters": _dug("model", "params"),
     "engine": _dug("runtime", "name"),
     "engine_version": _dug("runtime", "version"),

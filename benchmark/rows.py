@@ -103,6 +103,7 @@ class RowMaker:
                 threads=(samples and samples.loaded.threads) or self.plan.setting.threads,
                 affinity=session.affinity.get(self.plan.setting.threads),
                 nodes=None if samples is None else samples.loaded.nodes,
+                bytes=None if samples is None else samples.loaded.library_bytes,
             ),
             device=session.device,
             inputs=cell.inputs.info,

@@ -43,7 +43,8 @@ class Model(Config):
 class Runtime(Config):
     """What ran it.
 
-    affinity: the processors it was allowed to use. nodes: graph nodes by provider.
+    affinity: the processors it was allowed to use. nodes: graph nodes by provider. bytes: size of
+    its libraries on that device, which an app carries in a build of its own.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Runtime(Config):
     affinity: tuple[int, ...] | None = None
     options: dict[str, Any] = Field(default_factory=dict)
     nodes: dict[str, int] | None = None
+    bytes: int | None = None
 
 
 class DeviceInfo(Config):

@@ -121,6 +121,7 @@ def _line(row: Row, proof: Verification | None, labels: Labels) -> dict[str, Any
         **{name: _figure(row, name) for name in _LATENCIES},
         "interval": _interval(row),
         "runs": f"{latency.n:,}" if latency and latency.n else NONE,
+        "runtime": human_bytes(row.runtime.bytes) if row.runtime.bytes else NONE,
         "memory": f"{delta:,.0f} MB" if delta is not None else NONE,
         "peak": f"{memory.peak_rss_mb:,.0f} MB" if memory and memory.peak_rss_mb else NONE,
         "instructions": NONE if row.instructions is None else millions(row.instructions),

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmark.memory import peak_resident_bytes, resident_bytes
+from benchmark.memory import library_bytes, peak_resident_bytes, resident_bytes
 from edge.console import hush
 from edge.engines import Session, get_engine
 from edge.link import explain
@@ -65,8 +65,13 @@ class Worker:
         done = time.perf_counter_ns()
         gc.collect()
         gc.freeze()
-        nodes = self._session.placement()
-        return {"load_ns": loaded - start, "first_ns": done - loaded, "nodes": nodes}
+        package = (runner.module or engine).partition(".")[0]
+        return {
+            "load_ns": loaded - start,
+            "first_ns": done - loaded,
+            "nodes": self._session.placement(),
+            "library_bytes": library_bytes(package),
+        }
 
     def _warm(self, runs: int, min_s: float, max_s: float, arrays: Arrays) -> Message:
         """Unrecorded runs until there were enough of them and for long enough."""

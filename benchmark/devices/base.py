@@ -57,7 +57,8 @@ class Loaded:
     """Cold start: opening the model, then its first inference.
 
     threads, provider: what it really runs on, where the device says so; nodes: how many nodes of
-    the graph run where. notes: what a reader of the figures should know, in words.
+    the graph run where. library_bytes: size of the engine's own libraries. notes: what a reader of
+    the figures should know, in words.
     """
 
     load_ms: float
@@ -65,6 +66,7 @@ class Loaded:
     threads: int | None = None
     provider: str | None = None
     nodes: dict[str, int] | None = None
+    library_bytes: int | None = None
     notes: tuple[str, ...] = ()
 
 

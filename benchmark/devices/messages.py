@@ -47,6 +47,7 @@ class MessageTimer(Timer):
             load_ms=reply["load_ns"] / 1e6,
             first_ms=reply["first_ns"] / 1e6,
             nodes=reply.get("nodes"),
+            library_bytes=reply.get("library_bytes"),
         )
 
     def warm(self, protocol: Protocol) -> Warmed:

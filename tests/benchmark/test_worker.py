@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import psutil
 import pytest
 
@@ -65,6 +66,11 @@ def test_a_model_is_loaded_warmed_and_timed(bundle: Path) -> None:
     with get_device("local").open(job) as timer:
         loaded = timer.load()
         assert loaded.load_ms > 0 and loaded.first_ms > 0
+        if Path("/proc/self/maps").is_file():
+            # ONNX Runtime's library, and neither Python's nor numpy's.
+            library = next(Path(onnxruntime.__file__).parent.glob("capi/*pybind11_state*.so"))
+            assert loaded.library_bytes is not None
+            assert library.stat().st_size <= loaded.library_bytes < 2 * library.stat().st_size
         assert timer.warm(PROTOCOL).runs == 4
         turn = timer.turn(PROTOCOL.turn)
         # min_runs / rounds recorded runs; the unrecorded one is in the duration only.
