@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from benchmark import environment
 from benchmark.config import DeviceOptions
 from benchmark.devices.base import Device, Found, Job, Timer
+from benchmark.devices.facts import SCRIPT, Facts
 from benchmark.devices.messages import MessageTimer
 from benchmark.link import Link
 from benchmark.schema import Conditions, DeviceInfo
@@ -53,18 +56,31 @@ class LocalDevice(Device):
         return environment.conditions()
 
     def affinity(self, threads: int) -> tuple[int, ...] | None:
-        return environment.affinity()
+        return self._fast_cores(threads) or environment.affinity()
+
+    @staticmethod
+    def _fast_cores(threads: int) -> tuple[int, ...] | None:
+        """Its fastest cores, where cores differ and those hold the threads."""
+        return _facts().fast_cores(threads)
 
     def open(self, job: Job) -> Timer:
-        return _LocalTimer(job, self._timeout_s)
+        return _LocalTimer(job, self._timeout_s, self._fast_cores(job.threads))
+
+
+@lru_cache(maxsize=1)
+def _facts() -> Facts:
+    if sys.platform != "linux":
+        return Facts.parse("")
+    done = subprocess.run(["sh"], input=SCRIPT, capture_output=True, text=True, check=False)
+    return Facts.parse(done.stdout)
 
 
 class _LocalTimer(MessageTimer):
-    def __init__(self, job: Job, timeout_s: float) -> None:
+    def __init__(self, job: Job, timeout_s: float, cores: Sequence[int] | None) -> None:
         super().__init__(job)
         self._timeout_s = timeout_s
         self._link = Link(
-            [sys.executable, "-m", "benchmark.worker"],
+            worker_command(sys.executable, cores),
             label=job.label,
             env=worker_environment(job.threads, os.environ),
             # `-m` looks here first, so that no file of the user's folder can take a module's place.
@@ -78,6 +94,17 @@ class _LocalTimer(MessageTimer):
 
     def close(self) -> None:
         self._link.close()
+
+
+def worker_command(python: str, cores: Sequence[int] | None) -> list[str]:
+    """What starts the worker there; cores: those it may use, None for all."""
+    if cores is None:
+        return [python, "-m", "benchmark.worker"]
+    program = (
+        f"import os, runpy; os.sched_setaffinity(0, {set(cores)}); "
+        "runpy.run_module('benchmark.worker', run_name='__main__')"
+    )
+    return [python, "-c", program]
 
 
 def worker_environment(threads: int, inherited: Mapping[str, str]) -> dict[str, str]:

@@ -164,17 +164,6 @@ def availability(engine: str, find: Callable[[str], Runtime]) -> Availability:
         return Availability(None, str(error), "or time other formats with --format")
 
 
-def worker_command(python: str, cores: Sequence[int] | None) -> list[str]:
-    """What starts the worker there; cores: those it may use, None for all."""
-    if cores is None:
-        return [python, "-m", "benchmark.worker"]
-    program = (
-        f"import os, runpy; os.sched_setaffinity(0, {set(cores)}); "
-        "runpy.run_module('benchmark.worker', run_name='__main__')"
-    )
-    return [python, "-c", program]
-
-
 def worker_variables(threads: int, path: Sequence[str], temporary: str) -> dict[str, str]:
     """Its environment there.
 

@@ -13,6 +13,7 @@ from benchmark.config import DeviceOptions
 from benchmark.devices import remote, remote_wheels
 from benchmark.devices.base import Device, Found, Job, Timer
 from benchmark.devices.facts import CONDITIONS_SCRIPT, SCRIPT, Facts
+from benchmark.devices.local import worker_command
 from benchmark.devices.messages import MessageTimer
 from benchmark.devices.remote_shell import LOST, Shell, lost
 from benchmark.link import Link
@@ -96,7 +97,7 @@ class SshDevice(Device):
                 say(f"tokenising is not timed: {error}")
                 job = dataclasses.replace(job, reading=None)
         variables = remote.worker_variables(job.threads, path, self._shell.folder)
-        command = remote.worker_command(self._python, self.affinity(job.threads))
+        command = worker_command(self._python, self.affinity(job.threads))
         words = [*(f"{name}={value}" for name, value in variables.items()), *command]
         # Not `exec`: a shell that stays tells how the worker ended, which ssh alone does not.
         return _SshTimer(job, self, self._shell.command(f"env {shlex.join(words)}; exit $?"))

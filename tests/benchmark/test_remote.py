@@ -15,6 +15,7 @@ import pytest
 
 from benchmark.config import DeviceOptions
 from benchmark.devices import remote, remote_wheels
+from benchmark.devices.local import worker_command
 from benchmark.devices.remote import Foreign
 from benchmark.devices.remote_shell import check_host
 from benchmark.devices.ssh import SshDevice, configured_hosts
@@ -170,8 +171,8 @@ def test_engines_are_available_where_their_wheels_are() -> None:
 
 
 def test_a_worker_is_bound_to_its_cores() -> None:
-    assert remote.worker_command("py", None) == ["py", "-m", "benchmark.worker"]
-    python, flag, program = remote.worker_command("py", (4, 5))
+    assert worker_command("py", None) == ["py", "-m", "benchmark.worker"]
+    python, flag, program = worker_command("py", (4, 5))
     assert (python, flag) == ("py", "-c")
     assert "sched_setaffinity(0, {4, 5})" in program
     compile(program, "program", "exec")

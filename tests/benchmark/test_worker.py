@@ -19,6 +19,7 @@ import pytest
 
 from benchmark.config import Protocol
 from benchmark.devices import DEVICES, Device, Job, Reading, get_device
+from benchmark.devices.facts import Facts
 from benchmark.devices.messages import packed
 from benchmark.link import Link
 from edge import wire
@@ -80,6 +81,18 @@ def test_a_model_is_loaded_warmed_and_timed(bundle: Path) -> None:
         memory = timer.memory()
         assert memory is not None and memory.peak_rss_mb is not None
         assert memory.delta_mb is not None and memory.peak_rss_mb > memory.delta_mb > 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="cores cannot be chosen here")
+def test_a_model_runs_on_the_fastest_cores(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (first, *_) = sorted(os.sched_getaffinity(0))
+    monkeypatch.setattr(Facts, "fast_cores", lambda facts, threads: (first,))
+    device = get_device("local")
+    assert device.affinity(1) == (first,)
+    job = Job("onnx-fp32", "onnxruntime", _model(bundle), threads=1, feeds=FEEDS)
+    with device.open(job) as timer:
+        timer.load()
+        assert psutil.Process(timer._link.pid).cpu_affinity() == [first]  # type: ignore[attr-defined]
 
 
 def test_a_turn_ends_at_its_limit_with_one_run_at_least(bundle: Path) -> None:
