@@ -18,7 +18,7 @@ from benchmark.memory import library_bytes, peak_resident_bytes, resident_bytes
 from edge.console import hush
 from edge.engines import Session, get_engine
 from edge.link import explain
-from edge.wire import Arrays, Message, serve
+from edge.wire import Arrays, Message, joined, parted, serve
 
 
 class Worker:
@@ -55,7 +55,7 @@ class Worker:
             if runner.module:
                 importlib.import_module(runner.module)
         self._opened = (engine, path, threads)
-        self._feeds = _unpacked(arrays)
+        self._feeds = parted(arrays)
         self._resident_before = resident_bytes()
         start = time.perf_counter_ns()
         self._session = runner.open(Path(path), threads=threads)
@@ -114,8 +114,7 @@ class Worker:
         """The outputs of inputs that are not among those timed."""
         session = self._session
         assert session is not None
-        found = [session.run(feed) for feed in _unpacked(arrays)]
-        return {f"{i}/{name}": value for i, one in enumerate(found) for name, value in one.items()}
+        return joined([session.run(feed) for feed in parted(arrays)])
 
     def _stages(self, tokenizer: str, arrays: Arrays, **reading: Any) -> Message:
         """Every text from end to end, once unrecorded and once recorded; nanoseconds of each."""
@@ -154,17 +153,6 @@ def main() -> None:
     """Answer requests until stdin closes."""
     # No look at the parent: waking up for it would disturb what is timed.
     serve(Worker().answer, explain=explain, orphan_check_s=None)
-
-
-def _unpacked(arrays: Arrays) -> list[Arrays]:
-    """Inputs "NUMBER/NAME" as one dict a number."""
-    found: list[Arrays] = []
-    for key, value in arrays.items():
-        number, _, name = key.partition("/")
-        while len(found) <= int(number):
-            found.append({})
-        found[int(number)][name] = value
-    return found
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ import signal
 import struct
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -60,6 +60,22 @@ def unpack(read: Read) -> tuple[Message, Arrays]:
         size_bytes = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
         arrays[name] = np.frombuffer(_exactly(read, size_bytes), dtype).reshape(shape)
     return message, arrays
+
+
+def joined(several: Sequence[Mapping[str, Any]]) -> Arrays:
+    """Several sets of named arrays as the arrays of one message, "NUMBER/NAME" each."""
+    return {f"{i}/{name}": value for i, one in enumerate(several) for name, value in one.items()}
+
+
+def parted(arrays: Mapping[str, Array]) -> list[Arrays]:
+    """What `joined` made one of; a set without arrays behind all others is not told from none."""
+    found: list[Arrays] = []
+    for key, value in arrays.items():
+        number, _, name = key.partition("/")
+        while len(found) <= int(number):
+            found.append({})
+        found[int(number)][name] = value
+    return found
 
 
 def _exactly(read: Read, count: int) -> bytearray:

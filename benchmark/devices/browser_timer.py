@@ -27,12 +27,12 @@ from benchmark.devices.browser_replies import (
     judge_outputs,
     judged_as,
 )
-from benchmark.devices.messages import MessageTimer, packed
+from benchmark.devices.messages import MessageTimer
 from benchmark.schema import Memory, Operator
 from edge.console import say
 from edge.errors import MeasurementError
 from edge.storage import sha256
-from edge.wire import Array, Arrays, Message
+from edge.wire import Array, Arrays, Message, joined
 
 # How often a page may be opened again in the course of one question.
 _OPENINGS = 5
@@ -101,7 +101,7 @@ class BrowserTimer(MessageTimer):
             "threads": self._threads,
             "recorded": {"turns": self._turns, "raw_ns": self._raw_ns},
         }
-        feeds = packed(self._job.feeds)
+        feeds = joined(self._job.feeds)
         key = self._visit.exchange.key
         reply, _ = self._send(request, feeds, judge=judged_as(LoadedAnswer), key=key)
         self._key = key
@@ -125,9 +125,13 @@ class BrowserTimer(MessageTimer):
             return ()
         return (f"ran WebGPU in software ({adapter}), on no GPU",)
 
+    def warming(self, protocol: Protocol) -> Message:
+        # The page shows how many rounds are to come.
+        return {**super().warming(protocol), "rounds": protocol.rounds}
+
     def warm(self, protocol: Protocol) -> Warmed:
         self._protocol = protocol
-        reply, _ = self.ask(self._warming(protocol))
+        reply, _ = self.ask(self.warming(protocol))
         found = WarmedAnswer.model_validate(reply)
         notes: tuple[str, ...] = ()
         if found.group > 1:
@@ -138,8 +142,7 @@ class BrowserTimer(MessageTimer):
         return Warmed(found.runs, found.duration_s, notes)
 
     def turn(self, block: Block) -> Turn:
-        request = {"do": "turn", "runs": block.runs, "min_s": block.min_s, "max_s": block.max_s}
-        reply, _ = self.ask(request)
+        reply, _ = self.ask(self.turning(block))
         found = TurnedAnswer.model_validate(reply)
         self._turns += 1
         self._raw_ns += found.raw_ns
@@ -191,7 +194,7 @@ class BrowserTimer(MessageTimer):
                 f"{found.threads} threads in place of {known.threads}"
             )
         if self._protocol is not None:
-            request = self._warming(self._protocol)
+            request = self.warming(self._protocol)
             self._send(request, None, judge=judged_as(WarmedAnswer), key=self._key)
 
     def _send(
@@ -236,15 +239,6 @@ class BrowserTimer(MessageTimer):
         if request["do"] == "load" and self._known is None:
             return ModelRefused(f"the browser cannot run it: {reason}")
         return MeasurementError(f"{self._job.label}: {reason}")
-
-    def _warming(self, protocol: Protocol) -> Message:
-        return {
-            "do": "warm",
-            "runs": protocol.warmup_runs,
-            "min_s": protocol.warmup_s,
-            "max_s": protocol.warmup_max_s,
-            "rounds": protocol.rounds,
-        }
 
     def _judge(
         self, request: Message, arrays: Mapping[str, Array]

@@ -11,7 +11,7 @@ from benchmark.config import Block, Protocol
 from benchmark.devices.base import Job, Loaded, StageTimes, Timer, Turn, Warmed
 from benchmark.inputs import Feed
 from benchmark.schema import Memory, Operator
-from edge.wire import Array, Arrays, Message
+from edge.wire import Array, Arrays, Message, joined, parted
 
 
 class MessageTimer(Timer):
@@ -42,7 +42,7 @@ class MessageTimer(Timer):
             "path": self.place(self._job.path),
             "threads": self._job.threads,
         }
-        reply, _ = self.ask(request, packed(self._job.feeds))
+        reply, _ = self.ask(request, joined(self._job.feeds))
         return Loaded(
             load_ms=reply["load_ns"] / 1e6,
             first_ms=reply["first_ns"] / 1e6,
@@ -51,24 +51,25 @@ class MessageTimer(Timer):
         )
 
     def warm(self, protocol: Protocol) -> Warmed:
-        request = {
+        reply, _ = self.ask(self.warming(protocol))
+        return Warmed(runs=reply["runs"], duration_s=reply["duration_s"])
+
+    def turn(self, block: Block) -> Turn:
+        reply, _ = self.ask(self.turning(block))
+        return Turn(**reply)
+
+    def warming(self, protocol: Protocol) -> Message:
+        """What a warm-up is asked with."""
+        return {
             "do": "warm",
             "runs": protocol.warmup_runs,
             "min_s": protocol.warmup_s,
             "max_s": protocol.warmup_max_s,
         }
-        reply, _ = self.ask(request)
-        return Warmed(runs=reply["runs"], duration_s=reply["duration_s"])
 
-    def turn(self, block: Block) -> Turn:
-        request = {
-            "do": "turn",
-            "runs": block.runs,
-            "min_s": block.min_s,
-            "max_s": block.max_s,
-        }
-        reply, _ = self.ask(request)
-        return Turn(**reply)
+    def turning(self, block: Block) -> Message:
+        """What a turn is asked with."""
+        return {"do": "turn", **vars(block)}
 
     def memory(self) -> Memory | None:
         reply, _ = self.ask({"do": "memory"})
@@ -87,8 +88,8 @@ class MessageTimer(Timer):
     def answers(self, feeds: Sequence[Feed]) -> Iterator[dict[str, Array]]:
         for start in range(0, len(feeds), self.at_once):
             some = feeds[start : start + self.at_once]
-            _, arrays = self.ask({"do": "answers"}, packed(some))
-            yield from unpacked(arrays, len(some))
+            _, arrays = self.ask({"do": "answers"}, joined(some))
+            yield from parted(arrays)
 
     def stages(self) -> StageTimes | None:
         reading = self._job.reading
@@ -111,17 +112,3 @@ class MessageTimer(Timer):
         reply, _ = self.ask({"do": "profile"})
         found = reply["operators"]
         return None if found is None else tuple(Operator(**one) for one in found)
-
-
-def packed(feeds: Sequence[Feed]) -> dict[str, Array]:
-    """Feeds as the arrays of one message, "NUMBER/NAME" each."""
-    return {f"{i}/{name}": value for i, feed in enumerate(feeds) for name, value in feed.items()}
-
-
-def unpacked(arrays: Mapping[str, Array], count: int) -> list[dict[str, Array]]:
-    """What `packed` made of so many."""
-    found: list[dict[str, Array]] = [{} for _ in range(count)]
-    for key, value in arrays.items():
-        number, _, name = key.partition("/")
-        found[int(number)][name] = value
-    return found

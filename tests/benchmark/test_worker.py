@@ -20,7 +20,6 @@ import pytest
 from benchmark.config import Protocol
 from benchmark.devices import DEVICES, Device, Job, Reading, get_device
 from benchmark.devices.facts import Facts
-from benchmark.devices.messages import packed
 from benchmark.link import Link
 from edge import wire
 from edge.engines import ENGINES, get_engine
@@ -29,7 +28,7 @@ from edge.errors import ConfigError, MeasurementError
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("input_ids", "attention_mask", "token_type_ids")
 FEEDS = [{name: np.full((1, length), 1, np.int32) for name in NAMES} for length in (8, 8, 5)]
-IDS = packed(FEEDS)
+IDS = wire.joined(FEEDS)
 PROTOCOL = Protocol(
     min_runs=6, min_s=0, max_s=60, rounds=2, warmup_runs=4, warmup_s=0, warmup_max_s=60
 )
