@@ -88,13 +88,28 @@ def ratio(
 ) -> tuple[float, Interval | None] | None:
     """Median of `reference` / median of `candidate`, and its 95 % interval.
 
-    parts: rounds that shared a pair of processes. Runs of one process have its luck in common, so
-    where there are several the interval is at least as wide as what their ratios tell.
-
     Only rounds that hold both count: there both saw the same state of the machine. The same rounds
     are drawn for both, so that what slowed both down cancels. None without a common round; the
     interval is None with too few.
+    parts: rounds that shared a pair of processes. Runs of one process have its luck in common, so
+    where there are several the interval is at least as wide as what their ratios tell.
     """
+    found = _paired(reference, candidate, seed=seed, resamples=resamples)
+    if found is None:
+        return None
+    value, drawn = found
+    if drawn is None:
+        return value, None
+    common = set(reference) & set(candidate)
+    shared = [common & set(part) for part in parts]
+    ratios = [_median(reference, part) / _median(candidate, part) for part in shared if part]
+    return value, widened(_interval(drawn), value, ratios)
+
+
+def _paired(
+    reference: Blocks, candidate: Blocks, *, seed: int, resamples: int
+) -> tuple[float, Array | None] | None:
+    """The ratio of medians over common rounds, and that of each resample; None as in `ratio`."""
     common = sorted(set(reference) & set(candidate))
     if not common:
         return None
@@ -105,9 +120,7 @@ def ratio(
     weights = _draws(len(common), seed=seed, resamples=resamples)
     above = _weighted_medians(reference, common, weights)
     below = _weighted_medians(candidate, common, weights)
-    shared = [sorted(set(part) & set(common)) for part in parts]
-    ratios = [_median(reference, part) / _median(candidate, part) for part in shared if part]
-    return float(value[0]), widened(_interval(above / below), float(value[0]), ratios)
+    return float(value[0]), above / below
 
 
 def widened(interval: Interval, value: float, parts: Sequence[float]) -> Interval:
@@ -165,22 +178,16 @@ def ratio_of_ratios(
     drawn in pairs within a run, so what slowed down all of a run's models cancels. None where a run
     has no common round; the interval is None with too few.
     """
-    values, drawn = [], []
-    for side, (reference, candidate) in enumerate((before, after)):
-        common = sorted(set(reference) & set(candidate))
-        if not common:
-            return None
-        once = np.ones((1, len(common)), np.int64)
-        weights = _draws(len(common), seed=seed + side, resamples=resamples)
-        medians = [
-            (_weighted_medians(blocks, common, once), _weighted_medians(blocks, common, weights))
-            for blocks in (reference, candidate)
-        ]
-        values.append(float(medians[0][0][0] / medians[1][0][0]))
-        drawn.append(None if len(common) < MIN_ROUNDS else medians[0][1] / medians[1][1])
-    if drawn[0] is None or drawn[1] is None:
-        return values[1] / values[0], None
-    return values[1] / values[0], _interval(drawn[1] / drawn[0])
+    sides = [
+        _paired(reference, candidate, seed=seed + side, resamples=resamples)
+        for side, (reference, candidate) in enumerate((before, after))
+    ]
+    if sides[0] is None or sides[1] is None:
+        return None
+    (value, drawn), (value_after, drawn_after) = sides[0], sides[1]
+    if drawn is None or drawn_after is None:
+        return value_after / value, None
+    return value_after / value, _interval(drawn_after / drawn)
 
 
 def chance(value: float, interval: Interval, rounds: int, *, margin: float = 0.0) -> float:
