@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from benchmark.config import DEFAULT_LENGTH, Baseline, BenchmarkConfig, Setting
 from benchmark.devices import Device, Job, Reading
@@ -17,6 +18,9 @@ from benchmark.wording import engine_title
 from edge.bundle import Artifact, Bundle
 from edge.errors import ConfigError
 from edge.signature import SHORTEST_LENGTH
+
+if TYPE_CHECKING:
+    from edge.checkpoint import Checkpoint
 
 Role = Literal["artifact", "baseline"]
 _REFERENCE_ENGINE = "pytorch"
@@ -82,6 +86,9 @@ class Planner:
             for artifact in bundle.select(config.format, config.precision)
         ]
         self._names = _names([bundle for bundle, _ in self._chosen])
+        # Hashing weights takes as long as reading them: once, not at every point of a sweep.
+        self._yardstick = functools.cache(Bundle.open)
+        self._checkpoint = functools.cache(_opened)
         self.lengths = self._lengths()
 
     @property
@@ -129,8 +136,7 @@ class Planner:
 
     def _obstacle(self, artifact: Artifact) -> str | None:
         """Why an artifact cannot be timed there, and what would change that."""
-        engine = self._device.engine(artifact.format, artifact.target_runtimes)
-        found = self._device.availability(engine)
+        found = self._device.availability(self._engine(artifact))
         return None if found.available else f"{found.reason} ({found.remedy})"
 
     def _lengths(self) -> tuple[int, ...]:
@@ -183,7 +189,7 @@ class Planner:
         texts: Texts,
     ) -> Cell:
         bundle, artifact = owner
-        engine = self._device.engine(artifact.format, artifact.target_runtimes)
+        engine = self._engine(artifact)
         reason = self._obstacle(artifact) or _unfit(artifact, setting)
         return Cell(
             role=role,
@@ -222,7 +228,7 @@ class Planner:
             name, path = baseline.name, baseline.checkpoint
             cells.append(self._checkpoint_cell("baseline", name, path, setting, texts))
         if baseline.bundle is not None:
-            bundle = Bundle.open(baseline.bundle)
+            bundle = self._yardstick(baseline.bundle)
             for artifact in _yardsticks(bundle, formats):
                 title = f"{baseline.name} in {engine_title(self._engine(artifact))}"
                 vocabulary = bundle.manifest.tokenizer.vocabulary_size
@@ -239,9 +245,7 @@ class Planner:
     def _checkpoint_cell(
         self, role: Role, name: str, path: Path, setting: Setting, texts: Texts
     ) -> Cell:
-        from edge.checkpoint import open_checkpoint
-
-        checkpoint = open_checkpoint(path)
+        checkpoint, model = self._checkpoint(path)
         config = checkpoint.config
         positions = getattr(config, "max_position_embeddings", None) or setting.seq_length
         if setting.seq_length > positions:
@@ -253,19 +257,11 @@ class Planner:
         types = getattr(config, "type_vocab_size", 0)
         names = ["input_ids", "attention_mask", *(["token_type_ids"] if types else [])]
         found = self._device.availability(_REFERENCE_ENGINE)
-        weights = sorted(checkpoint.path.glob("*.safetensors"))
+        own = name if role == "baseline" else f"{name}/checkpoint-{_FULL_PRECISION}"
         return Cell(
             role=role,
             label=f"{name} in {engine_title(_REFERENCE_ENGINE)}",
-            model=Model(
-                id=name if role == "baseline" else f"{name}/checkpoint-{_FULL_PRECISION}",
-                format="checkpoint",
-                precision=_FULL_PRECISION,
-                sha256=checkpoint.weights_sha256,
-                bytes=sum(file.stat().st_size for file in weights),
-                params=_parameters(weights),
-                arch=str(config.model_type),
-            ),
+            model=model.model_copy(update={"id": own}),
             engine=_REFERENCE_ENGINE,
             version=found.version,
             path=checkpoint.path,
@@ -280,6 +276,23 @@ class Planner:
             ),
             reason=None if found.available else f"{found.reason} ({found.remedy})",
         )
+
+
+def _opened(path: Path) -> tuple[Checkpoint, Model]:
+    """A checkpoint, and what a row says of it."""
+    from edge.checkpoint import open_checkpoint
+
+    checkpoint = open_checkpoint(path)
+    weights = sorted(checkpoint.path.glob("*.safetensors"))
+    return checkpoint, Model(
+        id=path.resolve().name,
+        format="checkpoint",
+        precision=_FULL_PRECISION,
+        sha256=checkpoint.weights_sha256,
+        bytes=sum(file.stat().st_size for file in weights),
+        params=_parameters(weights),
+        arch=str(checkpoint.config.model_type),
+    )
 
 
 def _any_length(tokens: int) -> int:
