@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import SupportsIndex, overload
 
 import numpy as np
@@ -136,17 +135,11 @@ class _Piece:
 
 def _runs(encoding: Encoding) -> Iterator[tuple[Word | None, list[int]]]:
     """Each word with its positions, and each special token alone, in the text's order."""
-    parts, words = encoding.parts or [], encoding.words or []
-
-    def word(position: int) -> Word | None:
-        part, number = parts[position], words[position]
-        return None if part is None or number is None else (part, number)
-
-    for found, positions in groupby(range(len(encoding)), word):
-        if found is None:
+    for part, number, positions in encoding.runs():
+        if part is None or number is None:
             yield from ((None, [position]) for position in positions)
         else:
-            yield found, list(positions)
+            yield (part, number), positions
 
 
 def _words(encoding: Encoding, start: int = 0) -> dict[Word, list[int]]:

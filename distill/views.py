@@ -7,7 +7,6 @@ seen. Words stay whole, and the parts of a pair stay apart.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import groupby
 
 import numpy as np
 import torch
@@ -95,12 +94,11 @@ def _is_missing(target: Array) -> bool:
 
 def _words(encoding: Encoding) -> list[list[Word]]:
     """The words of each part, in their order."""
-    parts, words = encoding.parts or [], encoding.words or []
-    real = [i for i, part in enumerate(parts) if part is not None]
-    return [
-        [list(word) for _, word in groupby(of_part, lambda i: words[i])]
-        for _, of_part in groupby(real, lambda i: parts[i])
-    ]
+    found: dict[int, list[Word]] = {}
+    for part, _, positions in encoding.runs():
+        if part is not None:
+            found.setdefault(part, []).append(positions)
+    return list(found.values())
 
 
 def _masked(encoding: Encoding, mask: int, random: np.random.Generator) -> Encoding:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,15 @@ class Encoding:
 
     def __len__(self) -> int:
         return len(self.input_ids)
+
+    def runs(self) -> Iterator[tuple[int | None, int | None, list[int]]]:
+        """Each run of tokens of one word, in order: its part, the word's number, their positions.
+
+        Special tokens that stand together are one run, without part and number.
+        """
+        parts, words = self.parts or [], self.words or []
+        for (part, word), run in groupby(range(len(parts)), lambda i: (parts[i], words[i])):
+            yield part, word, list(run)
 
     def windows(self, max_length: int, overlap: int) -> list[Encoding]:
         """The encoding in pieces of at most `max_length` tokens, one of them if it fits.
