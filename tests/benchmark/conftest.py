@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
+import typer
+from typer.testing import CliRunner, Result
 
 import benchmark
 from edge.bundle import (
@@ -282,18 +281,22 @@ def make_bundle(tmp_path: Path) -> Callable[..., Path]:
     return make
 
 
-@pytest.fixture(scope="session")
-def beside() -> Callable[[str], ModuleType]:
-    """A file of this folder as a module, by its path: `tests` is no package."""
+@pytest.fixture
+def page_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What stands for the built page."""
+    from benchmark.devices import browser
+    from tests.benchmark import browser_page
 
-    def load(name: str) -> ModuleType:
-        full = f"benchmark_tests_{name}"
-        if full not in sys.modules:
-            path = Path(__file__).with_name(f"{name}.py")
-            spec = importlib.util.spec_from_file_location(full, path)
-            assert spec is not None and spec.loader is not None
-            sys.modules[full] = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(sys.modules[full])
-        return sys.modules[full]
+    folder = browser_page.built(tmp_path / "dist")
+    monkeypatch.setattr(browser, "PAGE", folder)
+    return folder
 
-    return load
+
+def run_command(command: Callable[..., Any], *arguments: object) -> Result:
+    """A command as a user calls it; what it raises is raised."""
+    app = typer.Typer()
+    app.command()(command)
+    found = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if found.exception is not None and not isinstance(found.exception, SystemExit):
+        raise found.exception
+    return found

@@ -1,4 +1,4 @@
-"""`--device adb` on the real adb server and the real adbd, in namespaces of their own.
+"""`--device adb` on the real adb server and the real adbd, in namespaces of their conftest.
 
 What stands for a phone is said in `adbd.py` (getprop, dumpsys, pm, am: scripts of a few lines) and
 in `stand_ins.py` (benchmark_model, onnxruntime_perf_test, the app: they really run the model).
@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -25,8 +24,8 @@ from benchmark.devices import Job, ModelRefused, get_device
 from benchmark.devices.adb import AdbDevice
 from benchmark.devices.adb_link import AdbLink
 from benchmark.schema import Row
-from edge.bundle import GoldenCase
 from edge.errors import ConfigError, MeasurementError
+from tests.benchmark import adbd, conftest, stand_ins, tiny_tflite
 
 LENGTHS = (16, 32)
 ROWS = "text\tlabel\nok\tyes\ndull\tno\na fine day\tmaybe\ngood and bad\tyes\n"
@@ -36,17 +35,11 @@ PROTOCOL = benchmark.Protocol(
 
 
 @pytest.fixture(scope="module")
-def adbd(beside: Callable[[str], ModuleType]) -> ModuleType:
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     if platform.machine() != "x86_64" or platform.system() != "Linux":
         pytest.skip("adbd is fetched for Linux on x86-64")
-    found = beside("adbd")
-    if (reason := found.obstacle()) is not None:
+    if (reason := adbd.obstacle()) is not None:
         pytest.skip(reason)
-    return found
-
-
-@pytest.fixture(scope="module")
-def lab(adbd: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     with adbd.Lab(tmp_path_factory.mktemp("lab") / "work") as lab:
         yield lab
 
@@ -58,12 +51,7 @@ def phone(lab: Any) -> Any:
 
 
 @pytest.fixture(scope="module")
-def stand_ins(beside: Callable[[str], ModuleType]) -> ModuleType:
-    return beside("stand_ins")
-
-
-@pytest.fixture(scope="module")
-def tools(stand_ins: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder: Path = stand_ins.make_tools(tmp_path_factory.mktemp("made") / "tools")
     return folder
 
@@ -77,21 +65,14 @@ def on_path(lab: Any, phone: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 @pytest.fixture(scope="module")
-def student(beside: Callable[[str], ModuleType], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """ONNX and TFLite of the same numbers."""
-    tiny, own = beside("tiny_tflite"), beside("conftest")
-    from tokenizers import Tokenizer
-
     root = tmp_path_factory.mktemp("made")
-    vocabulary = len(own.WORDS)
-    tiny.write_tflite(root / "small.tflite", lengths=LENGTHS, vocabulary=vocabulary)
-    tokenizer, cases = Tokenizer.from_str(own.tokenizer_json()), []
-    for text in own.TEXTS:
-        found = tokenizer.encode(text)
-        answer = tiny.logits(found.ids, found.type_ids, vocabulary=vocabulary)
-        cases.append(GoldenCase(text, None, found.ids, found.type_ids, {"logits": answer}))
+    vocabulary = len(conftest.WORDS)
+    tiny_tflite.write_tflite(root / "small.tflite", lengths=LENGTHS, vocabulary=vocabulary)
+    cases = tiny_tflite.golden_cases(vocabulary)
     files = {("tflite", "fp32"): root / "small.tflite"}
-    bundle: Path = own.write_bundle(root / "student", files, cases=cases, lengths=LENGTHS)
+    bundle: Path = conftest.write_bundle(root / "student", files, cases=cases, lengths=LENGTHS)
     return bundle
 
 
@@ -237,7 +218,7 @@ def test_a_model_that_a_tool_cannot_load_is_refused_with_its_reason(
 
 
 def test_another_build_of_a_tool_is_refused_or_shows_no_outputs(
-    on_path: Any, stand_ins: ModuleType, student: Path, tmp_path: Path
+    on_path: Any, student: Path, tmp_path: Path
 ) -> None:
     """LiteRT has a tool of the same name that fills inputs at random; old ones show no outputs."""
     other = stand_ins.make_tools(tmp_path / "other", ignored=("input_layer_value_files",))
@@ -411,7 +392,7 @@ def test_without_tools_and_without_the_app_there_is_nothing_to_do(on_path: Any) 
 
 
 @pytest.fixture
-def with_app(on_path: Any, stand_ins: ModuleType, tmp_path: Path) -> Iterator[Any]:
+def with_app(on_path: Any, tmp_path: Path) -> Iterator[Any]:
     """A device whose `pm`, `am` and `pidof` say that the app is there."""
     shims = stand_ins.app_shims(tmp_path / "spool", tmp_path / "app.py")
     for name, text in shims.items():

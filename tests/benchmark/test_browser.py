@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -23,27 +22,15 @@ from benchmark.devices.browser import BrowserDevice
 from benchmark.devices.browser_exchange import Exchange
 from edge.errors import MeasurementError
 from edge.storage import sha256
+from tests.benchmark import browser_page as pages
 
 ROOT = Path(__file__).resolve().parents[2]
 FEED = {"input_ids": np.ones((1, 4), np.int32)}
 
 
-@pytest.fixture(scope="module")
-def pages(beside: Callable[[str], ModuleType]) -> ModuleType:
-    return beside("browser_page")
-
-
-@pytest.fixture
-def page_folder(pages: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What stands for the built page."""
-    folder: Path = pages.built(tmp_path / "dist")
-    monkeypatch.setattr(browser, "PAGE", folder)
-    return folder
-
-
 @pytest.fixture
 def opened(
-    pages: ModuleType, page_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    page_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., list[Any]]:
     """`opened(...)` has every device announce itself to a new fake page; the list of these."""
 
@@ -195,7 +182,7 @@ def test_what_a_page_says_of_its_figures_is_in_the_row(
 
 @pytest.fixture
 def asking(
-    page_folder: Path, pages: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    page_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[..., tuple[Any, Any, str]]]:
     """`asking()`: a device, a line to it, and the key of the page that was opened there."""
     devices = []
@@ -355,7 +342,7 @@ def test_a_stale_reply_is_not_taken_for_the_next_ones(
 
 
 def test_figures_of_two_devices_are_not_mixed(
-    asking: Callable[..., tuple[Any, Any, str]], model: Path, pages: ModuleType
+    asking: Callable[..., tuple[Any, Any, str]], model: Path
 ) -> None:
     device, line, key = asking()
     line.ask("POST", "bye", key.encode())
@@ -445,7 +432,7 @@ def test_signs_of_life_keep_a_page(
     assert device.conditions().battery_percent == 50 and device.conditions().charging is False
 
 
-def test_software_webgpu_is_said(page_folder: Path, pages: ModuleType, model: Path) -> None:
+def test_software_webgpu_is_said(page_folder: Path, model: Path) -> None:
     device = BrowserDevice("webgpu", DeviceOptions(timeout_s=5))
     device._announced = True
     try:
@@ -463,7 +450,7 @@ def test_software_webgpu_is_said(page_folder: Path, pages: ModuleType, model: Pa
         device.server.close()
 
 
-def test_a_browser_without_webgpu(page_folder: Path, pages: ModuleType) -> None:
+def test_a_browser_without_webgpu(page_folder: Path) -> None:
     device = BrowserDevice("webgpu", DeviceOptions(timeout_s=5))
     device._announced = True
     try:

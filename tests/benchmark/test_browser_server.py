@@ -12,9 +12,8 @@ import subprocess
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -28,22 +27,10 @@ from benchmark.devices.browser_facts import device_info
 from benchmark.devices.browser_server import PageServer, listed
 from edge.errors import ConfigError, MeasurementError
 from edge.storage import sha256
+from tests.benchmark import browser_page as pages
 
 ROOT = Path(__file__).resolve().parents[2]
 FEED = {"input_ids": np.ones((1, 4), np.int32)}
-
-
-@pytest.fixture(scope="module")
-def pages(beside: Callable[[str], ModuleType]) -> ModuleType:
-    return beside("browser_page")
-
-
-@pytest.fixture
-def page_folder(pages: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What stands for the built page."""
-    folder: Path = pages.built(tmp_path / "dist")
-    monkeypatch.setattr(browser, "PAGE", folder)
-    return folder
 
 
 @pytest.fixture
@@ -57,7 +44,7 @@ def server(page_folder: Path) -> Iterator[PageServer]:
 
 
 def test_only_what_is_listed_is_served_and_only_behind_the_token(
-    server: PageServer, pages: ModuleType, tmp_path: Path
+    server: PageServer, tmp_path: Path
 ) -> None:
     (tmp_path / "secret.txt").write_text("secret")
     line = pages.Line(server.address)
@@ -86,7 +73,7 @@ def test_only_what_is_listed_is_served_and_only_behind_the_token(
 
 
 def test_a_file_is_served_by_its_checksum_once_it_is_listed(
-    server: PageServer, pages: ModuleType, tmp_path: Path
+    server: PageServer, tmp_path: Path
 ) -> None:
     model = tmp_path / "model.onnx"
     model.write_bytes(b"weights")
@@ -110,23 +97,19 @@ def test_a_file_is_served_by_its_checksum_once_it_is_listed(
     ],
 )
 def test_another_name_or_another_page_is_refused(
-    server: PageServer, pages: ModuleType, headers: dict[str, str], expected: int
+    server: PageServer, headers: dict[str, str], expected: int
 ) -> None:
     assert pages.Line(server.address).ask("GET", "", headers=headers)[0] == expected
 
 
-def test_this_machine_may_be_called_by_its_usual_names(
-    server: PageServer, pages: ModuleType
-) -> None:
+def test_this_machine_may_be_called_by_its_usual_names(server: PageServer) -> None:
     line = pages.Line(server.address)
     # As a phone sees it that reaches this port over its cable.
     own = {"Host": f"localhost:{line.port}", "Origin": f"http://localhost:{line.port}"}
     assert line.ask("GET", "", headers=own)[0] == 200
 
 
-def test_what_is_too_long_or_of_no_length_is_not_read(
-    server: PageServer, pages: ModuleType
-) -> None:
+def test_what_is_too_long_or_of_no_length_is_not_read(server: PageServer) -> None:
     line = pages.Line(server.address)
     assert line.ask("POST", "claim", headers={"Content-Length": "99999999999999"})[0] == 413
     assert line.ask("POST", "claim", headers={"Content-Length": str(1 << 20)})[0] == 413
@@ -139,13 +122,11 @@ def test_what_is_too_long_or_of_no_length_is_not_read(
 @pytest.mark.parametrize(
     "body", [b"", b"[]", b"{}", b'{"page": "short", "info": {}}', b"\xff", b"[" * 60_000]
 )
-def test_a_claim_that_no_page_of_ours_sends_is_refused(
-    server: PageServer, pages: ModuleType, body: bytes
-) -> None:
+def test_a_claim_that_no_page_of_ours_sends_is_refused(server: PageServer, body: bytes) -> None:
     assert pages.Line(server.address).ask("POST", "claim", body)[0] == 400
 
 
-def test_one_page_at_a_time(server: PageServer, pages: ModuleType) -> None:
+def test_one_page_at_a_time(server: PageServer) -> None:
     line = pages.Line(server.address)
     status, first = line.claim()
     assert status == 200
@@ -166,7 +147,7 @@ def test_one_page_at_a_time(server: PageServer, pages: ModuleType) -> None:
     assert line.claim("b" * 32)[0] == 200
 
 
-def test_a_page_that_has_been_silent_makes_room(page_folder: Path, pages: ModuleType) -> None:
+def test_a_page_that_has_been_silent_makes_room(page_folder: Path) -> None:
     exchange = Exchange(gone_s=0.2)
     server = PageServer(exchange, listed(page_folder), host="127.0.0.1", port=None)
     try:
@@ -187,7 +168,7 @@ def test_only_an_address_of_this_machine_is_served_at(page_folder: Path, host: s
         get_device("browser", DeviceOptions(host=host))
 
 
-def test_a_port_that_is_taken(server: PageServer, pages: ModuleType, page_folder: Path) -> None:
+def test_a_port_that_is_taken(server: PageServer, page_folder: Path) -> None:
     port = pages.Line(server.address).port
     with pytest.raises(ConfigError, match=f"cannot serve at port {port}.*choose another --port"):
         get_device("browser", DeviceOptions(port=port))

@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
-from typer.testing import CliRunner, Result
 
 import benchmark
 from benchmark import Baseline, Protocol
 from edge.cli.benchmark import benchmark as command
 from edge.errors import BundleError, ConfigError, MeasurementError, UserError
+from tests.benchmark.conftest import run_command
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -42,17 +41,10 @@ def asked(
     return seen
 
 
-def _run(*arguments: object) -> Result:
-    app = typer.Typer()
-    app.command()(command)
-    found = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    if found.exception is not None and not isinstance(found.exception, SystemExit):
-        raise found.exception
-    return found
-
-
 def test_json_has_rows_and_what_was_not_measured(bundle: Path, asked: dict[str, Any]) -> None:
-    found = _run(bundle, "--json", "--format", "onnx", "--precision", "int8,fp32", "--seed", "3")
+    found = run_command(
+        command, bundle, "--json", "--format", "onnx", "--precision", "int8,fp32", "--seed", "3"
+    )
     value = json.loads(found.stdout)
     assert sorted(value) == ["broken", "not_measured", "rows"]
     assert value["broken"] == []
@@ -73,7 +65,9 @@ def test_json_has_rows_and_what_was_not_measured(bundle: Path, asked: dict[str, 
 
 def test_a_table_and_a_report(bundle: Path, asked: dict[str, Any], tmp_path: Path) -> None:
     output = tmp_path / "report"
-    found = _run(bundle, "--format", "onnx", "--precision", "int8", "--output", output)
+    found = run_command(
+        command, bundle, "--format", "onnx", "--precision", "int8", "--output", output
+    )
     lines = found.stdout.splitlines()
     # Not a terminal: tab-separated, a header and two rows.
     header = lines[0].split("\t")
@@ -96,7 +90,9 @@ def test_a_sweep_and_what_devices_are_told_reach_the_run(
     labels = tmp_path / "labels.tsv"
     labels.write_text("text\tlabel\nok\tno\ndull\tyes\n")
     values = ("--threads", "1,2", "--seq-length", "8,16", "--batch", "1", "--eval", labels)
-    found = _run(bundle, *values, "--precision", "fp32", "--format", "onnx", "--json")
+    found = run_command(
+        command, bundle, *values, "--precision", "fp32", "--format", "onnx", "--json"
+    )
     rows = json.loads(found.stdout)["rows"]
     points = [(row["runtime"]["threads"], row["inputs"]["seq_len"]) for row in rows[::2]]
     assert points == [(1, 8), (1, 16), (2, 8), (2, 16)]
@@ -107,7 +103,9 @@ def test_a_sweep_and_what_devices_are_told_reach_the_run(
 def test_a_checkpoint_is_timed_beside_a_bundle(
     bundle: Path, baseline_checkpoint: Path, asked: dict[str, Any]
 ) -> None:
-    found = _run(bundle, baseline_checkpoint, "--precision", "fp32", "--format", "onnx", "--json")
+    found = run_command(
+        command, bundle, baseline_checkpoint, "--precision", "fp32", "--format", "onnx", "--json"
+    )
     _, row, _ = json.loads(found.stdout)["rows"]
     assert (row["model"]["id"], row["role"]) == ("bert/checkpoint-fp32", "artifact")
     assert row["runtime"]["name"] == "pytorch" and row["latency_ms"]["p50"] > 0
@@ -115,7 +113,7 @@ def test_a_checkpoint_is_timed_beside_a_bundle(
     assert row["check"] is None
     assert not any("verified" in reason for reason in row["validity"]["reasons"])
     with pytest.raises(ConfigError, match="name a bundle beside the checkpoints"):
-        _run(baseline_checkpoint)
+        run_command(command, baseline_checkpoint)
 
 
 def test_a_broken_budget_is_a_failure_and_the_report_is_there(
@@ -125,20 +123,20 @@ def test_a_broken_budget_is_a_failure_and_the_report_is_there(
     budget.write_text("p90_ms: 0.000001\nsize_bytes: 30 MB\n")
     arguments = (bundle, "--format", "onnx", "--precision", "fp32", "--budget", budget)
     with pytest.raises(MeasurementError, match=r"over budget: student/onnx-fp32 at 32 .* p90 "):
-        _run(*arguments, "--output", output)
+        run_command(command, *arguments, "--output", output)
     assert (output / "rows.jsonl").is_file()
     budget.write_text("p90_ms: 60000\n")
-    assert _run(*arguments).exit_code == 0
+    assert run_command(command, *arguments).exit_code == 0
     budget.write_text("p90: 60000\n")
     with pytest.raises(ConfigError, match=r"unknown key 'p90', did you mean 'p90_ms'"):
-        _run(*arguments)
+        run_command(command, *arguments)
 
 
 def test_a_saved_report_is_a_baseline(bundle: Path, tmp_path: Path) -> None:
     output = tmp_path / "before"
     arguments = (bundle, "--format", "onnx", "--precision", "fp32")
-    _run(*arguments, "--baseline", "none", "--output", output)
-    found = json.loads(_run(*arguments, "--baseline", output, "--json").stdout)
+    run_command(command, *arguments, "--baseline", "none", "--output", output)
+    found = json.loads(run_command(command, *arguments, "--baseline", output, "--json").stdout)
     (row,) = found["rows"]
     ratio = row["ratio_same_engine"]
     assert ratio["paired"] is False and ratio["baseline"] == "student/onnx-fp32"
@@ -146,7 +144,7 @@ def test_a_saved_report_is_a_baseline(bundle: Path, tmp_path: Path) -> None:
 
 
 def test_none_means_no_baseline(make_bundle: Callable[..., Path], asked: dict[str, Any]) -> None:
-    found = _run(make_bundle(), "--baseline", "none", "--json")
+    found = run_command(command, make_bundle(), "--baseline", "none", "--json")
     rows = json.loads(found.stdout)["rows"]
     assert [row["ratio_to_baseline"] for row in rows] == [None]
     assert asked == {}
@@ -165,17 +163,17 @@ def test_a_wrong_flag_is_refused_before_a_baseline_is_made(
     bundle: Path, asked: dict[str, Any], arguments: list[str], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        _run(bundle, *arguments)
+        run_command(command, bundle, *arguments)
     assert asked == {}
 
 
 def test_wrong_folders_are_refused(bundle: Path, asked: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="does not exist: check the path"):
-        _run(tmp_path / "nowhere")
+        run_command(command, tmp_path / "nowhere")
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters" / "mine.txt").write_text("text")
     with pytest.raises(UserError, match="exists and was not written by this command"):
-        _run(bundle, "--output", tmp_path / "letters")
+        run_command(command, bundle, "--output", tmp_path / "letters")
     assert asked == {}
 
 

@@ -9,14 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import typer
-from typer.testing import CliRunner, Result
 
 from benchmark import Row, compare_runs, statistics
 from benchmark.comparing import Pair
 from benchmark.storing import dump_rows
 from edge.cli.compare import compare as command
 from edge.errors import DataError, MeasurementError
+from tests.benchmark.conftest import run_command
 from tests.benchmark.made import ROUNDS, made_row
 
 
@@ -221,15 +220,6 @@ def test_a_metric_within_chance() -> None:
     assert metric(0.80, 0.90, samples=None).within_chance is None
 
 
-def _command(*arguments: object) -> Result:
-    app = typer.Typer()
-    app.command()(command)
-    found = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    if found.exception is not None and not isinstance(found.exception, SystemExit):
-        raise found.exception
-    return found
-
-
 @pytest.fixture
 def files(tmp_path: Path) -> tuple[Path, Path]:
     a, b = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
@@ -239,7 +229,7 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def test_the_command_says_all(files: tuple[Path, Path]) -> None:
-    found = _command(*files)
+    found = run_command(command, *files)
     header, line = (text.split("\t") for text in found.stdout.splitlines())
     cells = dict(zip(header, line, strict=True))
     assert cells["model"] == "ONNX fp32 in ONNX Runtime"
@@ -250,16 +240,16 @@ def test_the_command_says_all(files: tuple[Path, Path]) -> None:
 
 
 def test_slower_fails_only_when_asked_to(files: tuple[Path, Path]) -> None:
-    assert _command(*files).exit_code == 0
+    assert run_command(command, *files).exit_code == 0
     with pytest.raises(
         MeasurementError, match="slower than before: ONNX fp32 in ONNX Runtime: 0.8"
     ):
-        _command(*files, "--fail-slower")
-    assert _command(*reversed(files), "--fail-slower").exit_code == 0
+        run_command(command, *files, "--fail-slower")
+    assert run_command(command, *reversed(files), "--fail-slower").exit_code == 0
 
 
 def test_json_for_machines(files: tuple[Path, Path]) -> None:
-    found = json.loads(_command(*files, "--json").stdout)
+    found = json.loads(run_command(command, *files, "--json").stdout)
     assert found["pairs"][0]["verdict"] == "slower"
     assert len(found["only_a"]) == 1
     assert found["baselines"][0]["p50_ms"]["b"] > found["baselines"][0]["p50_ms"]["a"]
@@ -277,4 +267,4 @@ def test_files_that_hold_no_rows_are_refused(files: tuple[Path, Path], tmp_path:
         (tmp_path / "none", "cannot be read: name a report folder"),
     ):
         with pytest.raises(DataError, match=message):
-            _command(files[0], path)
+            run_command(command, files[0], path)

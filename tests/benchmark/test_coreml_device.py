@@ -10,9 +10,7 @@ import dataclasses
 import json
 import platform
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -21,8 +19,8 @@ import pytest
 import benchmark
 from benchmark.config import DeviceOptions
 from benchmark.devices import find_devices, get_device
-from edge.bundle import GoldenCase
 from edge.errors import ConfigError, MeasurementError
+from tests.benchmark import conftest, tiny_tflite
 
 PHONE = {
     "identifier": "00008110-ABC",
@@ -49,23 +47,14 @@ def test_elsewhere_it_is_refused_in_one_line() -> None:
 
 
 @pytest.fixture(scope="module")
-def apple_bundle(
-    beside: Callable[[str], ModuleType], tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def apple_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An .mlpackage of a few operators, and an artifact of another format."""
-    own, tiny = beside("conftest"), beside("tiny_tflite")
-    from tokenizers import Tokenizer
-
-    root, vocabulary = tmp_path_factory.mktemp("made"), len(own.WORDS)
-    _write_package(root / "small.mlpackage", tiny.weights(vocabulary))
-    own.write_onnx(root / "small.onnx", width=16, vocabulary=vocabulary)
-    tokenizer, cases = Tokenizer.from_str(own.tokenizer_json()), []
-    for text in own.TEXTS:
-        found = tokenizer.encode(text)
-        answer = tiny.logits(found.ids, found.type_ids, vocabulary=vocabulary)
-        cases.append(GoldenCase(text, None, found.ids, found.type_ids, {"logits": answer}))
+    root, vocabulary = tmp_path_factory.mktemp("made"), len(conftest.WORDS)
+    _write_package(root / "small.mlpackage", tiny_tflite.weights(vocabulary))
+    conftest.write_onnx(root / "small.onnx", width=16, vocabulary=vocabulary)
+    cases = tiny_tflite.golden_cases(vocabulary)
     files = {("coreml", "fp32"): root / "small.mlpackage", ("onnx", "fp32"): root / "small.onnx"}
-    folder: Path = own.write_bundle(root / "student", files, cases=cases, lengths=(LENGTH,))
+    folder: Path = conftest.write_bundle(root / "student", files, cases=cases, lengths=(LENGTH,))
     return folder
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+
+from tests.benchmark import adbd, stand_ins
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -49,14 +49,11 @@ def test_a_table_for_people() -> None:
     assert lines[1].startswith("local\t")
 
 
-def test_a_phone_with_tools_and_without(
-    beside: Callable[[str], ModuleType], tmp_path: Path
-) -> None:
+def test_a_phone_with_tools_and_without(tmp_path: Path) -> None:
     """The real adb and adbd; the tools are stand-ins, of which nothing is run."""
-    adbd = beside("adbd")
     if (reason := adbd.obstacle()) is not None:
         pytest.skip(reason)
-    tools = beside("stand_ins").make_tools(tmp_path / "tools", "benchmark_model")
+    tools = stand_ins.make_tools(tmp_path / "tools", "benchmark_model")
     with adbd.Lab(tmp_path / "lab") as lab:
         device = lab.device()
         path = f"{lab.bin}:/usr/bin:/bin"

@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
-from typer.testing import CliRunner, Result
 
 from benchmark import Report, Row, read_several, summary, write_report
 from benchmark.curves import Line, curves
@@ -37,6 +35,7 @@ from benchmark.tables import sustained_words
 from edge.bundle import Verification
 from edge.cli.report import report as command
 from edge.errors import DataError, UserError
+from tests.benchmark.conftest import run_command
 from tests.benchmark.made import made_device, made_latency, made_row
 
 
@@ -325,31 +324,22 @@ def test_reservations_of_many_rows_are_few_words() -> None:
     assert "- all rows at 32 tokens: busy" in _markdown(lengths)
 
 
-def _command(*arguments: object) -> Result:
-    app = typer.Typer()
-    app.command()(command)
-    found = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    if found.exception is not None and not isinstance(found.exception, SystemExit):
-        raise found.exception
-    return found
-
-
 def test_the_command_merges_folders_and_files(tmp_path: Path) -> None:
     write_report(tmp_path / "a", Report.merged(_with_baseline("a", "Board", 10.0)))
     (tmp_path / "b.jsonl").write_text(dump_rows(_with_baseline("b", "Phone", 40.0)))
     output = tmp_path / "all"
     again = (tmp_path / "a" / "rows.jsonl", tmp_path / "a")
-    found = _command(tmp_path / "a", tmp_path / "b.jsonl", *again, "--output", output)
+    found = run_command(command, tmp_path / "a", tmp_path / "b.jsonl", *again, "--output", output)
     assert found.stdout.strip() == str(output / "report.html")
     assert "6 rows of 2 runs" in found.stderr
     assert len(read_several([output])) == 6
     # A report may be written anew, a folder of something else never.
-    _command(tmp_path / "a", "--output", output, "--title", "Mine")
+    run_command(command, tmp_path / "a", "--output", output, "--title", "Mine")
     assert "# Mine\n" in (output / "report.md").read_text()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "text").write_text("")
     with pytest.raises(UserError, match="was not written by this command"):
-        _command(tmp_path / "a", "--output", tmp_path / "mine")
+        run_command(command, tmp_path / "a", "--output", tmp_path / "mine")
 
 
 def test_a_row_without_a_column_is_refused_in_one_line(tmp_path: Path) -> None:
@@ -358,7 +348,7 @@ def test_a_row_without_a_column_is_refused_in_one_line(tmp_path: Path) -> None:
     text = AnyRow.model_construct(**row).model_dump_json(warnings=False)
     (tmp_path / "rows.jsonl").write_text(f"{dump_rows([made_row()])}{text}\n")
     with pytest.raises(DataError, match=r"rows.jsonl, line 2: runtime.name: Field required"):
-        _command(tmp_path / "rows.jsonl", "--output", tmp_path / "out")
+        run_command(command, tmp_path / "rows.jsonl", "--output", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

@@ -9,6 +9,10 @@ from typing import Any
 import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
+from tokenizers import Tokenizer
+
+from edge.bundle import GoldenCase
+from tests.benchmark.conftest import TEXTS, tokenizer_json
 
 LABELS = 3
 
@@ -131,3 +135,19 @@ def _code(number: int) -> Any:
     code.builtinCode, code.version = number, 1
     code.deprecatedBuiltinCode = min(number, 127)
     return code
+
+
+def golden_cases(vocabulary: int) -> list[GoldenCase]:
+    """The texts of the tests and what the models answer."""
+    tokenizer = Tokenizer.from_str(tokenizer_json())
+    found = [(text, tokenizer.encode(text)) for text in TEXTS]
+    return [
+        GoldenCase(
+            text,
+            None,
+            one.ids,
+            one.type_ids,
+            {"logits": logits(one.ids, one.type_ids, vocabulary=vocabulary)},
+        )
+        for text, one in found
+    ]
