@@ -6,7 +6,7 @@ import json
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from distill import DistillResult
     from distill.students import Teacher
 
+T = TypeVar("T")
 GOOD = ["fine", "great", "lovely"]
 BAD = ["awful", "poor", "sad"]
 NEUTRAL = ["film", "plot", "actor", "scene", "music", "long"]
@@ -211,3 +212,19 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     assert result.value is not None and result.value > 0.9
     return folder / "teacher"
+
+
+def watch_links(monkeypatch: pytest.MonkeyPatch, note: Callable[[Any, str], T]) -> list[T]:
+    """What `note` says of the run of every link of a chain and its SPEC, as the runs are made."""
+    from distill.chain import Chain
+
+    seen: list[T] = []
+    original = Chain._link
+
+    def remember(self: Chain, made: int, spec: str, output: Path) -> Any:
+        link = original(self, made, spec, output)
+        seen.append(note(link, spec))
+        return link
+
+    monkeypatch.setattr(Chain, "_link", remember)
+    return seen

@@ -11,11 +11,10 @@ import pytest
 from safetensors.torch import load_file
 
 from distill import load_recipe
-from distill.chain import Chain
 from distill.trainer import DistillTrainer
 from edge.checkpoint import open_checkpoint
 from edge.errors import ConfigError
-from tests.distill.conftest import distil_tiny
+from tests.distill.conftest import distil_tiny, watch_links
 
 run = partial(
     distil_tiny,
@@ -34,17 +33,12 @@ def same(a: Path, b: Path) -> bool:
 
 def links_of(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
     """The sources of the teachers of every model that is trained, as the runs are made."""
-    seen: list[tuple[str, ...]] = []
-    original = Chain._link
 
-    def remember(self: Chain, made: int, spec: str, output: Path) -> Any:
-        link = original(self, made, spec, output)
+    def note(link: Any, spec: str) -> tuple[str, ...]:
         layers = [t.model.config.num_hidden_layers for t in link.inputs.teachers]
-        seen.append((spec, *map(str, layers)))
-        return link
+        return (spec, *map(str, layers))
 
-    monkeypatch.setattr(Chain, "_link", remember)
-    return seen
+    return watch_links(monkeypatch, note)
 
 
 def test_each_is_taught_by_the_one_before_it(

@@ -17,7 +17,6 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from distill import losses
 from distill.batches import Samples
-from distill.chain import Chain
 from distill.losses import IGNORED
 from distill.masking import MaskedSamples
 from distill.mixing import MixedEncodings, Mixer
@@ -30,7 +29,7 @@ from distill.words import Masking
 from edge.data import Table, read_table
 from edge.errors import ConfigError
 from edge.tokenization import Tokenizer
-from tests.distill.conftest import add_words, distil_tiny, open_teacher
+from tests.distill.conftest import add_words, distil_tiny, open_teacher, watch_links
 
 SPEC = "vocabulary=45"
 TEXTS = ["great film plot", "a sad, long scene music", "actor", "poor poor film"]
@@ -286,20 +285,15 @@ def log_of(folder: Path, stage: str, term: str) -> list[float]:
 
 def links_of(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, Any, Any, Any]]:
     """What the links of a chain start with: tokens and embeddings of teacher and student."""
-    seen: list[tuple[Any, Any, Any, Any]] = []
-    original = Chain._link
 
-    def remember(self: Chain, made: int, spec: str, output: Path) -> Any:
-        link = original(self, made, spec, output)
+    def note(link: Any, spec: str) -> Any:
         sides: list[Any] = []
         for one in (link.inputs.teachers[0], link.inputs.student):
             weight = one.model.get_input_embeddings().weight.detach().clone()
             sides += [one.tokenizer.get_vocab(), weight]
-        seen.append(tuple(sides))
-        return link
+        return tuple(sides)
 
-    monkeypatch.setattr(Chain, "_link", remember)
-    return seen
+    return watch_links(monkeypatch, note)
 
 
 def test_the_student_starts_from_the_embeddings_that_were_learned(
