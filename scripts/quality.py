@@ -68,7 +68,7 @@ class Study:
         self._data: Path = options.data
         self._work: Path = options.work
         self._keep: bool = options.keep
-        self._threads = max(1, (os.cpu_count() or 1) // options.jobs)
+        self._threads = options.threads or max(1, (os.cpu_count() or 1) // options.jobs)
         self._lines = self._work / "cells.jsonl"
         self._lock = threading.Lock()
         self._pooled = self._work / "pooled.tsv"
@@ -253,6 +253,7 @@ def _options() -> argparse.Namespace:
         "--seeds", type=lambda text: list(map(int, listed(text))), default=[0, 1, 2]
     )
     parser.add_argument("--jobs", type=int, default=1, help="cells at a time, sharing all cores")
+    parser.add_argument("--threads", type=int, help="of a cell; all cores shared out by default")
     parser.add_argument("--bf16", action="store_true", help="train in bfloat16")
     parser.add_argument("--keep", action="store_true", help="keep the students")
     parser.add_argument("--table", action="store_true", help="only print what there is")
