@@ -57,13 +57,14 @@ _FLUSH_SECONDS = 10.0
 
 
 class _Job(NamedTuple):
-    """What there is to ask a teacher."""
+    """What there is to ask a teacher. held: the names of columns that are there already."""
 
     model: Any
     samples: Samples
     task: Task
     needs: Needs
     identity: Identity
+    held: frozenset[str] = frozenset()
 
 
 def cached_teacher(
@@ -75,26 +76,24 @@ def cached_teacher(
     identity: Identity,
     keep: Needs = frozenset(),
 ) -> CachedTeacher:
-    """The teacher's signals for `samples` from `folder`, which is filled first if it is not there.
+    """The teacher's signals for `samples` from `folder`, which is filled with what it lacks first.
 
     samples: the rows that `identity` is about, in their order. keep: what later stages will need
     of the same folder. A fill that was interrupted is continued; processes that ask for the same
     folder wait for the one that fills it.
     Raises ConfigError when the folder holds something else, names what it was made from when
-    that differs, and StorageError when the disk has no room, leaving nothing behind.
+    that differs, and StorageError when the disk has no room, leaving the folder as it was.
     """
     job = _Job(teacher.model, samples, teacher.checkpoint.task, needs | keep, identity)
-    while not (folder / MANIFEST).is_file():
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise ConfigError(
-                f"{folder} is not a teacher cache: name a folder that is empty or not there"
-            )
+    while _lacking(folder, job):
         with storage_errors(folder):
             folder.parent.mkdir(parents=True, exist_ok=True)
             with _locked(_stage(folder)) as ours:
-                if ours:
-                    _fill_or_remove(folder, job)
-    check_made_from(folder, identity, needs)
+                # Another process may have filled it since.
+                if ours and (lacking := _lacking(folder, job)):
+                    _fill_or_remove(folder, lacking)
+                elif ours:
+                    shutil.rmtree(_stage(folder))
     return CachedTeacher(folder, needs)
 
 
@@ -142,18 +141,45 @@ class CachedTeacher:
             )
 
 
+def _lacking(folder: Path, job: _Job) -> _Job | None:
+    """What is left of a job when what the folder holds is not asked again; None when all is."""
+    if not (folder / MANIFEST).is_file():
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise ConfigError(
+                f"{folder} is not a teacher cache: name a folder that is empty or not there"
+            )
+        return job
+    held = frozenset(column.name for column in check_made_from(folder, job.identity).columns)
+    needs = frozenset(need for need in job.needs if not names_of({need}) <= held)
+    return job._replace(needs=needs, held=held) if needs else None
+
+
 def _fill_or_remove(folder: Path, job: _Job) -> None:
     """Keep what was asked so far when a person interrupts, nothing when something fails."""
     stage = _stage(folder)
     try:
         _fill(folder, job)
-        stage.rename(folder)
+        if job.held:
+            _add(stage, folder)
+        else:
+            stage.rename(folder)
     except KeyboardInterrupt:
         say(f"{stage} is kept: the same command continues from there")
         raise
     except BaseException:
         shutil.rmtree(stage, ignore_errors=True)
         raise
+
+
+def _add(stage: Path, folder: Path) -> None:
+    """Move the columns of a filled stage into a cache of the same identity."""
+    old, new = read_manifest(folder), read_manifest(stage)
+    for column in new.columns:
+        (stage / column.file).replace(folder / column.file)
+    # Last: a column that is not in it yet is one that nobody reads.
+    manifest = old.model_copy(update={"columns": (*old.columns, *new.columns)})
+    write_text(folder / MANIFEST, manifest.model_dump_json(indent=1) + "\n")
+    shutil.rmtree(stage)
 
 
 def _fill(folder: Path, job: _Job) -> None:
@@ -166,7 +192,7 @@ def _fill(folder: Path, job: _Job) -> None:
     _start(stage, manifest, lengths, done)
     total_bytes = sum(column.size_bytes(lengths) for column in manifest.columns)
     require_space(folder, total_bytes - size_bytes(stage))
-    say(f"teacher cache: {human_bytes(total_bytes)} in {folder}")
+    say(f"teacher cache: {human_bytes(total_bytes)} {'more ' if job.held else ''}in {folder}")
     flushed = time.monotonic()
     with (
         Writer(stage, manifest.columns, lengths[order[:done]]) as writer,
@@ -194,7 +220,7 @@ def _plan(job: _Job, order: Array) -> Manifest:
     signals, parts = _ask(job, order[:1])
     return Manifest(
         identity=job.identity,
-        columns=tuple(part.column(name) for name, part in parts.items()),
+        columns=tuple(part.column(name) for name, part in parts.items() if name not in job.held),
         vocabulary=vocabulary_of(signals, job.task),
     )
 

@@ -11,9 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import PositiveInt
 
-from distill.capture import Needs
 from distill.students import Teacher
-from distill.teachers.signals import Floats, names_of
+from distill.teachers.signals import Floats
 from distill.teachers.store import Column
 from edge.config import Config
 from edge.data import Table
@@ -82,8 +81,8 @@ def identify(
     )
 
 
-def check_made_from(folder: Path, identity: Identity, needs: Needs) -> None:
-    """Raise ConfigError, naming what differs or is missing, when a cache is of no use here."""
+def check_made_from(folder: Path, identity: Identity) -> Manifest:
+    """What a cache says of itself; raises ConfigError, naming what differs from `identity`."""
     manifest = read_manifest(folder)
     differences = identity.differences(manifest.identity)
     if differences:
@@ -91,12 +90,7 @@ def check_made_from(folder: Path, identity: Identity, needs: Needs) -> None:
             f"teacher cache {folder} was made with {', '.join(differences)}: name another folder "
             "or remove this one"
         )
-    missing = names_of(needs) - {column.name for column in manifest.columns}
-    if missing:
-        raise ConfigError(
-            f"teacher cache {folder} lacks {', '.join(sorted(missing))}, which the recipe needs: "
-            "name another folder or remove this one"
-        )
+    return manifest
 
 
 def disk_order(lengths: Array) -> Array:

@@ -6,7 +6,7 @@ Every signal has its token axes first after the batch here, so that a row can be
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from distill.capture import Needs, Signals
+from distill.capture import Need, Signals
 from distill.teachers.store import Column
 from edge.tasks import Task
 
@@ -83,7 +83,7 @@ def parts_of(signals: Signals, task: Task, *, dtype: Floats, top_k: int | None) 
     return found
 
 
-def names_of(needs: Needs) -> set[str]:
+def names_of(needs: Iterable[Need]) -> set[str]:
     """The columns that hold what `needs` asks for."""
     return {f"{need.field}.{need.layer}" for need in needs}
 

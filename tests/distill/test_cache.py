@@ -287,9 +287,8 @@ def test_a_full_disk_is_found_out_before_anything_is_asked(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_disk_that_fills_up_meanwhile_leaves_nothing(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def fill_up(monkeypatch: pytest.MonkeyPatch, *, after: int) -> None:
+    """Let a disk be full when so many batches are on it."""
     from distill.teachers.store import Writer
 
     append, count = Writer.append, 0
@@ -297,12 +296,18 @@ def test_a_disk_that_fills_up_meanwhile_leaves_nothing(
     def full(self: Any, *args: Any) -> None:
         nonlocal count
         count += 1
-        if count == 3:
+        if count > after:
             raise OSError(errno.ENOSPC, "No space left on device")
         append(self, *args)
 
     monkeypatch.setattr("distill.teachers.cache._BATCH_TOKENS", 40)
     monkeypatch.setattr(Writer, "append", full)
+
+
+def test_a_disk_that_fills_up_meanwhile_leaves_nothing(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill_up(monkeypatch, after=2)
     with pytest.raises(StorageError, match="no space left while writing .*cache: free some space"):
         world.cached(tmp_path / "cache")
     assert not list(tmp_path.iterdir())
@@ -330,22 +335,45 @@ def test_a_cache_of_something_else_is_refused(
     assert files_of(folder) == before
 
 
-def test_a_cache_that_lacks_a_signal(world: World, tmp_path: Path) -> None:
+def test_a_cache_that_lacks_a_signal_gains_it(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from distill.teachers import cached_teacher
 
-    needs = _needs(("hidden_states", 1))
+    folder = tmp_path / "cache"
     cached_teacher(
-        tmp_path / "cache",
+        folder,
         world.teacher,
         world.samples,
-        needs,
+        _needs(("hidden_states", 1)),
         identity=world.identity(),
         keep=_needs(("queries", 2)),
     )
-    found = world.cached(tmp_path / "cache", ("queries", 2))(world.batch([0]))
-    assert list(found.queries) == [2]
-    with pytest.raises(ConfigError, match="lacks hidden_states.2, which the recipe needs: name"):
-        world.cached(tmp_path / "cache", ("hidden_states", 2))
+    before = files_of(folder)
+    fill_up(monkeypatch, after=2)
+    with pytest.raises(StorageError, match="no space left"):
+        world.cached(folder, ("hidden_states", 2))
+    monkeypatch.undo()
+    assert files_of(folder) == before
+    assert list(tmp_path.iterdir()) == [folder]
+    first = world.cached(folder, ("hidden_states", 1), ("queries", 2))
+    found = world.cached(folder, ("hidden_states", 2), ("queries", 2))(world.batch([0]))
+    assert (list(found.hidden_states), list(found.queries)) == ([2], [2])
+    after = files_of(folder)
+    manifest = "cache.json"
+    assert {name: after[name] for name in before if name != manifest} == {
+        name: before[name] for name in before if name != manifest
+    }
+    assert after.keys() - before.keys() == {"hidden_states.2.bin"}
+    # What was read before still is, and nothing is asked twice.
+    assert list(first(world.batch([1])).hidden_states) == [1]
+    monkeypatch.delattr("distill.teachers.cache._fill")
+    world.cached(folder, ("hidden_states", 1), ("hidden_states", 2))
+    assert list(tmp_path.iterdir()) == [folder]
+    fresh = world.cached(tmp_path / "cache", ("hidden_states", 2))(world.batch([5, 7]))
+    monkeypatch.undo()
+    other = world.cached(tmp_path / "other", ("hidden_states", 2))(world.batch([5, 7]))
+    assert fresh.hidden_states[2].equal(other.hidden_states[2])
 
 
 def test_a_folder_that_is_no_cache(world: World, tmp_path: Path) -> None:

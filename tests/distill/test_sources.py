@@ -201,8 +201,18 @@ def test_a_cache_of_another_teacher_is_refused(
             output=tmp_path / "other",
         )
     assert not (tmp_path / "other").exists()
-    with pytest.raises(ConfigError, match=r"lacks hidden_states\.2, hidden_states\.4, which"):
-        run(recipe="kd-hidden", teacher_cache=tmp_path / "cache", output=tmp_path / "other")
+
+
+def test_recipes_that_need_different_things_share_a_cache(run: RUN, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"teacher_cache": tmp_path / "cache", "max_steps": 2}
+    run(recipe="kd", **settings)
+    cached = run(recipe="kd-hidden", **settings, output=tmp_path / "both")
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+    settings["teacher_cache"] = tmp_path / "fresh"
+    alone = run(recipe="kd-hidden", **settings, output=tmp_path / "alone")
+    assert cached.value == alone.value
+    students = [weights(tmp_path / name) for name in ("both", "alone")]
+    assert all((students[0][name] == value).all() for name, value in students[1].items())
 
 
 def test_a_cache_without_a_teacher(run: RUN, tmp_path: Path) -> None:
