@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import json
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from edge.errors import ConfigError
 from tests.distill.conftest import write_rows
 
 ROOT = Path(__file__).parents[2]
+DRIVER = str(Path(__file__).with_name("processes_driver.py"))
 LIMIT_S = 300
 # Of 49 rows the last batch of an epoch has one: one of the processes gets none.
 ROWS = 49
@@ -86,7 +89,7 @@ def launch(setting: str, *command: str) -> subprocess.CompletedProcess[str]:
         for name, value in os.environ.items()
         if name not in {"RANK", "LOCAL_RANK", "WORLD_SIZE"}
     }
-    environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "DS_ACCELERATOR": "cpu"}
     launcher = [sys.executable, "-m", "accelerate.commands.launch"]
     port = ["--main_process_port", "0", "--config_file", str(launch_file(setting))]
     with subprocess.Popen(
@@ -148,20 +151,39 @@ def test_two_processes_lose_what_one_does(folder: Path, alone: dict[str, str]) -
     assert not (folder / "two.training").exists()
 
 
+def notes_of(folder: Path, name: str) -> list[str]:
+    """What each of the two processes noted."""
+    return [(folder / f"{name}-{rank}.txt").read_text() for rank in (0, 1)]
+
+
+def check_divided(folder: Path, sharder: str) -> None:
+    """Half of the teacher is in each process, and nothing is lost by it."""
+    assert notes_of(folder, f"{sharder}-parts") == ["0.50", "0.50"]
+    check_alike(rows_of(folder / "one"), rows_of(folder / f"{sharder}-sharded"))
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("deepspeed") is None,
+    reason="DeepSpeed is not installed: pip install --no-build-isolation deepspeed",
+)
+def test_a_teacher_divided_by_deepspeed(folder: Path, alone: dict[str, str]) -> None:
+    done = launch("deepspeed", DRIVER, str(folder), "sharded")
+    assert done.returncode == 0, done.stderr
+    check_divided(folder, "deepspeed")
+
+
 def test_a_divided_teacher_resume_failures_and_refusals(
     folder: Path, alone: dict[str, str]
 ) -> None:
-    done = launch("fsdp", str(Path(__file__).with_name("processes_driver.py")), str(folder))
+    done = launch("fsdp", DRIVER, str(folder), "sharded,resumed,failing,refused,others")
     assert done.returncode == 0, done.stderr
 
-    def noted(name: str) -> list[str]:
-        return [(folder / f"{name}-{rank}.txt").read_text() for rank in (0, 1)]
+    noted = partial(notes_of, folder)
 
     def weights(name: str) -> bytes:
         return (folder / name / "model.safetensors").read_bytes()
 
-    assert noted("parts") == ["0.50", "0.50"]
-    check_alike(rows_of(folder / "one"), rows_of(folder / "sharded"))
+    check_divided(folder, "fsdp")
     # With dropout, which falls elsewhere in each process.
     assert weights("continued") == weights("whole")
     assert rows_of(folder / "continued") == rows_of(folder / "whole")
