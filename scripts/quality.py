@@ -72,6 +72,9 @@ class Study:
         self._lines = self._work / "cells.jsonl"
         self._lock = threading.Lock()
         self._pooled = self._work / "pooled.tsv"
+        # Threads that wait by spinning make a busy machine several times slower. Set before torch
+        # is imported, for the scoring in this process and for what it starts.
+        os.environ |= {"OMP_NUM_THREADS": str(self._threads), "OMP_WAIT_POLICY": "PASSIVE"}
 
     def prepare(self) -> None:
         """Write the file to score on: dev, then test."""
@@ -151,11 +154,9 @@ class Study:
         return value, len(table)
 
     def _edge(self, *arguments: str, stderr: Any) -> subprocess.CompletedProcess[str]:
-        # Threads that wait by spinning make a busy machine several times slower.
         # Gradients of word embeddings stay in the process: given back, they cost a tenth of a step.
         memory = dict.fromkeys(("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"), str(2**30))
-        threads = {"OMP_NUM_THREADS": str(self._threads), "OMP_WAIT_POLICY": "PASSIVE"}
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), **threads, **memory}
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), **memory}
         command = [sys.executable, "-m", "edge.cli.main", *arguments]
         return subprocess.run(
             command, env=environment, stdout=subprocess.PIPE, stderr=stderr, text=True, check=False
