@@ -16,6 +16,8 @@ from benchmark.inputs import SAMPLES, InputSet, Texts, make_inputs, read_texts
 from benchmark.schema import Model
 from benchmark.wording import engine_title
 from edge.bundle import Artifact, Bundle
+from edge.data import Table
+from edge.engines.runner import bundle_task
 from edge.errors import ConfigError
 from edge.signature import SHORTEST_LENGTH
 
@@ -90,6 +92,13 @@ class Planner:
         self._yardstick = functools.cache(Bundle.open)
         self._checkpoint = functools.cache(_opened)
         self.lengths = self._lengths()
+        # Read before a baseline is made, which takes minutes, so that a mistake costs nothing.
+        self._read = {
+            (bundle.path, setting): self._texts(bundle, setting)
+            for bundle in {bundle.path: bundle for bundle, _ in self._chosen}.values()
+            for setting in self.settings
+        }
+        self.table = self._table()
 
     @property
     def formats(self) -> tuple[str, ...]:
@@ -106,13 +115,11 @@ class Planner:
 
     def plan(self, setting: Setting, baseline: Baseline | None) -> Plan:
         """What is timed at a point of the sweep."""
-        texts: dict[Path, Texts] = {}
-        cells = []
-        for bundle, artifact in self._chosen:
-            if bundle.path not in texts:
-                texts[bundle.path] = self._texts(bundle, setting)
-            cells.append(self._artifact_cell(bundle, artifact, setting, texts[bundle.path]))
-        first = next(iter(texts.values()))
+        cells = [
+            self._artifact_cell(bundle, artifact, setting, self._read[bundle.path, setting])
+            for bundle, artifact in self._chosen
+        ]
+        first = self._read[self._chosen[0][0].path, setting]
         timed = [cell for cell in cells if cell.reason is None]
         for path in self._config.checkpoints:
             cells.append(
@@ -133,6 +140,13 @@ class Planner:
             seed=config.seed,
             count=None if config.demands.passes else max(SAMPLES, setting.batch),
         )
+
+    def _table(self) -> Table | None:
+        """The rows to answer on the device."""
+        config = self._config
+        if config.eval is None or not self._chosen:
+            return None
+        return bundle_task(self._chosen[0][0]).read(config.eval, columns=config.columns)
 
     def _obstacle(self, artifact: Artifact) -> str | None:
         """Why an artifact cannot be timed there, and what would change that."""

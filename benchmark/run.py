@@ -22,8 +22,6 @@ from benchmark.wording import baseline_title, engine_title, format_title, listed
 from edge.bundle import Verification
 from edge.config import Config
 from edge.console import say, step
-from edge.data import Table
-from edge.engines.runner import bundle_task
 
 # Formats and lengths in tokens -> what to compare with, or None.
 BaselineMaker = Callable[[Sequence[str], Sequence[int]], Baseline | None]
@@ -77,7 +75,7 @@ class _Benchmark:
     ) -> None:
         self._config, self._device = config, device
         self._plans = [planner.plan(setting, config.baseline) for setting in planner.settings]
-        self._table = _table(config, self._plans)
+        self._table = planner.table
         if any(plan.timed for plan in self._plans):
             device.ready()
         self._journal = Journal(journal, _mark(config, self._plans, device.describe()))
@@ -154,14 +152,6 @@ def _setting_words(setting: Setting) -> str:
     threads = f"{setting.threads} thread{'s' * (setting.threads > 1)}"
     batch = f", {setting.batch} texts at a time" if setting.batch > 1 else ""
     return f"{setting.seq_length} tokens on {threads}{batch}"
-
-
-def _table(config: BenchmarkConfig, plans: Sequence[Plan]) -> Table | None:
-    """The rows to answer; read before anything is timed, so that a mistake costs nothing."""
-    bundles = [cell.bundle for plan in plans for cell in plan.cells if cell.bundle is not None]
-    if config.eval is None or not bundles:
-        return None
-    return bundle_task(bundles[0]).read(config.eval, columns=config.columns)
 
 
 def _mark(config: BenchmarkConfig, plans: Sequence[Plan], device: DeviceInfo) -> str:

@@ -15,7 +15,7 @@ import pytest
 import benchmark
 from benchmark import Baseline, Protocol
 from edge.cli.benchmark import benchmark as command
-from edge.errors import BundleError, ConfigError, MeasurementError, UserError
+from edge.errors import BundleError, ConfigError, DataError, MeasurementError, UserError
 from tests.benchmark.conftest import run_command
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -98,6 +98,17 @@ def test_a_sweep_and_what_devices_are_told_reach_the_run(
     assert points == [(1, 8), (1, 16), (2, 8), (2, 16)]
     assert {row["accuracy"]["samples"] for row in rows[::2]} == {2}
     assert asked["seq_length"] == (8, 16)
+
+
+@pytest.mark.parametrize("option", ["--eval", "--data"])
+def test_a_file_that_cannot_be_read_costs_no_baseline(
+    bundle: Path, asked: dict[str, Any], tmp_path: Path, option: str
+) -> None:
+    labels = tmp_path / "labels.tsv"
+    labels.write_text("words\tmeaning\nok\tno\n")
+    with pytest.raises(DataError, match=r"labels\.tsv"):
+        run_command(command, bundle, "--format", "onnx", option, labels)
+    assert not asked
 
 
 def test_a_checkpoint_is_timed_beside_a_bundle(
