@@ -96,6 +96,23 @@ def test_a_second_run_keeps_what_is_done(
     assert json.loads(again.stdout)["rows"] == result["rows"]
 
 
+def test_recipes_of_runs_and_of_trainings(tmp_path: Path) -> None:
+    from distill import recipe_file
+    from edge.errors import ConfigError
+    from edge.pipeline.config import load_recipe
+
+    default, named = load_recipe("default"), load_recipe("kd-augmented")
+    assert named.distill == {"recipe": "kd-augmented"}
+    assert (named.convert, named.benchmark) == (default.convert, default.benchmark)
+    own = tmp_path / "own.yaml"
+    own.write_text(recipe_file("kd").read_text())
+    assert load_recipe(str(own)).distill == {"recipe": str(own)}
+    with pytest.raises(ConfigError, match="did you mean 'kd-augmented'"):
+        load_recipe("kd-augmentd")
+    with pytest.raises(ConfigError, match="did you mean 'default'"):
+        load_recipe("defualt")
+
+
 def test_generated_texts_are_the_same_everywhere() -> None:
     first = messages(500, seed=3)
     assert first == messages(500, seed=3)

@@ -31,7 +31,10 @@ if TYPE_CHECKING:
 
 
 def run(
-    recipe: Annotated[str, typer.Argument(help="Recipe file, or the name of a shipped one.")],
+    recipe: Annotated[
+        str,
+        typer.Argument(help="Recipe file, default, or a name of `edge recipes` to train by."),
+    ],
     teacher: Annotated[str, typer.Option(help="Checkpoint folder or hub id.")],
     train: Annotated[str, typer.Option(help="Data file with texts and labels to train on.")],
     eval: Annotated[str, typer.Option(help="Data file to measure accuracy on.")],

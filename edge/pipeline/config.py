@@ -28,14 +28,14 @@ class RunRecipe(Config):
 def load_recipe(name: str) -> RunRecipe:
     """The shipped recipe called `name`, or a YAML file.
 
-    A file with `stages` is a training recipe; it is run with the default of everything else.
+    A training recipe, which has `stages`, is run with the default of everything else.
     Raises ConfigError when there is no such recipe or it does not hold what it should.
     """
     path = _find(name)
     values = load_yaml(path)
     if "stages" in values:
         default = load_recipe("default")
-        distill = {**default.distill, "recipe": str(path)}
+        distill = {**default.distill, "recipe": name}
         distill.pop("student", None)
         return default.model_copy(update={"name": path.stem, "distill": distill})
     return RunRecipe.build(values, where=str(path))
@@ -47,12 +47,15 @@ def shipped_recipes() -> list[str]:
 
 
 def _find(name: str) -> Path:
+    from distill import recipe_file, recipe_names
+
     path = Path(name)
     if path.suffix in {".yaml", ".yml"}:
         if not path.is_file():
             raise ConfigError(f"recipe {name} does not exist: check the path")
         return path
-    shipped = RECIPES / f"{name}.yaml"
-    if not shipped.is_file():
-        raise unknown_name("recipe", name, shipped_recipes())
-    return shipped
+    if name in recipe_names():
+        return recipe_file(name)
+    if name not in shipped_recipes():
+        raise unknown_name("recipe", name, [*shipped_recipes(), *recipe_names()])
+    return RECIPES / f"{name}.yaml"
