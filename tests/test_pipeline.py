@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
 from edge.pipeline.demo_data import LABELS, messages, to_tsv
 
@@ -111,6 +113,30 @@ def test_recipes_of_runs_and_of_trainings(tmp_path: Path) -> None:
         load_recipe("kd-augmentd")
     with pytest.raises(ConfigError, match="did you mean 'default'"):
         load_recipe("defualt")
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [((), {}), (("--bf16", "--seed", "3"), {"bf16": True, "seed": 3})],
+)
+def test_only_flags_that_are_given_replace_the_recipe(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    flags: tuple[str, ...],
+    expected: dict[str, Any],
+) -> None:
+    import edge.pipeline.run
+    from edge.cli import run as module
+
+    asked: list[Any] = []
+    monkeypatch.setattr(edge.pipeline.run, "run", lambda recipe, inputs: asked.append(inputs))
+    monkeypatch.setattr(module, "print_run", lambda *args, **kwargs: None)
+    app = typer.Typer()
+    app.command()(module.run)
+    files = ("--teacher", "t", "--train", "a.tsv", "--eval", "b.tsv", "--output", str(tmp_path))
+    found = CliRunner().invoke(app, ["default", *files, *flags])
+    assert found.exit_code == 0, found.output
+    assert asked[0].overrides["distill"] == expected
 
 
 def test_generated_texts_are_the_same_everywhere() -> None:

@@ -10,6 +10,7 @@ import typer
 from edge.cli.options import (
     AllowPickle,
     AsJson,
+    Bf16,
     LabelColumn,
     Output,
     PairColumn,
@@ -93,7 +94,7 @@ def distill(
         Path | None, typer.Option(help="Folder for TensorBoard's logs, if it is installed.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, same student.")] = None,
-    bf16: Annotated[bool, typer.Option("--bf16", help="Compute in bfloat16.")] = False,
+    bf16: Bf16 = False,
     threads: Annotated[int | None, typer.Option(help="CPU threads to use.")] = None,
     allow_pickle: AllowPickle = False,
     trust_remote_code: TrustRemoteCode = False,

@@ -37,6 +37,7 @@ MaxSamples = Annotated[
     int | None, typer.Option(min=1, help="Use only so many rows, from the start.")
 ]
 Threads = Annotated[int, typer.Option(min=1, help="Threads the engine may use.")]
+Bf16 = Annotated[bool, typer.Option("--bf16", help="Train in bfloat16.")]
 AllowPickle = Annotated[
     bool, typer.Option("--allow-pickle", help="Load pickled weights; they can run code.")
 ]

@@ -9,6 +9,7 @@ import typer
 from edge.cli.options import (
     AllowPickle,
     AsJson,
+    Bf16,
     Formats,
     LabelColumn,
     Output,
@@ -42,6 +43,7 @@ def run(
     student: Annotated[str | None, typer.Option(help="Student, e.g. layers=3.")] = None,
     epochs: Annotated[float | None, typer.Option(help="Training epochs.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the training.")] = None,
+    bf16: Bf16 = False,
     format: Formats = None,
     precision: Precisions = None,
     seq_length: SeqLengths = None,
@@ -64,7 +66,8 @@ def run(
 
     lengths = whole_numbers(seq_length, "--seq-length")
     overrides: dict[str, dict[str, Any]] = {
-        "distill": {"student": student, "epochs": epochs, "seed": seed},
+        # Not asked for is not against it: the recipe may say so.
+        "distill": {"student": student, "epochs": epochs, "seed": seed, "bf16": bf16 or None},
         "convert": {
             "format": several(format),
             "precision": several(precision),
