@@ -34,9 +34,10 @@ ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("EDGE_SHARED", ROOT.parent / "shared"))
 STUDENTS = ("layers=3", "layers=2", "layers=3,hidden=128")
 PLAIN, RANDOM, PHRASES = "finetune", "finetune-random", "finetune-phrases"
-# Students without a teacher train as long as those of `kd`, which is better for them than their
-# recipe's three epochs; all phrases are ten times the sentences already.
-LONGER = {"epochs": 6, "learning-rate": 1e-4}
+# Students without a teacher train as those of `kd` do, which is better for them than their recipe's
+# three epochs at 5e-5; all phrases are ten times the sentences already.
+PLAIN_SETTINGS = {"epochs": 6, "learning-rate": 1e-4}
+OWN_SETTINGS = {PLAIN: PLAIN_SETTINGS, RANDOM: PLAIN_SETTINGS, PHRASES: {"learning-rate": 1e-4}}
 # The most telling first: an interrupted study should have them.
 RECIPES = (
     *(PLAIN, "kd-augmented", "kd-hidden", "kd", "tinybert", "pkd", "minilm", "minilm-v2"),
@@ -122,6 +123,8 @@ class Study:
             shutil.rmtree(output)
 
     def _arguments(self, cell: Cell, output: Path) -> list[str]:
+        from distill import load_recipe
+
         train = "train" if cell.recipe == PHRASES else "train_sentences"
         student = cell.student + (",init=random" if cell.recipe == RANDOM else "")
         recipe = PLAIN if cell.recipe in (RANDOM, PHRASES) else cell.recipe
@@ -136,8 +139,8 @@ class Study:
             "augment-folder": self._work / "texts",
             "output": output,
         }
-        arguments |= longer(cell.recipe)
-        if recipe != PLAIN:
+        arguments |= OWN_SETTINGS.get(cell.recipe, {})
+        if load_recipe(recipe).needs_teacher:
             arguments["teacher-cache"] = self._work / "teacher"
         named = [part for name, value in arguments.items() for part in (f"--{name}", str(value))]
         return ["distill", *named, "--json", *(["--bf16"] if cell.bf16 else [])]
@@ -205,18 +208,14 @@ def cells(options: argparse.Namespace) -> list[Cell]:
     ]
 
 
-def longer(recipe: str) -> dict[str, Any]:
-    """What replaces settings of a recipe's file."""
-    return LONGER if recipe in (PLAIN, RANDOM) else {}
-
-
 def _made_of(recipe: str) -> str:
+    """A fingerprint of what a cell is trained with."""
     plain = PLAIN if recipe in (RANDOM, PHRASES) else recipe
     file = Path(plain)
     if file.suffix != ".yaml":
         file = ROOT / "distill" / "recipes" / f"{plain}.yaml"
     stages = yaml.safe_load(file.read_text(encoding="utf-8"))["stages"]
-    settings = json.dumps([stages, longer(recipe)], sort_keys=True)
+    settings = json.dumps([stages, OWN_SETTINGS.get(recipe, {})], sort_keys=True)
     return hashlib.sha256(settings.encode()).hexdigest()[:8]
 
 
