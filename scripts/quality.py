@@ -73,12 +73,11 @@ class Study:
         self._lines = self._work / "cells.jsonl"
         self._lock = threading.Lock()
         self._pooled = self._work / "pooled.tsv"
-        # Threads that wait by spinning make a busy machine several times slower. Set before torch
-        # is imported, for the scoring in this process and for what it starts.
-        os.environ |= {"OMP_NUM_THREADS": str(self._threads), "OMP_WAIT_POLICY": "PASSIVE"}
 
     def prepare(self) -> None:
-        """Write the file to score on: dev, then test."""
+        """Write the file to score on, dev, then test; say how threads wait, here and below."""
+        # Those that spin make a busy machine several times slower. Torch reads it when imported.
+        os.environ |= {"OMP_NUM_THREADS": str(self._threads), "OMP_WAIT_POLICY": "PASSIVE"}
         (self._work / "logs").mkdir(parents=True, exist_ok=True)
         dev, test = (
             (self._data / f"{name}.tsv").read_text(encoding="utf-8").splitlines()

@@ -102,9 +102,11 @@ def test_every_recipe_makes_a_checkpoint_that_plain_transformers_loads(
     for stage in load_recipe(recipe).stages:
         rows = _check_log(folder, stage.name, {term.match for term in stage.terms})
         if stage.augment:
-            # The rows and their copies, without those that came out alike.
-            most = 0.5 * (1 + sum(method.copies for method in stage.augment)) * 48 / 8
-            assert 0.45 * most < len([row for row in rows if row["loss"]]) <= most
+            # The rows and their copies, without those that came out alike: about half, and texts
+            # as short as these have no more than some ten parts.
+            plain = 0.5 * 48 / 8
+            most = plain * (1 + sum(method.copies for method in stage.augment))
+            assert 0.45 * min(most, 10 * plain) < len([r for r in rows if r["loss"]]) <= most
         else:
             assert [int(row["step"]) for row in rows if row["loss"]] == list(range(1, 25))
             assert len([row for row in rows if row["eval_accuracy"]]) == 4

@@ -33,6 +33,7 @@ def options(tmp_path: Path) -> argparse.Namespace:
         work=tmp_path / "work",
         keep=False,
         jobs=1,
+        threads=None,
         bf16=True,
         students=["layers=3"],
         recipes=["finetune", "kd"],
