@@ -124,9 +124,9 @@ class Study:
     def _arguments(self, cell: Cell, output: Path) -> list[str]:
         from distill import load_recipe
 
+        recipe = _trained_by(cell.recipe)
         train = "train" if cell.recipe == PHRASES else "train_sentences"
         student = cell.student + (",init=random" if cell.recipe == RANDOM else "")
-        recipe = PLAIN if cell.recipe in (RANDOM, PHRASES) else cell.recipe
         arguments = {
             "teacher": self._teacher,
             "train": self._data / f"{train}.tsv",
@@ -207,13 +207,16 @@ def cells(options: argparse.Namespace) -> list[Cell]:
     ]
 
 
+def _trained_by(recipe: str) -> str:
+    """The distillation recipe of a cell."""
+    return PLAIN if recipe in (RANDOM, PHRASES) else recipe
+
+
 def _made_of(recipe: str) -> str:
     """A fingerprint of what a cell is trained with."""
-    plain = PLAIN if recipe in (RANDOM, PHRASES) else recipe
-    file = Path(plain)
-    if file.suffix != ".yaml":
-        file = ROOT / "distill" / "recipes" / f"{plain}.yaml"
-    stages = yaml.safe_load(file.read_text(encoding="utf-8"))["stages"]
+    from distill import recipe_file
+
+    stages = yaml.safe_load(recipe_file(_trained_by(recipe)).read_text(encoding="utf-8"))["stages"]
     settings = json.dumps([stages, OWN_SETTINGS.get(recipe, {})], sort_keys=True)
     return hashlib.sha256(settings.encode()).hexdigest()[:8]
 
