@@ -94,9 +94,9 @@ class Planner:
         self.lengths = self._lengths()
         # Read before a baseline is made, which takes minutes, so that a mistake costs nothing.
         self._read = {
-            (bundle.path, setting): self._texts(bundle, setting)
+            (bundle.path, length, batch): self._texts(bundle, length, batch)
             for bundle in {bundle.path: bundle for bundle, _ in self._chosen}.values()
-            for setting in self.settings
+            for length, batch in itertools.product(self.lengths, config.batch)
         }
         self.table = self._table()
 
@@ -115,11 +115,15 @@ class Planner:
 
     def plan(self, setting: Setting, baseline: Baseline | None) -> Plan:
         """What is timed at a point of the sweep."""
+        read = {
+            bundle.path: self._read[bundle.path, setting.seq_length, setting.batch]
+            for bundle, _ in self._chosen
+        }
         cells = [
-            self._artifact_cell(bundle, artifact, setting, self._read[bundle.path, setting])
+            self._artifact_cell(bundle, artifact, setting, read[bundle.path])
             for bundle, artifact in self._chosen
         ]
-        first = self._read[self._chosen[0][0].path, setting]
+        first = next(iter(read.values()))
         timed = [cell for cell in cells if cell.reason is None]
         for path in self._config.checkpoints:
             cells.append(
@@ -130,15 +134,15 @@ class Planner:
             cells += self._baseline_cells(baseline, formats, setting, first)
         return Plan(tuple(cells), setting)
 
-    def _texts(self, bundle: Bundle, setting: Setting) -> Texts:
+    def _texts(self, bundle: Bundle, length: int, batch: int) -> Texts:
         config = self._config
         return read_texts(
             bundle,
-            setting.seq_length,
+            length,
             data=config.data,
             columns=config.columns,
             seed=config.seed,
-            count=None if config.demands.passes else max(SAMPLES, setting.batch),
+            count=None if config.demands.passes else max(SAMPLES, batch),
         )
 
     def _table(self) -> Table | None:
