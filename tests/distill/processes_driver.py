@@ -44,9 +44,7 @@ def sharded() -> None:
         whole = sum(p.numel() for p in model.parameters())
         parts = shard(model)
         # DeepSpeed keeps the part beside a weight that is empty meanwhile.
-        here = [getattr(p, "ds_tensor", None) for p in parts.parameters()]
-        if sharder == "fsdp":
-            here = [p.to_local() for p in parts.parameters()]
+        here = [p.to_local() if sharder == "fsdp" else p.ds_tensor for p in parts.parameters()]
         note(f"{sharder}-parts", f"{sum(part.numel() for part in here) / whole:.2f}")
         return parts
 
