@@ -35,6 +35,16 @@ def attention_kl(student: Tensor, teacher: Tensor, valid: Tensor) -> Tensor:
     return softmax_kl(student, teacher, valid=valid).mean(1)
 
 
+def joined_heads(scores: Tensor, heads: int | None) -> Tensor:
+    """(B, A, L, L) to (B, heads, L, L), the mean of each run of A / heads; None keeps them.
+
+    After a softmax it is the geometric mean of where those heads look.
+    """
+    if heads is None or heads == scores.shape[1]:
+        return scores
+    return scores.unflatten(1, (heads, -1)).mean(2)
+
+
 def split_heads(vectors: Tensor, heads: int | None) -> Tensor:
     """(B, A, L, d) to (B, heads, L, A * d / heads); None keeps the heads there are.
 

@@ -225,30 +225,39 @@ class EmbeddingsTerm(TaughtTerm):
 
 
 class AttentionScoresTerm(MappedTerm):
-    """Follow attention before its softmax, head by head."""
+    """Follow attention before its softmax, head by head.
+
+    heads: `common` joins neighbouring heads of the model that has more of them, to the largest
+    number that divides both, by their mean; None for models of as many heads.
+    """
 
     match: Literal["attention_scores"]
     loss: Literal["mse"] = "mse"
+    heads: Literal["common"] | None = None
 
 
 class AttentionProbsTerm(MappedTerm):
-    """Follow where the teacher's heads look, head by head."""
+    """Follow where the teacher's heads look, head by head.
+
+    heads: as for attention_scores; joined heads look where they do in the geometric mean.
+    """
 
     match: Literal["attention_probs"]
     loss: Literal["kl"] = "kl"
+    heads: Literal["common"] | None = None
 
 
 class RelationsTerm(MappedTerm):
     """Follow how tokens relate to each other in queries, keys or values.
 
     of: one of them with itself, or queries with keys. heads: into how many relation heads both
-    models' are cut; `auto` for the most, up to MiniLMv2's 48, that divide both widths; None for
-    their own, as many in both.
+    models' are cut; `auto` for the most, up to MiniLMv2's 48, that divide both widths; `common`
+    for the most that divide both models' own; None for their own, as many in both.
     """
 
     match: Literal["relations"]
     of: Literal["query", "key", "value", "query-key"]
-    heads: PositiveInt | Literal["auto"] | None = None
+    heads: PositiveInt | Literal["auto", "common"] | None = None
     layers: LayerMap = LAST_TO_LAST
 
 

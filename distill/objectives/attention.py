@@ -50,7 +50,7 @@ class Attentions(_Attentive):
 
     def __init__(self, term: AttentionScoresTerm | AttentionProbsTerm, setting: Setting) -> None:
         super().__init__(term, setting)
-        _check_heads(term, setting)
+        self._heads = _compared_heads(term, setting)
         self._loss: Callable[[Tensor, Tensor, Tensor], Tensor] = {
             "mse": relations.attention_mse,
             "kl": relations.attention_kl,
@@ -58,7 +58,8 @@ class Attentions(_Attentive):
 
     def between(self, student: Signals, teacher: Signals, index: int, valid: Tensor) -> Tensor:
         s, t = self.pairs[index]
-        ours, theirs = student.attention_scores[s], teacher.attention_scores[t]
+        scores = student.attention_scores[s], teacher.attention_scores[t]
+        ours, theirs = (relations.joined_heads(one, self._heads) for one in scores)
         assert ours.shape == theirs.shape, (ours.shape, theirs.shape)
         return self._loss(ours, theirs, valid)
 
@@ -80,11 +81,26 @@ class Relations(_Attentive):
         return relations.relation_kl(ours, theirs, valid, self.heads)
 
 
+def _compared_heads(
+    term: AttentionScoresTerm | AttentionProbsTerm | RelationsTerm, setting: Setting
+) -> int | None:
+    """The number of heads that both models' are joined to; None for the heads both have."""
+    ours, theirs = (_attention(term, setting, owner)[0] for owner in _OWNERS)
+    if term.heads == "common":
+        return math.gcd(ours, theirs)
+    if ours != theirs:
+        raise ConfigError(
+            f"match: {term.match} compares head by head, and the student has {ours} heads where "
+            f"the teacher has {theirs}: give it as many with --student heads={theirs}, or say "
+            "heads: common in the recipe"
+        )
+    return None
+
+
 def _relation_heads(term: RelationsTerm, setting: Setting) -> int | None:
     """The number of relation heads; None for the heads both models have."""
-    if term.heads is None:
-        _check_heads(term, setting)
-        return None
+    if term.heads is None or term.heads == "common":
+        return _compared_heads(term, setting)
     widths = [_attention(term, setting, owner)[1] for owner in _OWNERS]
     common = math.gcd(*widths)
     if term.heads == "auto":
@@ -100,16 +116,6 @@ def _relation_heads(term: RelationsTerm, setting: Setting) -> int | None:
 
 _Owner = Literal["student", "teacher"]
 _OWNERS: tuple[_Owner, _Owner] = ("student", "teacher")
-
-
-def _check_heads(term: MappedTerm, setting: Setting) -> None:
-    ours, theirs = (_attention(term, setting, owner)[0] for owner in _OWNERS)
-    if ours != theirs:
-        raise ConfigError(
-            f"match: {term.match} compares head by head, and the student has {ours} heads where "
-            f"the teacher has {theirs}: give it as many with --student heads={theirs}, or use "
-            "match: relations with heads: auto"
-        )
 
 
 def _attention(term: MappedTerm, setting: Setting, owner: _Owner) -> tuple[int, int]:

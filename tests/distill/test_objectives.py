@@ -47,7 +47,7 @@ BILSTM = Shape(layers=1, width=8, architecture="bilstm")
     ("term", "student", "message"),
     [
         (PROBS, SHAPE, "attention_probs compares head by head, and the student has 2 heads where "
-         "the teacher has 12: give it as many with --student heads=12"),
+         "the teacher has 12: give it as many with --student heads=12, or say heads: common"),
         (SCORES, SHAPE, "attention_scores compares head by head"),
         (VALUE, SHAPE, "relations compares head by head"),
         ({**VALUE, "heads": 5}, SHAPE, "cannot cut the 8 units of the student's attention and the "
@@ -80,6 +80,36 @@ def test_relation_heads_that_fit_both(widths: tuple[int, int], heads: int) -> No
     shapes = [Shape(2, width, "bert", (1, width)) for width in widths]
     term = objective({**VALUE, "heads": "auto"}, student=shapes[0], teacher=shapes[1])
     assert term.heads == heads
+
+
+@pytest.mark.parametrize("heads", [(4, 12), (12, 4), (9, 6), (5, 2), (3, 3)])
+@pytest.mark.parametrize("match", ["attention_scores", "attention_probs"])
+def test_heads_that_both_models_have_in_common(match: str, heads: tuple[int, int]) -> None:
+    """Neighbouring heads of each model count as one that has their mean scores."""
+    ours, theirs = (random(2, count, 5, 5) for count in heads)
+    shapes = [Shape(2, 180, "bert", (count, 180)) for count in heads]
+    term = {"match": match, "layers": [[2, 2]]}
+    found = objective({**term, "heads": "common"}, student=shapes[0], teacher=shapes[1])
+    joined = []
+    for scores in (ours, theirs):
+        size = scores.shape[1] // math.gcd(*heads)
+        runs = scores.split(size, dim=1)
+        joined.append(torch.stack([sum(run.unbind(1)) / size for run in runs], 1))
+    same = [Shape(2, 180, "bert", (math.gcd(*heads), 180))] * 2
+    plain = objective(term, student=same[0], teacher=same[1])
+
+    def value(term: Any, ours: Tensor, theirs: Tensor) -> float:
+        signals = [Signals({}, attention_scores={2: scores}) for scores in (ours, theirs)]
+        totals = {"tokens": MASK.sum()}
+        return float(term(Batch(signals[0], {"teacher": signals[1]}, None, MASK, totals)))
+
+    assert value(found, ours, theirs) == pytest.approx(value(plain, *joined), rel=1e-5)
+
+
+def test_relation_heads_that_both_models_have_in_common() -> None:
+    shapes = [Shape(2, width, "bert", (count, width)) for count, width in ((4, 128), (12, 384))]
+    term = objective({**VALUE, "heads": "common"}, student=shapes[0], teacher=shapes[1])
+    assert term.heads == 4
 
 
 def kl(student: Tensor, teacher: Tensor) -> float:

@@ -32,7 +32,7 @@ ROWS = 49
 LONG = """
 name: long
 summary: Every kind of term, accumulated and not.
-student: layers=2
+student: layers=2,hidden=8
 stages:
   - name: inside
     batch_size: 8
@@ -41,9 +41,9 @@ stages:
     learning_rate: 1.0e-3
     terms:
       - {match: hidden_states, layers: emd, remap_steps: 2}
-      - {match: attention_scores}
-      - {match: attention_probs}
-      - {match: relations, of: value}
+      - {match: attention_scores, heads: common}
+      - {match: attention_probs, heads: common}
+      - {match: relations, of: value, heads: common}
       - {match: embeddings}
   - name: answers
     batch_size: 8
