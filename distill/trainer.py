@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,7 +17,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from distill import processes
 from distill.batches import IDLE, BucketSampler, Collator, Samples, StepBatches, steps_of
-from distill.capture import Source
+from distill.capture import Signals, Source
 from distill.config import Stage
 from distill.evaluation import Judge, measure
 from distill.keeping import KeepBest, KeepState
@@ -25,10 +26,12 @@ from distill.progress import Progress
 from distill.resume import last_checkpoint, step_of
 from distill.terms import TEACHER, Name
 from distill.views import view_inputs
+from edge.console import say
 from edge.errors import TrainingError
 from edge.storage import storage_errors
 
 _LOGS_A_STAGE = 40
+_FIRST_ROWS = 512
 _WEIGHTS = "model.safetensors"
 
 
@@ -57,6 +60,7 @@ class DistillTrainer(Trainer):  # type: ignore[misc, unused-ignore]
     ) -> None:
         self._sources = _by_name(source)
         self._judge = judge
+        self._name = stage.name
         self._progress = Progress(stage.name)
         self._batch_size = stage.batch_size
         self._best = KeepBest(folder, stage.early_stopping) if stage.early_stopping else None
@@ -79,6 +83,9 @@ class DistillTrainer(Trainer):  # type: ignore[misc, unused-ignore]
         self.loss_is_scaled_for_ga = True
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
+        if self.model.watches and not kwargs.get("resume_from_checkpoint"):
+            for remark in self.model.settle(map(self._read, self._first_batches())):
+                say(f"{self._name}: {remark}")
         # Dropout falls elsewhere in each process; a run that is continued brings its own state.
         if processes.index():
             torch.manual_seed(self.args.seed + processes.index())
@@ -104,7 +111,7 @@ class DistillTrainer(Trainer):  # type: ignore[misc, unused-ignore]
             self.model.pace.set_rates(scheduler, num_training_steps)
         return scheduler
 
-    def get_train_dataloader(self) -> DataLoader[Any]:
+    def _batches(self, part: int, parts: int) -> StepBatches:
         order = BucketSampler(
             self.train_dataset.lengths,
             self._batch_size * self.args.gradient_accumulation_steps,
@@ -112,9 +119,28 @@ class DistillTrainer(Trainer):  # type: ignore[misc, unused-ignore]
             on_epoch=self.train_dataset.set_epoch,
             block=self.train_dataset.block,
         )
-        batches = StepBatches(
-            order, self._batch_size, parts=processes.count(), part=processes.index()
-        )
+        return StepBatches(order, self._batch_size, parts=parts, part=part)
+
+    def _first_batches(self) -> Iterator[dict[str, Tensor]]:
+        """Enough rows to fit projections on, without chance; the same in all processes."""
+        for rows in itertools.islice(self._batches(0, 1), -(-_FIRST_ROWS // self._batch_size)):
+            batch = self.data_collator([self.train_dataset[row] for row in rows])
+            yield {name: value.to(self.args.device) for name, value in batch.items()}
+
+    def _read(
+        self, inputs: dict[str, Tensor]
+    ) -> tuple[dict[str, Tensor], Tensor, dict[Name, Signals]]:
+        """Inputs, labels, and what teachers say."""
+        labels = inputs.pop("labels")
+        with self.accelerator.autocast():
+            taught = {
+                name: source(view_inputs(inputs, name) or inputs)
+                for name, source in self._sources.items()
+            }
+        return inputs, labels, taught
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        batches = self._batches(processes.index(), processes.count())
         loader = DataLoader(
             self.train_dataset,
             batch_sampler=batches,
@@ -146,13 +172,8 @@ class DistillTrainer(Trainer):  # type: ignore[misc, unused-ignore]
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Tensor:
-        labels, counted = inputs.pop("labels"), inputs.pop(IDLE, None)
-        with self.accelerator.autocast():
-            taught = {
-                name: source(view_inputs(inputs, name) or inputs)
-                for name, source in self._sources.items()
-            }
-        values = model(inputs, labels, taught, num_items_in_batch)
+        counted = inputs.pop(IDLE, None)
+        values = model(*self._read(inputs), num_items_in_batch)
         if counted is not None:
             values = values * counted
         if not self._window:

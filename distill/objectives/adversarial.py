@@ -9,7 +9,7 @@ from torch.func import functional_call
 
 from distill import losses
 from distill.capture import HIDDEN_STATES
-from distill.objectives.base import Batch, Mapped, projections
+from distill.objectives.base import Batch, Mapped, Projections
 from distill.setting import Setting
 from distill.terms import AdversarialTerm
 
@@ -42,9 +42,12 @@ class Adversarial(Mapped):
 
     def __init__(self, term: AdversarialTerm, setting: Setting) -> None:
         super().__init__(term, setting)
-        self.projections = projections(self.pairs, setting, term.learner, term.teacher)
+        self.projections = Projections(self.pairs, setting, term.learner, term.teacher)
         shape = setting.shape(term.teacher)
         self.discriminators = nn.ModuleList(Discriminator(shape.width_at(t)) for _, t in self.pairs)
+
+    def watch(self, batch: Batch) -> None:
+        self.projections.watch(self.learn(batch), self.follow(batch), batch.mask)
 
     def distance(self, batch: Batch, index: int) -> Tensor:
         s, t = self.pairs[index]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +15,9 @@ from distill.setting import Setting
 from distill.terms import STUDENT, EmbeddingsTerm, MappedTerm, Name
 from distill.unfreezing import turns
 
+# Of the mean square of what is fitted.
+_RIDGE = 1e-3
+_TINY = 1e-12
 # Counts over the whole batch of an optimiser step, by what a term averages over.
 Totals = Mapping[str, Tensor]
 
@@ -59,6 +62,21 @@ class Objective(nn.Module):
 
     def advance(self, step: int, progress: float) -> None:
         """Called before each optimiser step, from 0; progress is the share of steps done."""
+
+    @property
+    def watches(self) -> bool:
+        """Whether it is to be shown some batches before the first step."""
+        return any(isinstance(module, Projection) for module in self.modules())
+
+    def watch(self, batch: Batch) -> None:
+        """Shown one of them."""
+
+    def settle(self) -> Iterator[str]:
+        """Start where they put it; gives what a person should know of them."""
+        for module in self.modules():
+            if isinstance(module, Projection):
+                module.settle()
+        yield from ()
 
     def learn(self, batch: Batch) -> Signals:
         """The signals of who learns by this term."""
@@ -111,14 +129,71 @@ class Mapped(Objective):
         return torch.stack([self.distance(batch, i) for i in self._counting]).mean()
 
 
-def projections(pairs: Pairs, setting: Setting, learner: Name, source: Name) -> nn.ModuleList:
-    """A linear map from the learner's width to the source's for each pair, where they differ.
+def least_squares(square: Tensor, both: Tensor) -> Tensor:
+    """The matrix W (M, N) for which W x is nearest to y, of sums over samples of x and y.
 
-    They are trained with the student and thrown away.
+    square: of x x^T, (N, N). both: of x y^T, (N, M). A little ridge keeps it defined where samples
+    are few. What is not finite gives a matrix that is not.
     """
-    student, teacher = setting.shape(learner), setting.shape(source)
-    widths = [(student.width_at(s), teacher.width_at(t)) for s, t in pairs]
-    return nn.ModuleList(
-        nn.Identity() if ours == theirs else nn.Linear(ours, theirs, bias=False)
-        for ours, theirs in widths
-    )
+    ridge = _RIDGE * square.diagonal().mean().clamp(min=_TINY) * torch.eye(len(square)).to(square)
+    return torch.linalg.solve_ex(square + ridge, both).result.T.contiguous()
+
+
+def widened(values: Tensor) -> Tensor:
+    """In 64 bits, which not every device has."""
+    return values.cpu().double()
+
+
+class Projection(nn.Linear):
+    """A learned map from the learner's width to another's, trained with it and thrown away.
+
+    It starts where least squares put it on what it watches: a random one would have to be learned
+    before its term says anything about the learner.
+    """
+
+    def __init__(self, ours: int, theirs: int) -> None:
+        super().__init__(ours, theirs, bias=False)
+        self._sums: tuple[Tensor, Tensor] | None = None
+
+    def watch(self, ours: Tensor, theirs: Tensor) -> None:
+        """What both say of the same, (N, ours) and (N, theirs)."""
+        x, y = widened(ours), widened(theirs)
+        sums = x.T @ x, x.T @ y
+        if self._sums is not None:
+            sums = self._sums[0] + sums[0], self._sums[1] + sums[1]
+        self._sums = sums
+
+    def settle(self) -> None:
+        """Start where what was watched puts it; at random where that is nothing."""
+        if self._sums is not None:
+            with torch.no_grad():
+                self.weight.copy_(least_squares(*self._sums))
+            self._sums = None
+
+
+class Projections(nn.ModuleList):
+    """A map for each pair of hidden states whose widths differ, or one for all pairs."""
+
+    def __init__(
+        self, pairs: Pairs, setting: Setting, learner: Name, source: Name, *, shared: bool = False
+    ) -> None:
+        student, teacher = setting.shape(learner), setting.shape(source)
+        widths = [(student.width_at(s), teacher.width_at(t)) for s, t in pairs]
+        super().__init__(
+            nn.Identity() if ours == theirs else Projection(ours, theirs)
+            for ours, theirs in (widths[:1] if shared else widths)
+        )
+        self._pairs = pairs
+
+    def of(self, index: int) -> nn.Module:
+        """That of a pair."""
+        return self[index if len(self) > 1 else 0]
+
+    def watch(self, ours: Signals, theirs: Signals, mask: Tensor) -> None:
+        """What both say about a batch; mask: (B, tokens), 1 where the first tokens count."""
+        counted, length = mask.bool(), mask.shape[1]
+        for index, (s, t) in enumerate(self._pairs):
+            projection = self.of(index)
+            if isinstance(projection, Projection):
+                states = ours.hidden_states[s], theirs.hidden_states[t]
+                projection.watch(*(one[:, :length][counted] for one in states))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
 from distill import losses, relations
 from distill.capture import FEATURES, HIDDEN_STATES, Need
 from distill.mapping import Pairs, pair_layers
-from distill.objectives.base import Batch, Mapped, Objective, projections
+from distill.objectives.base import Batch, Mapped, Objective, Projection, Projections, widened
 from distill.setting import Setting
 from distill.terms import (
     ContrastiveTerm,
@@ -21,6 +23,9 @@ from distill.terms import (
 )
 from edge.errors import ConfigError
 
+# The share of the mean square that varies from text to text. In a teacher that pools the mean of
+# its tokens the first one has 0.00001 in the middle layers, 0.9 in the last.
+_STILL = 1e-3
 # Their heads read what is as wide as an embedding, or there is none.
 _LARGE_HEADS = ("fill-mask", "feature-extraction")
 
@@ -32,18 +37,28 @@ class _Projected(Mapped):
     """
 
     fields = (HIDDEN_STATES,)
+    # How many of a text's tokens are compared; None for all of them.
+    tokens: int | None = None
 
     def __init__(self, term: MappedTerm | EmbeddingsTerm, setting: Setting) -> None:
         super().__init__(term, setting)
-        kept = self.pairs if self.transport is None else self.pairs[:1]
-        self.projections = projections(kept, setting, term.learner, term.teacher)
+        self.projections = Projections(
+            self.pairs, setting, term.learner, term.teacher, shared=self.transport is not None
+        )
 
-    def states(self, batch: Batch, index: int, tokens: slice) -> tuple[Tensor, Tensor]:
+    def watch(self, batch: Batch) -> None:
+        self.projections.watch(self.learn(batch), self.follow(batch), self.mask(batch))
+
+    def mask(self, batch: Batch) -> Tensor:
+        """1 on what is compared, (B, tokens)."""
+        return batch.mask[:, : self.tokens]
+
+    def states(self, batch: Batch, index: int) -> tuple[Tensor, Tensor]:
         """Both models' states of a pair, (B, tokens, H), of one width."""
         s, t = self.pairs[index]
-        projection = self.projections[index if self.transport is None else 0]
-        student = projection(self.learn(batch).hidden_states[s][:, tokens])
-        teacher = self.follow(batch).hidden_states[t][:, tokens]
+        projection = self.projections.of(index)
+        student = projection(self.learn(batch).hidden_states[s][:, : self.tokens])
+        teacher = self.follow(batch).hidden_states[t][:, : self.tokens]
         assert student.shape == teacher.shape, (student.shape, teacher.shape)
         return student, teacher
 
@@ -54,14 +69,40 @@ class HiddenStates(_Projected):
     def __init__(self, term: HiddenStatesTerm | EmbeddingsTerm, setting: Setting) -> None:
         super().__init__(term, setting)
         self._loss = losses.STATE_LOSSES[term.loss]
-        self._first = term.tokens == "first"
+        self.tokens = 1 if term.tokens == "first" else None
+        self._followed: dict[int, list[Tensor]] = {}
+
+    @property
+    def watches(self) -> bool:
+        return super().watches or self.tokens is not None
+
+    def watch(self, batch: Batch) -> None:
+        super().watch(batch)
+        if self.tokens is not None:
+            for _, t in self.pairs:
+                states = self.follow(batch).hidden_states[t][:, 0]
+                self._followed.setdefault(t, []).append(widened(states))
+
+    def settle(self) -> Iterator[str]:
+        yield from super().settle()
+        still = [str(t) for t, states in self._followed.items() if _is_still(torch.cat(states))]
+        self._followed.clear()
+        if still:
+            yield (
+                f"the first token's state hardly differs from text to text in {self.source}'s "
+                f"layer {' and '.join(still)}, so it tells little: use tokens: all"
+            )
 
     def distance(self, batch: Batch, index: int) -> Tensor:
-        mask, total = batch.mask, batch.totals["tokens"]
-        if self._first:
-            mask, total = mask[:, :1], batch.totals["samples"]
-        states = self.states(batch, index, slice(0, 1) if self._first else slice(None))
-        return losses.masked_mean(self._loss(*states), mask, total)
+        total = batch.totals["tokens" if self.tokens is None else "samples"]
+        values = self._loss(*self.states(batch, index))
+        return losses.masked_mean(values, self.mask(batch), total)
+
+
+def _is_still(states: Tensor) -> bool:
+    """Whether vectors (N, H) are nearly the same."""
+    varying = states.var(0, correction=0).sum() / states.square().mean(0).sum()
+    return len(states) > 1 and bool(varying < _STILL)
 
 
 class Features(Objective):
@@ -81,7 +122,14 @@ class Features(Objective):
         ours, theirs = (setting.shape(n).feature_width for n in (term.learner, term.teacher))
         self.projection: nn.Module = nn.Identity()
         if ours != theirs:
-            self.projection = nn.Linear(ours, theirs, bias=False)
+            self.projection = Projection(ours, theirs)
+
+    def watch(self, batch: Batch) -> None:
+        if isinstance(self.projection, Projection):
+            ours, theirs = self.learn(batch).features[0], self.follow(batch).features[0]
+            # Of a text, or of its tokens.
+            counted = batch.mask.bool() if ours.ndim == 3 else slice(None)
+            self.projection.watch(ours[counted], theirs[counted])
 
     def forward(self, batch: Batch) -> Tensor:
         ours = self.projection(self.learn(batch).features[0])
@@ -99,6 +147,8 @@ class Contrastive(_Projected):
     The rows compared are those of one forward pass, whatever accumulation does.
     """
 
+    tokens = 1
+
     def __init__(self, term: ContrastiveTerm, setting: Setting) -> None:
         super().__init__(term, setting)
         self._temperature = term.temperature
@@ -109,7 +159,7 @@ class Contrastive(_Projected):
         self.temperature = at(self._temperature, progress)
 
     def distance(self, batch: Batch, index: int) -> Tensor:
-        ours, theirs = self.states(batch, index, slice(0, 1))
+        ours, theirs = self.states(batch, index)
         values = losses.info_nce(ours[:, 0], theirs[:, 0], self.temperature)
         return losses.masked_mean(values, total=batch.totals["samples"])
 
@@ -135,9 +185,12 @@ class Flow(Objective):
         layers = setting.shape(term.learner).layers, setting.shape(term.teacher).layers
         # The embeddings come first, so that a map of one layer has a flow as well.
         self._pairs: Pairs = ((0, 0), *sorted(pair_layers(term.layers, *layers)))
-        self.projections = projections(self._pairs, setting, term.learner, term.teacher)
+        self.projections = Projections(self._pairs, setting, term.learner, term.teacher)
         self.ours = frozenset(Need(HIDDEN_STATES, s) for s, _ in self._pairs)
         self.theirs = frozenset(Need(HIDDEN_STATES, t) for _, t in self._pairs)
+
+    def watch(self, batch: Batch) -> None:
+        self.projections.watch(self.learn(batch), self.follow(batch), batch.mask)
 
     def forward(self, batch: Batch) -> Tensor:
         pairs = list(zip(self.projections, self._pairs, strict=True))

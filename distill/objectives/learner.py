@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -83,6 +83,8 @@ COMPANIONS: dict[str, Callable[..., Companion]] = {
     "partner": PartnerAnswers,
     "transformed": JointAnswers,
 }
+# Inputs, labels, and what teachers say.
+Read = tuple[Mapping[str, Tensor], Tensor | None, Mapping[Name, Signals]]
 _TALLIED = ("samples", "tokens", "labelled")
 
 
@@ -195,14 +197,46 @@ class Learner(nn.Module):
 
         taught: what the teacher says, or by name what each of several does.
         """
+        batch = self._said(inputs, labels, taught, totals)
+        return torch.stack([_value(parts, batch) for parts in self._terms])
+
+    @property
+    def watches(self) -> bool:
+        """Whether a term is to be shown some batches before the first step; see `settle`."""
+        return any(one.watches for parts in self._terms for one in parts)
+
+    def settle(self, batches: Iterable[Read]) -> list[str]:
+        """Start learned maps where they bring the student's states nearest to the others'.
+
+        Gives what a person should know of what terms compare.
+        """
+        learning = self.training
+        watching = [one for parts in self._terms for one in parts if one.watches]
+        self.eval()
+        with torch.no_grad(), torch.random.fork_rng():
+            for read in batches:
+                batch = self._said(*read, {})
+                for one in watching:
+                    if one.source is None or batch.hears(one.source):
+                        one.watch(batch)
+        self.train(learning)
+        return [remark for one in watching for remark in one.settle()]
+
+    def _said(
+        self,
+        inputs: Mapping[str, Tensor],
+        labels: Tensor | None,
+        taught: Signals | Mapping[Name, Signals] | None,
+        totals: Totals,
+    ) -> Batch:
+        """What everybody says about a batch."""
         with contextlib.nullcontext() if self.mixed is None else self.mixed.read():
             said = capture(self.student, inputs, self._own_needs)
         heard = {TEACHER: taught} if isinstance(taught, Signals) else taught
         sources: dict[Name, Signals] = dict(heard or {})
         for companion in self._companions:
             sources |= companion(Scene(inputs, labels, {STUDENT: said, **sources}))
-        batch = Batch(said, sources, labels, inputs["attention_mask"], totals)
-        return torch.stack([_value(parts, batch) for parts in self._terms])
+        return Batch(said, sources, labels, inputs["attention_mask"], totals)
 
     def _all_needs(self) -> dict[Name, Needs]:
         """What everybody has to give beside answers; companions are told theirs, last one first."""

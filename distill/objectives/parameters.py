@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from distill.mapping import pair_layers
-from distill.objectives.base import Batch, Objective
+from distill.objectives.base import Batch, Objective, least_squares
 from distill.setting import Setting
 from distill.terms import Name, ParametersTerm
 from edge.errors import ConfigError
@@ -17,8 +17,6 @@ from edge.models.layers import layer_prefix
 
 # The sizes of an axis in student and teacher.
 Sizes = tuple[int, int]
-# Of the mean square of what is fitted: least squares stay defined where weights are few.
-_RIDGE = 1e-3
 
 
 class _Pair(NamedTuple):
@@ -110,12 +108,10 @@ class _Projections(nn.Module):
             wide, old = missing.pop(key)
             y, x = known[key]
             if len(x):
-                square = x.T @ x
-                ridge = _RIDGE * square.diagonal().mean() * torch.eye(old, dtype=x.dtype)
-                matrix = torch.linalg.solve(square + ridge, x.T @ y).T.float()
+                matrix = least_squares(x.T @ x, x.T @ y).float()
             else:
                 matrix = torch.randn(wide, old) / old**0.5
-            self.matrices[key] = nn.Parameter(matrix.contiguous())
+            self.matrices[key] = nn.Parameter(matrix)
 
     def _solved(
         self, pairs: Sequence[tuple[Tensor, Tensor]], key: str, missing: set[str]

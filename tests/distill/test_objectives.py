@@ -287,6 +287,35 @@ def test_two_sources_are_kept_apart() -> None:
     assert term(batch).item() == 25
 
 
+def test_what_nobody_speaks_to_starts_at_random(narrow: Pair) -> None:
+    learner = narrow.learner({"match": "hidden_states"}, {"match": "embeddings"})
+    before = {name: value.clone() for name, value in learner.state_dict().items()}
+    assert learner.watches and learner.settle([]) == []
+    assert all(torch.equal(value, before[name]) for name, value in learner.state_dict().items())
+
+
+@pytest.mark.parametrize("match", ["hidden_states", "flow", "contrastive", "adversarial"])
+def test_terms_start_near_what_they_follow(narrow: Pair, match: str) -> None:
+    """Every projection of a term is fitted on what the term compares."""
+    learner = narrow.learner({"match": match})
+    ids = torch.randint(5, 15, (64, 6), generator=GENERATOR)
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    taught = {"teacher": LiveTeacher(narrow.teacher, learner.needs)(inputs)}
+    before = [module.weight.clone() for module in learner.objectives[0].projections]
+    assert learner.settle([(inputs, None, taught)] * 2) == []
+    first = slice(0, 1) if match == "contrastive" else slice(None)
+    states = learner.student(**inputs, output_hidden_states=True).hidden_states
+    for weight, projection, (s, t) in zip(
+        before,
+        learner.objectives[0].projections,
+        getattr(learner.objectives[0], "pairs", ((0, 0), (1, 2), (2, 4))),
+        strict=True,
+    ):
+        x, y = states[s][:, first], taught["teacher"].hidden_states[t][:, first]
+        new, old = ((x @ w.T - y).square().mean() for w in (projection.weight, weight))
+        assert new < min(old, y.square().mean())
+
+
 def test_a_dynamic_map_is_no_part_of_the_student(narrow: Pair, tmp_path: Path) -> None:
     learner = narrow.learner({"match": "hidden_states", "layers": "emd"})
     assert len(learner.objectives[0].projections) == 1

@@ -72,7 +72,8 @@ def test_every_recipe_makes_a_checkpoint_that_plain_transformers_loads(
     result = run(
         recipe=recipe,
         teacher=str(taught),
-        student="layers=2,hidden=8,heads=2",
+        # One made of its teacher starts where its states are hardly to be brought nearer.
+        student="layers=2,hidden=8,heads=2,init=random",
         epochs=0.5 if augmented else 4,
         learning_rate=5e-3,
     )

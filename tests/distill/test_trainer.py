@@ -265,6 +265,56 @@ def test_projections_are_trained_clipped_and_saved(narrow: World, tmp_path: Path
     assert not any("projection" in name for name in trainer.model.student.state_dict())
 
 
+def test_projections_start_where_they_bring_states_nearest(narrow: World, tmp_path: Path) -> None:
+    """Against least squares on the states that both models' modules give."""
+    import torch
+
+    trainer = narrow.trainer(tmp_path, HIDDEN, max_steps=1, batch_size=8, learning_rate=1e-12)
+    trainer.train()
+    batch = narrow.samples.collate([narrow.samples[row] for row in range(len(narrow.samples))])
+    real = batch["attention_mask"].bool()
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    ours, theirs = [], []
+    for model, states in ((narrow.student, ours), (narrow.teacher, theirs)):
+        with torch.no_grad():
+            found = model.eval()(**inputs, output_hidden_states=True).hidden_states
+        states += [state[real].double().numpy() for state in found]
+    (objective,) = trainer.model.objectives
+    for projection, (s, t) in zip(objective.projections, objective.pairs, strict=True):
+        x, y = ours[s], theirs[t]
+        # The ridge, a thousandth of the mean square of a unit, as rows of data.
+        ridge = np.sqrt(1e-3 * np.square(x).sum() / 8) * np.eye(8)
+        padded = np.concatenate([x, ridge]), np.concatenate([y, np.zeros((8, 16))])
+        expected = np.linalg.lstsq(*padded, rcond=None)[0]
+        np.testing.assert_allclose(projection.weight.detach().T, expected, rtol=1e-3, atol=1e-4)
+        assert np.square(x @ expected - y).mean() < np.square(y).mean() / 2
+
+
+@pytest.mark.parametrize("layer", [1, 3])
+def test_a_first_token_that_says_nothing_is_told(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str], layer: int
+) -> None:
+    """One whose state is the same in every text; the teacher's others do differ."""
+    term = {**HIDDEN, "tokens": "first", "layers": [[1, 1], [2, 3]]}
+    trainer = world.trainer(tmp_path, term, max_steps=1, learning_rate=1e-4)
+    source = trainer._sources["teacher"]
+
+    def still(inputs: Any) -> Any:
+        signals = source(inputs)
+        states = dict(signals.hidden_states)
+        states[layer] = states[layer].clone()
+        states[layer][:, 0] = 1.0
+        return signals._replace(hidden_states=states)
+
+    trainer._sources["teacher"] = still
+    trainer.train()
+    said = [line for line in capsys.readouterr().err.splitlines() if "hardly differs" in line]
+    assert said == [
+        "train: the first token's state hardly differs from text to text in teacher's layer "
+        f"{layer}, so it tells little: use tokens: all"
+    ]
+
+
 def test_the_teacher_is_not_trained(world: World, tmp_path: Path) -> None:
     import torch
 
