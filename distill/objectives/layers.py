@@ -90,7 +90,8 @@ class HiddenStates(_Projected):
         if still:
             yield (
                 f"the first token's state hardly differs from text to text in {self.source}'s "
-                f"layer {' and '.join(still)}, so it tells little: use tokens: all"
+                f"layer{'s' * (len(still) > 1)} {' and '.join(still)}, so it tells little: use "
+                "tokens: all"
             )
 
     def distance(self, batch: Batch, index: int) -> Tensor:

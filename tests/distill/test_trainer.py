@@ -290,9 +290,13 @@ def test_projections_start_where_they_bring_states_nearest(narrow: World, tmp_pa
         assert np.square(x @ expected - y).mean() < np.square(y).mean() / 2
 
 
-@pytest.mark.parametrize("layer", [1, 3])
+@pytest.mark.parametrize(("layers", "named"), [((3,), "layer 3"), ((1, 3), "layers 1 and 3")])
 def test_a_first_token_that_says_nothing_is_told(
-    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str], layer: int
+    world: World,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    layers: tuple[int, ...],
+    named: str,
 ) -> None:
     """One whose state is the same in every text; the teacher's others do differ."""
     term = {**HIDDEN, "tokens": "first", "layers": [[1, 1], [2, 3]]}
@@ -302,16 +306,17 @@ def test_a_first_token_that_says_nothing_is_told(
     def still(inputs: Any) -> Any:
         signals = source(inputs)
         states = dict(signals.hidden_states)
-        states[layer] = states[layer].clone()
-        states[layer][:, 0] = 1.0
+        for layer in layers:
+            states[layer] = states[layer].clone()
+            states[layer][:, 0] = 1.0
         return signals._replace(hidden_states=states)
 
     trainer._sources["teacher"] = still
     trainer.train()
     said = [line for line in capsys.readouterr().err.splitlines() if "hardly differs" in line]
     assert said == [
-        "train: the first token's state hardly differs from text to text in teacher's layer "
-        f"{layer}, so it tells little: use tokens: all"
+        "train: the first token's state hardly differs from text to text in teacher's "
+        f"{named}, so it tells little: use tokens: all"
     ]
 
 
