@@ -29,6 +29,10 @@ TEACHER: Name = "teacher"
 TEACHERS: Name = "teachers"
 
 
+# Whether states are compared token by token, the first one's alone, or a text's mean.
+Tokens = Literal["all", "first", "mean"]
+
+
 def teacher_names(count: int) -> tuple[Name, ...]:
     """What `count` teachers are called."""
     return (TEACHER,) if count == 1 else tuple(f"{TEACHER}-{i + 1}" for i in range(count))
@@ -203,7 +207,7 @@ class HiddenStatesTerm(MappedTerm):
 
     match: Literal["hidden_states"]
     loss: Literal["mse", "normalized_mse", "layer_normed_mse", "cosine"] = "mse"
-    tokens: Literal["all", "first"] = "all"
+    tokens: Tokens = "all"
 
 
 class FeaturesTerm(TaughtTerm):
@@ -221,7 +225,7 @@ class EmbeddingsTerm(TaughtTerm):
 
     match: Literal["embeddings"]
     loss: Literal["mse", "normalized_mse", "layer_normed_mse", "cosine"] = "mse"
-    tokens: Literal["all", "first"] = "all"
+    tokens: Tokens = "all"
 
 
 class AttentionScoresTerm(MappedTerm):

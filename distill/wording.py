@@ -51,8 +51,8 @@ def check_wording(term: TaughtTerm, task: str) -> None:
     reading = READINGS[task]
     whole = not (reading.per_token or reading.over_tokens)
     values: Any = term
-    if not whole or (term.match not in _WHOLE and getattr(values, "tokens", None) != "first"):
+    if not whole or (term.match not in _WHOLE and getattr(values, "tokens", "all") == "all"):
         raise ConfigError(
             f"match: {term.match} compares token by token, and the student reads other tokens than "
-            "its teacher: use match: logits, or hidden_states with tokens: first"
+            "its teacher: use match: logits, or hidden_states with tokens: mean"
         )

@@ -47,7 +47,8 @@ class Adversarial(Mapped):
         self.discriminators = nn.ModuleList(Discriminator(shape.width_at(t)) for _, t in self.pairs)
 
     def watch(self, batch: Batch) -> None:
-        self.projections.watch(self.learn(batch), self.follow(batch), batch.mask)
+        ours, theirs = self.learn(batch).hidden_states, self.follow(batch).hidden_states
+        self.projections.watch(ours, theirs, batch.mask)
 
     def distance(self, batch: Batch, index: int) -> Tensor:
         s, t = self.pairs[index]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from distill.capture import Need, Needs, Signals
+from distill.capture import Need, Needs, Signals, States
 from distill.mapping import DYNAMIC, Pairs, pair_layers
 from distill.objectives.transport import Transport
 from distill.setting import Setting
@@ -28,6 +28,7 @@ class Batch:
 
     sources: what everybody else says, by the names that terms use. labels: in the task's form,
     -100 (a number that is not one, for scores) where there is none. mask: (B, L), 1 on real tokens.
+    masks: the same of those who read the texts in other tokens, by name.
     """
 
     student: Signals
@@ -35,6 +36,11 @@ class Batch:
     labels: Tensor | None
     mask: Tensor
     totals: Totals
+    masks: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def read_by(self, name: Name | None) -> Tensor:
+        """The mask of the tokens that who has a name reads, (B, L)."""
+        return self.masks.get(name or STUDENT, self.mask)
 
     def hears(self, name: Name) -> bool:
         """Whether who has a name says anything in this batch."""
@@ -189,11 +195,10 @@ class Projections(nn.ModuleList):
         """That of a pair."""
         return self[index if len(self) > 1 else 0]
 
-    def watch(self, ours: Signals, theirs: Signals, mask: Tensor) -> None:
-        """What both say about a batch; mask: (B, tokens), 1 where the first tokens count."""
-        counted, length = mask.bool(), mask.shape[1]
+    def watch(self, ours: States, theirs: States, mask: Tensor) -> None:
+        """Both's states of a batch, (B, L, H) by layer; mask: (B, L), 1 where they count."""
+        counted = mask.bool()
         for index, (s, t) in enumerate(self._pairs):
             projection = self.of(index)
             if isinstance(projection, Projection):
-                states = ours.hidden_states[s], theirs.hidden_states[t]
-                projection.watch(*(one[:, :length][counted] for one in states))
+                projection.watch(ours[s][counted], theirs[t][counted])

@@ -19,6 +19,7 @@ from distill.terms import (
     FlowTerm,
     HiddenStatesTerm,
     MappedTerm,
+    Tokens,
     at,
 )
 from edge.errors import ConfigError
@@ -37,8 +38,7 @@ class _Projected(Mapped):
     """
 
     fields = (HIDDEN_STATES,)
-    # How many of a text's tokens are compared; None for all of them.
-    tokens: int | None = None
+    tokens: Tokens = "all"
 
     def __init__(self, term: MappedTerm | EmbeddingsTerm, setting: Setting) -> None:
         super().__init__(term, setting)
@@ -47,20 +47,35 @@ class _Projected(Mapped):
         )
 
     def watch(self, batch: Batch) -> None:
-        self.projections.watch(self.learn(batch), self.follow(batch), self.mask(batch))
+        ours = {s: self._ours(batch, s) for s, _ in self.pairs}
+        theirs = {t: self.theirs_of(batch, t) for _, t in self.pairs}
+        self.projections.watch(ours, theirs, self.mask(batch))
 
     def mask(self, batch: Batch) -> Tensor:
         """1 on what is compared, (B, tokens)."""
-        return batch.mask[:, : self.tokens]
+        return batch.mask if self.tokens == "all" else torch.ones_like(batch.mask[:, :1])
 
     def states(self, batch: Batch, index: int) -> tuple[Tensor, Tensor]:
         """Both models' states of a pair, (B, tokens, H), of one width."""
         s, t = self.pairs[index]
-        projection = self.projections.of(index)
-        student = projection(self.learn(batch).hidden_states[s][:, : self.tokens])
-        teacher = self.follow(batch).hidden_states[t][:, : self.tokens]
+        student, teacher = (
+            self.projections.of(index)(self._ours(batch, s)),
+            self.theirs_of(batch, t),
+        )
         assert student.shape == teacher.shape, (student.shape, teacher.shape)
         return student, teacher
+
+    def theirs_of(self, batch: Batch, layer: int) -> Tensor:
+        """What is compared of a layer of whom the term follows."""
+        return self._picked(self.follow(batch).hidden_states[layer], batch.read_by(self.source))
+
+    def _ours(self, batch: Batch, layer: int) -> Tensor:
+        return self._picked(self.learn(batch).hidden_states[layer], batch.read_by(self.learner))
+
+    def _picked(self, states: Tensor, mask: Tensor) -> Tensor:
+        if self.tokens == "mean":
+            return losses.text_mean(states.float(), mask).unsqueeze(1)
+        return states if self.tokens == "all" else states[:, :1]
 
 
 class HiddenStates(_Projected):
@@ -69,19 +84,18 @@ class HiddenStates(_Projected):
     def __init__(self, term: HiddenStatesTerm | EmbeddingsTerm, setting: Setting) -> None:
         super().__init__(term, setting)
         self._loss = losses.STATE_LOSSES[term.loss]
-        self.tokens = 1 if term.tokens == "first" else None
+        self.tokens = term.tokens
         self._followed: dict[int, list[Tensor]] = {}
 
     @property
     def watches(self) -> bool:
-        return super().watches or self.tokens is not None
+        return super().watches or self.tokens == "first"
 
     def watch(self, batch: Batch) -> None:
         super().watch(batch)
-        if self.tokens is not None:
+        if self.tokens == "first":
             for _, t in self.pairs:
-                states = self.follow(batch).hidden_states[t][:, 0]
-                self._followed.setdefault(t, []).append(widened(states))
+                self._followed.setdefault(t, []).append(widened(self.theirs_of(batch, t)[:, 0]))
 
     def settle(self) -> Iterator[str]:
         yield from super().settle()
@@ -91,11 +105,11 @@ class HiddenStates(_Projected):
             yield (
                 f"the first token's state hardly differs from text to text in {self.source}'s "
                 f"layer{'s' * (len(still) > 1)} {' and '.join(still)}, so it tells little: use "
-                "tokens: all"
+                "tokens: all, or mean"
             )
 
     def distance(self, batch: Batch, index: int) -> Tensor:
-        total = batch.totals["tokens" if self.tokens is None else "samples"]
+        total = batch.totals["tokens" if self.tokens == "all" else "samples"]
         values = self._loss(*self.states(batch, index))
         return losses.masked_mean(values, self.mask(batch), total)
 
@@ -148,7 +162,7 @@ class Contrastive(_Projected):
     The rows compared are those of one forward pass, whatever accumulation does.
     """
 
-    tokens = 1
+    tokens = "first"
 
     def __init__(self, term: ContrastiveTerm, setting: Setting) -> None:
         super().__init__(term, setting)
@@ -191,7 +205,8 @@ class Flow(Objective):
         self.theirs = frozenset(Need(HIDDEN_STATES, t) for _, t in self._pairs)
 
     def watch(self, batch: Batch) -> None:
-        self.projections.watch(self.learn(batch), self.follow(batch), batch.mask)
+        ours, theirs = self.learn(batch).hidden_states, self.follow(batch).hidden_states
+        self.projections.watch(ours, theirs, batch.mask)
 
     def forward(self, batch: Batch) -> Tensor:
         pairs = list(zip(self.projections, self._pairs, strict=True))

@@ -236,7 +236,9 @@ class Learner(nn.Module):
         sources: dict[Name, Signals] = dict(heard or {})
         for companion in self._companions:
             sources |= companion(Scene(inputs, labels, {STUDENT: said, **sources}))
-        return Batch(said, sources, labels, inputs["attention_mask"], totals)
+        ending = ".attention_mask"
+        masks = {key.removesuffix(ending): inputs[key] for key in inputs if key.endswith(ending)}
+        return Batch(said, sources, labels, inputs["attention_mask"], totals, masks)
 
     def _all_needs(self) -> dict[Name, Needs]:
         """What everybody has to give beside answers; companions are told theirs, last one first."""

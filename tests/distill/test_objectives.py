@@ -245,6 +245,19 @@ def test_a_window_is_compared_where_both_look() -> None:
     assert found == pytest.approx(expected, rel=1e-5)
 
 
+def test_means_of_texts_in_other_tokens() -> None:
+    """Each model's own tokens count, as many as it has."""
+    ours, theirs = random(2, 5, 8), random(2, 3, 8)
+    mask = torch.tensor([[1, 1, 0], [1, 1, 1]])
+    said = Signals({}, hidden_states={2: ours}), Signals({}, hidden_states={2: theirs})
+    totals = {"samples": torch.tensor(2.0)}
+    batch = Batch(said[0], {"teacher": said[1]}, None, MASK, totals, {"teacher": mask})
+    term = {"match": "hidden_states", "tokens": "mean", "layers": [[2, 2]]}
+    means = [(ours[0].mean(0), theirs[0, :2].mean(0)), (ours[1, :3].mean(0), theirs[1].mean(0))]
+    expected = sum(float((s - t).square().mean()) for s, t in means) / 2
+    assert objective(term)(batch).item() == pytest.approx(expected, rel=1e-5)
+
+
 def test_schedules_follow_the_step(pair: Pair) -> None:
     temperature = {"start": 8, "end": 2, "until": 0.5}
     learner = pair.learner(

@@ -117,21 +117,23 @@ def values_of(world: World, rows: list[int], *terms: dict[str, Any], extra: int 
 def test_padding_changes_no_term(world: World) -> None:
     import torch
 
-    terms = LOGITS, LABELS, HIDDEN, {**HIDDEN, "tokens": "first"}, {"match": "embeddings"}
+    parts = [{**HIDDEN, "tokens": tokens} for tokens in ("first", "mean")]
+    terms = LOGITS, LABELS, HIDDEN, *parts, {"match": "embeddings"}
     rows = [0, 1, 2, 3]
     plain, padded = (values_of(world, rows, *terms, extra=extra) for extra in (0, 7))
     torch.testing.assert_close(plain, padded, rtol=1e-4, atol=1e-6)
-    assert (plain[:4] > 1e-3).all()
+    assert (plain[:5] > 1e-3).all()
     # The student's embeddings are the teacher's own.
-    assert plain[4] < 1e-9
+    assert plain[5] < 1e-9
 
 
-def test_hidden_term_against_loops(world: World) -> None:
-    """The mean over pairs of layers and over real tokens, one token at a time."""
+@pytest.mark.parametrize("tokens", ["all", "first", "mean"])
+def test_hidden_term_against_loops(world: World, tokens: str) -> None:
+    """The mean over pairs of layers and over real tokens or texts, one after the other."""
     import torch
 
     rows = [0, 1, 2]
-    found = values_of(world, rows, {**HIDDEN, "layers": [[1, 2], [2, 4]]})
+    found = values_of(world, rows, {**HIDDEN, "layers": [[1, 2], [2, 4]], "tokens": tokens})
     distances: list[float] = []
     for row in rows:
         ids = torch.tensor([world.samples[row][1].input_ids])
@@ -140,10 +142,14 @@ def test_hidden_term_against_loops(world: World) -> None:
                 model.eval()(input_ids=ids, output_hidden_states=True).hidden_states
                 for model in (world.student, world.teacher)
             )
-        for position in range(ids.shape[1]):
-            for s, t in ((1, 2), (2, 4)):
-                distance = (ours[s][0, position] - theirs[t][0, position]).square().mean()
-                distances.append(float(distance))
+        for s, t in ((1, 2), (2, 4)):
+            differences = ours[s][0] - theirs[t][0]
+            compared = {
+                "all": list(differences),
+                "first": [differences[0]],
+                "mean": [sum(differences) / len(differences)],
+            }
+            distances += [float(one.square().mean()) for one in compared[tokens]]
     assert float(found[0]) == pytest.approx(np.mean(distances), rel=1e-4)
 
 
@@ -316,7 +322,7 @@ def test_a_first_token_that_says_nothing_is_told(
     said = [line for line in capsys.readouterr().err.splitlines() if "hardly differs" in line]
     assert said == [
         "train: the first token's state hardly differs from text to text in teacher's "
-        f"{named}, so it tells little: use tokens: all"
+        f"{named}, so it tells little: use tokens: all, or mean"
     ]
 
 
