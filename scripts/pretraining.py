@@ -96,6 +96,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--epochs", type=float, default=2, help="of the fine-tuning")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--bf16", action="store_true", help="train in bfloat16")
     return parser.parse_args()
 
 
@@ -129,6 +130,7 @@ def _distil(args: argparse.Namespace, name: str, **settings: Any) -> Path:
             "batch_size": args.batch_size,
             "max_length": args.max_length,
             "threads": args.threads,
+            "bf16": args.bf16,
             "output": folder,
         }
         distil(DistillConfig.build({**common, **settings}))
@@ -139,7 +141,7 @@ def _untrained(args: argparse.Namespace, teacher: Path, name: str, spec: str) ->
     """A student as it is made, before it learns anything."""
     from distill.spec import parse_spec
     from distill.students import Teacher, build_student
-    from edge.checkpoint import load_model, load_tokenizer, open_checkpoint
+    from edge.checkpoint import load_model, load_tokenizer, open_checkpoint, save_checkpoint
     from edge.data import Table
 
     folder: Path = args.work / name
@@ -148,8 +150,8 @@ def _untrained(args: argparse.Namespace, teacher: Path, name: str, spec: str) ->
         opened = Teacher(checkpoint, load_model(checkpoint), load_tokenizer(checkpoint))
         table = Table("none", [], None, None)
         student = build_student(parse_spec(spec), opened, table, seed=0)
-        student.model.save_pretrained(folder)
-        student.tokenizer.save_pretrained(folder)
+        folder.mkdir()
+        save_checkpoint(student.model, student.tokenizer, folder)
     return folder
 
 
