@@ -17,11 +17,11 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from distill import processes
 from distill.batches import IDLE, BucketSampler, Collator, Samples, StepBatches, steps_of
-from distill.capture import Signals, Source
+from distill.capture import Source
 from distill.config import Stage
 from distill.evaluation import Judge, measure
 from distill.keeping import KeepBest, KeepState
-from distill.objectives import Learner
+from distill.objectives import Learner, Read
 from distill.progress import Progress
 from distill.resume import last_checkpoint, step_of
 from distill.terms import TEACHER, Name
@@ -127,10 +127,7 @@ class DistillTrainer(Trainer):  # type: ignore[misc, unused-ignore]
             batch = self.data_collator([self.train_dataset[row] for row in rows])
             yield {name: value.to(self.args.device) for name, value in batch.items()}
 
-    def _read(
-        self, inputs: dict[str, Tensor]
-    ) -> tuple[dict[str, Tensor], Tensor, dict[Name, Signals]]:
-        """Inputs, labels, and what teachers say."""
+    def _read(self, inputs: dict[str, Tensor]) -> Read:
         labels = inputs.pop("labels")
         with self.accelerator.autocast():
             taught = {

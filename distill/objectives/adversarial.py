@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from distill import losses
-from distill.capture import HIDDEN_STATES
-from distill.objectives.base import Batch, Mapped, Projections
+from distill.objectives.base import Batch
+from distill.objectives.layers import Projected
 from distill.setting import Setting
 from distill.terms import AdversarialTerm
 
@@ -28,7 +28,7 @@ class Discriminator(nn.Module):
         return probability
 
 
-class Adversarial(Mapped):
+class Adversarial(Projected):
     """(1 - D(t))^2 + D(s)^2 for the discriminator and (1 - D(s))^2 for the learner, added up.
 
     s, t: the learner's and the other's states of a pair of layers, s through a learned map where
@@ -38,23 +38,14 @@ class Adversarial(Mapped):
     the least-squares losses of the discriminator and of the feature extractor.
     """
 
-    fields = (HIDDEN_STATES,)
-
     def __init__(self, term: AdversarialTerm, setting: Setting) -> None:
         super().__init__(term, setting)
-        self.projections = Projections(self.pairs, setting, term.learner, term.teacher)
         shape = setting.shape(term.teacher)
         self.discriminators = nn.ModuleList(Discriminator(shape.width_at(t)) for _, t in self.pairs)
 
-    def watch(self, batch: Batch) -> None:
-        ours, theirs = self.learn(batch).hidden_states, self.follow(batch).hidden_states
-        self.projections.watch(ours, theirs, batch.mask)
-
     def distance(self, batch: Batch, index: int) -> Tensor:
-        s, t = self.pairs[index]
         judge, mask = self.discriminators[index], batch.mask
-        ours = self.projections[index](self.learn(batch).hidden_states[s])
-        theirs = self.follow(batch).hidden_states[t]
+        ours, theirs = self.states(batch, index)
         still = {name: value.detach() for name, value in judge.named_parameters()}
         deceived = functional_call(judge, still, (ours, mask))
         values = (

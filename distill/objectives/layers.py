@@ -31,7 +31,7 @@ _STILL = 1e-3
 _LARGE_HEADS = ("fill-mask", "feature-extraction")
 
 
-class _Projected(Mapped):
+class Projected(Mapped):
     """Mapped hidden states, the student's through a linear map where widths differ.
 
     Each pair has its own; a map that is renewed has one for all of them.
@@ -48,7 +48,7 @@ class _Projected(Mapped):
 
     def watch(self, batch: Batch) -> None:
         ours = {s: self._ours(batch, s) for s, _ in self.pairs}
-        theirs = {t: self.theirs_of(batch, t) for _, t in self.pairs}
+        theirs = {t: self._theirs(batch, t) for _, t in self.pairs}
         self.projections.watch(ours, theirs, self.mask(batch))
 
     def mask(self, batch: Batch) -> Tensor:
@@ -58,15 +58,12 @@ class _Projected(Mapped):
     def states(self, batch: Batch, index: int) -> tuple[Tensor, Tensor]:
         """Both models' states of a pair, (B, tokens, H), of one width."""
         s, t = self.pairs[index]
-        student, teacher = (
-            self.projections.of(index)(self._ours(batch, s)),
-            self.theirs_of(batch, t),
-        )
+        student = self.projections.of(index)(self._ours(batch, s))
+        teacher = self._theirs(batch, t)
         assert student.shape == teacher.shape, (student.shape, teacher.shape)
         return student, teacher
 
-    def theirs_of(self, batch: Batch, layer: int) -> Tensor:
-        """What is compared of a layer of whom the term follows."""
+    def _theirs(self, batch: Batch, layer: int) -> Tensor:
         return self._picked(self.follow(batch).hidden_states[layer], batch.read_by(self.source))
 
     def _ours(self, batch: Batch, layer: int) -> Tensor:
@@ -78,7 +75,7 @@ class _Projected(Mapped):
         return states if self.tokens == "all" else states[:, :1]
 
 
-class HiddenStates(_Projected):
+class HiddenStates(Projected):
     """The distance between pairs of hidden states, averaged over pairs and real tokens."""
 
     def __init__(self, term: HiddenStatesTerm | EmbeddingsTerm, setting: Setting) -> None:
@@ -95,7 +92,7 @@ class HiddenStates(_Projected):
         super().watch(batch)
         if self.tokens == "first":
             for _, t in self.pairs:
-                self._followed.setdefault(t, []).append(widened(self.theirs_of(batch, t)[:, 0]))
+                self._followed.setdefault(t, []).append(widened(self._theirs(batch, t)[:, 0]))
 
     def settle(self) -> Iterator[str]:
         yield from super().settle()
@@ -156,7 +153,7 @@ class Features(Objective):
         return losses.masked_mean(values, batch.mask, batch.totals["tokens"])
 
 
-class Contrastive(_Projected):
+class Contrastive(Projected):
     """Whether each first token's state finds its own among the teacher's of the same batch.
 
     The rows compared are those of one forward pass, whatever accumulation does.

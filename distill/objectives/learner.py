@@ -47,6 +47,7 @@ from distill.terms import (
     counts,
     is_teacher,
 )
+from distill.views import view_inputs
 from distill.vocabularies import BothVocabularies
 from distill.wording import check_wording
 from edge.errors import ConfigError
@@ -236,8 +237,8 @@ class Learner(nn.Module):
         sources: dict[Name, Signals] = dict(heard or {})
         for companion in self._companions:
             sources |= companion(Scene(inputs, labels, {STUDENT: said, **sources}))
-        ending = ".attention_mask"
-        masks = {key.removesuffix(ending): inputs[key] for key in inputs if key.endswith(ending)}
+        views = {name: view_inputs(inputs, name) for name in sources}
+        masks = {name: view["attention_mask"] for name, view in views.items() if view}
         return Batch(said, sources, labels, inputs["attention_mask"], totals, masks)
 
     def _all_needs(self) -> dict[Name, Needs]:
