@@ -180,9 +180,10 @@ class DistillTrainer(Trainer):  # type: ignore[misc, unused-ignore]
         return (values * weights).sum()
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """The metric, which the main process measures for all."""
+        """The metric, which the main process measures for all, in the training's precision."""
         assert self._judge is not None
-        name, value = measure(self._judge, self.model.student)
+        with self.accelerator.autocast():
+            name, value = measure(self._judge, self.model.student)
         metrics = {f"eval_{name}": value}
         self.log(metrics)
         if self._best is not None:

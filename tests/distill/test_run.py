@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from distill import DistillConfig, DistillResult, distil, is_distilled, load_recipe, recipe_names
+from distill.evaluation import Judge
 from edge.errors import (
     CheckpointError,
     ConfigError,
@@ -179,6 +181,22 @@ def test_bf16_trains_and_saves_float32(run: Callable[..., DistillResult], tmp_pa
     run(student="layers=2,hidden=8", bf16=True)
     tensors = load_file(tmp_path / "student" / "model.safetensors")
     assert {str(tensor.dtype) for tensor in tensors.values()} == {"torch.float32"}
+
+
+@pytest.mark.parametrize("bf16", [True, False])
+def test_epochs_are_measured_in_the_precision_of_training_and_the_student_in_float32(
+    run: Callable[..., DistillResult], monkeypatch: pytest.MonkeyPatch, bf16: bool
+) -> None:
+    seen = []
+
+    def judged(self: Judge, model: Any) -> tuple[str, float]:
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return measured(self, model)
+
+    measured = Judge.__call__
+    monkeypatch.setattr(Judge, "__call__", judged)
+    run(student="layers=2,hidden=8", bf16=bf16, epochs=2)
+    assert seen == [False, bf16, bf16, False]  # the teacher, each epoch, the student
 
 
 def test_regression(
