@@ -8,13 +8,18 @@ from edge.console import say
 from edge.errors import ConfigError
 
 
+def takes_texts(recipe: Recipe) -> bool:
+    """Whether some stage leaves open where its texts without labels come from."""
+    return bool(_open_stages(recipe))
+
+
 def with_texts(recipe: Recipe, source: str | None) -> Recipe:
     """The recipe with `source` for every `method: unlabelled` that names none.
 
     Without a source such stages learn from the rows of the data file alone, which is said.
     Raises ConfigError for a source that no stage has a place for.
     """
-    open_stages = [stage.name for stage in recipe.all_stages if any(map(_is_open, stage.augment))]
+    open_stages = _open_stages(recipe)
     if source is not None and not open_stages:
         raise ConfigError(
             f"recipe '{recipe.name}' has no place for texts without labels: leave out "
@@ -26,6 +31,10 @@ def with_texts(recipe: Recipe, source: str | None) -> Recipe:
             f"{' and '.join(open_stages)} see the labelled ones alone"
         )
     return recipe.with_stages(lambda stage: stage.model_copy(update=_filled(stage, source)))
+
+
+def _open_stages(recipe: Recipe) -> list[str]:
+    return [stage.name for stage in recipe.all_stages if any(map(_is_open, stage.augment))]
 
 
 def _filled(stage: Stage, source: str | None) -> dict[str, tuple[Augmentation, ...]]:

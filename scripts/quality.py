@@ -17,6 +17,7 @@ import argparse
 import hashlib
 import json
 import os
+import re
 import shutil
 import statistics
 import subprocess
@@ -47,18 +48,20 @@ RECIPES = (
 
 @dataclass(frozen=True)
 class Cell:
-    """One training. made_of: a fingerprint of the recipe's stages."""
+    """One training. made_of: a fingerprint of the recipe's stages. unlabelled: a file's name."""
 
     student: str
     recipe: str
     seed: int
     bf16: bool
     made_of: str
+    unlabelled: str | None = None
 
     @property
     def name(self) -> str:
-        parts = (self.student, Path(self.recipe).stem, f"seed{self.seed}", self.made_of)
-        return "-".join(part.replace("=", "").replace(",", "-") for part in parts)
+        recipe = Path(self.recipe).stem + (f"+{self.unlabelled}" if self.unlabelled else "")
+        parts = (self.student, recipe, f"seed{self.seed}", self.made_of)
+        return "-".join(re.sub("[,/]", "-", part.replace("=", "")) for part in parts)
 
 
 class Study:
@@ -67,6 +70,7 @@ class Study:
     def __init__(self, options: argparse.Namespace) -> None:
         self._teacher = str(options.teacher)
         self._data: Path = options.data
+        self._unlabelled: Path | None = options.unlabelled
         self._work: Path = options.work
         self._keep: bool = options.keep
         self._threads = options.threads or max(1, (os.cpu_count() or 1) // options.jobs)
@@ -95,7 +99,8 @@ class Study:
     def left(self, cells: Iterable[Cell]) -> list[Cell]:
         """The cells that are not done."""
         done = {
-            Cell(**{name: row[name] for name in Cell.__annotations__}) for row in self.finished()
+            Cell(**{name: row.get(name) for name in Cell.__annotations__})
+            for row in self.finished()
         }
         return [cell for cell in cells if cell not in done]
 
@@ -139,6 +144,8 @@ class Study:
             "output": output,
         }
         arguments |= OWN_SETTINGS.get(cell.recipe, {})
+        if cell.unlabelled:
+            arguments["unlabelled"] = self._unlabelled
         if load_recipe(recipe).needs_teacher:
             arguments["teacher-cache"] = self._work / "teacher"
         named = [part for name, value in arguments.items() for part in (f"--{name}", str(value))]
@@ -175,7 +182,7 @@ def report(rows: list[dict[str, Any]]) -> Iterator[str]:
     """The table: mean and spread over seeds, and the difference to fine-tuning, in points."""
     yield "student\trecipe\tseeds\tpooled\tspread\tdev\ttest\tabove finetune"
     # A cell that was done again counts once, as it was last.
-    latest = {(row["student"], row["recipe"], row["seed"]): row for row in rows}
+    latest = {(row["student"], _label(row), row["seed"]): row for row in rows}
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for (student, recipe, _), row in latest.items():
         groups.setdefault((student, recipe), []).append(row)
@@ -193,6 +200,11 @@ def report(rows: list[dict[str, Any]]) -> Iterator[str]:
         yield "\t".join(map(str, (*line, above)))
 
 
+def _label(row: dict[str, Any]) -> str:
+    texts = row.get("unlabelled")
+    return f"{row['recipe']} + {texts}" if texts else str(row["recipe"])
+
+
 def _percent(rows: list[dict[str, Any]], name: str) -> list[float]:
     return [100 * row[name] for row in rows]
 
@@ -200,7 +212,7 @@ def _percent(rows: list[dict[str, Any]], name: str) -> list[float]:
 def cells(options: argparse.Namespace) -> list[Cell]:
     """What was asked for: students, then seeds, then recipes, so that a part is comparable."""
     return [
-        Cell(student, recipe, seed, options.bf16, _made_of(recipe))
+        Cell(student, recipe, seed, options.bf16, _made_of(recipe), _texts_of(recipe, options))
         for student in options.students
         for seed in options.seeds
         for recipe in options.recipes
@@ -210,6 +222,15 @@ def cells(options: argparse.Namespace) -> list[Cell]:
 def _trained_by(recipe: str) -> str:
     """The distillation recipe of a cell."""
     return PLAIN if recipe in (RANDOM, PHRASES) else recipe
+
+
+def _texts_of(recipe: str, options: argparse.Namespace) -> str | None:
+    """The name of the file of texts without labels, where there is one and the recipe wants it."""
+    from distill import load_recipe
+    from distill.transfer import takes_texts
+
+    wants = options.unlabelled and takes_texts(load_recipe(_trained_by(recipe)))
+    return str(options.unlabelled.name) if wants else None
 
 
 def _made_of(recipe: str) -> str:
@@ -257,6 +278,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=1, help="cells at a time, sharing all cores")
     parser.add_argument("--threads", type=int, help="of a cell; all cores shared out by default")
     parser.add_argument("--bf16", action="store_true", help="train in bfloat16")
+    parser.add_argument(
+        "--unlabelled", type=Path, help="texts for the recipes that want some without labels"
+    )
     parser.add_argument("--keep", action="store_true", help="keep the students")
     parser.add_argument("--table", action="store_true", help="only print what there is")
     options = parser.parse_args()

@@ -30,6 +30,7 @@ def options(tmp_path: Path) -> argparse.Namespace:
     return argparse.Namespace(
         teacher=tmp_path / "teacher",
         data=tmp_path / "data",
+        unlabelled=None,
         work=tmp_path / "work",
         keep=False,
         jobs=1,
@@ -79,6 +80,24 @@ def test_study_does_what_is_left_and_a_changed_recipe_again(options: argparse.Na
     lines = "".join(json.dumps(line) + "\n" for line in done)
     (options.work / "cells.jsonl").write_text(lines)
     assert quality.Study(options).left(cells) == cells[1:]
+
+
+def test_study_gives_texts_to_the_recipes_that_want_them(options: argparse.Namespace) -> None:
+    quality = script("quality")
+    options.recipes, options.seeds = ["xtreme", "kd"], [0]
+    with_labels = quality.cells(options)
+    options.unlabelled = Path("some/texts.tsv")
+    xtreme, kd = quality.cells(options)
+    assert (xtreme.unlabelled, kd) == ("texts.tsv", with_labels[1])
+    study = quality.Study(options)
+    assert study._arguments(xtreme, Path("out")).count("--unlabelled") == 1
+    assert "--unlabelled" not in study._arguments(kd, Path("out"))
+    assert xtreme.name != with_labels[0].name
+    rows = [row("xtreme", 0, 0.5), row("xtreme", 0, 0.6, unlabelled="texts.tsv")]
+    assert [line.split("\t")[1] for line in quality.report(rows)][1:] == [
+        "xtreme",
+        "xtreme + texts.tsv",
+    ]
 
 
 def test_throughput_trains_the_first_stage_on_labelled_rows(tmp_path: Path) -> None:
