@@ -44,7 +44,7 @@ def main() -> None:
         recipe="finetune",
         train=str(text),
         max_steps=args.teacher_steps,
-        learning_rate=1e-4,
+        learning_rate=2e-4,
     )
     general = _distil(
         args,
