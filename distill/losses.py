@@ -9,17 +9,23 @@ in `distill.relations`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 # The label that says there is none.
 IGNORED = -100
 # Far below any score and finite, so that a row in which nothing is valid stays finite as well.
 _NEVER = -1e30
+# Numbers of a temporary where rows are worked on in slices: on a CPU what its caches hold and its C
+# library keeps, elsewhere enough to fill the device.
+_SLICE = {"cpu": 2**18}
+_SLICE_ELSEWHERE = 2**26
 
 
 def masked_mean(values: Tensor, mask: Tensor | None = None, total: Tensor | None = None) -> Tensor:
@@ -51,11 +57,55 @@ def softmax_kl(
     valid: (..., C), where the classes differ from row to row, as the tokens of a text do.
     Source: Hinton, Vinyals and Dean 2015, "Distilling the Knowledge in a Neural Network", 2.
     """
-    t, s = teacher.detach().float() / temperature, student.float() / temperature
+    student, teacher = torch.broadcast_tensors(student, teacher.detach())
+    classes = student.shape[-1]
     if valid is not None:
-        t, s = t.masked_fill(~valid, _NEVER), s.masked_fill(~valid, _NEVER)
-    log_p, log_q = F.log_softmax(t, dim=-1), F.log_softmax(s, dim=-1)
-    return (log_p.exp() * (log_p - log_q)).sum(-1) * temperature**2
+        valid = valid.expand_as(student).reshape(-1, classes)
+    found: Tensor = _SoftmaxKL.apply(  # type: ignore[no-untyped-call]
+        student.reshape(-1, classes), teacher.reshape(-1, classes), temperature, valid
+    )
+    return found.view(student.shape[:-1])
+
+
+class _SoftmaxKL(torch.autograd.Function):
+    """`softmax_kl` of (R, C), some rows at a time, the gradient with it.
+
+    A vocabulary's logits are hundreds of megabytes: with a temporary of their size for each
+    operation, fresh pages of memory took nearly half of a step.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, student: Tensor, teacher: Tensor, temperature: float, valid: Tensor | None
+    ) -> Tensor:
+        gradient = torch.empty_like(student) if ctx.needs_input_grad[0] else None
+        found = student.new_empty(len(student), dtype=torch.float32)
+        for part in _slices(student):
+            classes = None if valid is None else valid[part]
+            log_q = log_softmax(student[part].float() / temperature, classes)
+            log_p = log_softmax(teacher[part].float() / temperature, classes)
+            p = log_p.exp()
+            torch.sum(p * (log_p - log_q), -1, out=found[part])
+            if gradient is not None:
+                gradient[part] = log_q.exp_().sub_(p).mul_(temperature)
+        ctx.save_for_backward(gradient)
+        return found.mul_(temperature**2)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *found: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = ctx.saved_tensors
+        weighted = torch.empty_like(gradient)
+        for part in _slices(gradient):
+            weighted[part] = gradient[part] * found[0][part].unsqueeze(-1)
+        return weighted, None, None, None
+
+
+def _slices(rows: Tensor) -> Iterator[slice]:
+    """Parts of (R, C) whose temporaries are small, in order."""
+    numbers = _SLICE.get(rows.device.type, _SLICE_ELSEWHERE)
+    size = max(1, numbers // max(1, rows.shape[-1]))
+    return (slice(start, start + size) for start in range(0, len(rows), size))
 
 
 def softmax_reverse_kl(
@@ -152,12 +202,15 @@ def cross_entropy(logits: Tensor, labels: Tensor, valid: Tensor | None = None) -
 
     valid: as in `softmax_kl`.
     """
-    logits, flat = logits.float(), labels.long().flatten()
+    flat, classes = labels.long().flatten(), logits.shape[-1]
+    # Most tokens of a text that is guessed have no label: theirs are not looked at.
+    rows = (flat != IGNORED).nonzero().squeeze(-1)
+    own = logits.reshape(-1, classes).index_select(0, rows).float()
     if valid is not None:
-        logits = logits.masked_fill(~valid, _NEVER)
-    values = F.cross_entropy(
-        logits.reshape(-1, logits.shape[-1]), flat, reduction="none", ignore_index=IGNORED
-    )
+        some = valid.expand_as(logits).reshape(-1, classes).index_select(0, rows)
+        own = own.masked_fill(~some, _NEVER)
+    found = F.cross_entropy(own, flat[rows], reduction="none")
+    values = found.new_zeros(len(flat)).index_copy(0, rows, found)
     return values.view(labels.shape)
 
 
@@ -168,16 +221,12 @@ def vocabulary_cross_entropy(logits: Tensor, labels: Tensor, sizes: Sequence[int
     Source: Zhao et al. 2019, "Extremely Small BERT Models from Mixed-Vocabulary Training", 3: a
     softmax for each vocabulary, used for the words that were read in it.
     """
-    flat = labels.long().flatten()
-    values = logits.new_zeros(len(flat), dtype=torch.float32)
-    parts = logits.reshape(-1, logits.shape[-1]).split(list(sizes), dim=-1)
-    start = 0
-    for part, size in zip(parts, sizes, strict=True):
-        rows = ((flat >= start) & (flat < start + size)).nonzero().squeeze(-1)
-        found = F.cross_entropy(part[rows].float(), flat[rows] - start, reduction="none")
-        values = values.index_copy(0, rows, found)
+    labels, start, values = labels.long(), 0, []
+    for part, size in zip(logits.split(list(sizes), dim=-1), sizes, strict=True):
+        own = (labels >= start) & (labels < start + size)
+        values.append(cross_entropy(part, labels.sub(start).masked_fill(~own, IGNORED)))
         start += size
-    return values.view(labels.shape)
+    return torch.stack(values).sum(0)
 
 
 def binary_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

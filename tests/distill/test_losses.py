@@ -36,6 +36,50 @@ def test_softmax_kl(temperature: float) -> None:
     assert found.tolist() == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("masked", [False, True])
+def test_softmax_kl_in_slices(
+    monkeypatch: pytest.MonkeyPatch, *, masked: bool, dtype: torch.dtype
+) -> None:
+    """Some rows at a time and with a gradient of its own: as PyTorch has it of the whole."""
+    monkeypatch.setitem(losses._SLICE, "cpu", 50)
+    source = torch.Generator().manual_seed(0)
+    student = torch.randn(3, 7, 20, generator=source).to(dtype).requires_grad_()
+    teacher = torch.randn(3, 7, 20, generator=source).to(dtype).requires_grad_()
+    weights = torch.rand(3, 7, generator=source)
+    valid = torch.rand(7, 20, generator=source) > 0.3 if masked else None
+
+    s, t = (x.float() / 2 for x in (student, teacher.detach()))
+    if valid is not None:
+        s, t = (x.masked_fill(~valid, -1e30) for x in (s, t))
+    divergence = torch.nn.functional.kl_div(
+        s.log_softmax(-1), t.log_softmax(-1), log_target=True, reduction="none"
+    )
+    expected = 4 * divergence.sum(-1)
+    (slope,) = torch.autograd.grad((expected * weights).sum(), student)
+    found = losses.softmax_kl(student, teacher, 2.0, valid)
+    (found * weights).sum().backward()
+
+    assert found.dtype == torch.float32 and teacher.grad is None
+    torch.testing.assert_close(found, expected)
+    assert student.grad is not None and student.grad.dtype == dtype
+    # Rounded once more in bfloat16, whose numbers are 2^-8 apart.
+    torch.testing.assert_close(
+        student.grad, slope, rtol=1e-5 if dtype == torch.float32 else 2**-7, atol=1e-6
+    )
+
+
+def test_tokens_without_a_label_are_not_looked_at() -> None:
+    _, _, logits, _ = tensors(3, 4)
+    logits[1] = math.nan
+    logits.requires_grad_()
+    values = losses.cross_entropy(logits, torch.tensor([2, -100, 0]))
+    values.sum().backward()
+    assert values[1] == 0 and (values[[0, 2]] > 0).all()
+    assert logits.grad is not None
+    assert (logits.grad[1] == 0).all() and torch.isfinite(logits.grad).all()
+
+
 @pytest.mark.parametrize("temperature", [1.0, 3.0])
 def test_sigmoid_kl(temperature: float) -> None:
     s, t, student, teacher = tensors(5, 4)
