@@ -1,12 +1,14 @@
 """What pre-training distillation is worth: a general student, then the same fine-tuning as others.
 
     .venv/bin/python scripts/pretraining.py --encoder FOLDER --text wiki.txt \
-        --train sentences.tsv --eval dev.tsv
+        --eval-text wiki-dev.txt --train sentences.tsv --eval dev.tsv
 
 encoder: a BERT checkpoint without a task, which becomes the teacher: it learns to guess the hidden
-tokens of --text. By recipe `distilbert` a student of half its layers then learns from it, on the
-same text. At last three students of one shape are fine-tuned alike on --train, by labels alone: the
-general one, one that has the teacher's layers and no more training, and one of random weights.
+tokens of --text. By recipe `distilbert`, or --recipe, a student of half its layers then learns from
+it, on the same text: from the teacher's layers, or from random weights with --from-random. Beside
+it stand two students of its shape: one has the teacher's layers and no more training, one random
+weights. All guess the hidden tokens of --eval-text; at last the three students are fine-tuned alike
+on --train, by labels alone.
 
 Everything lies below --work; what is there is not made again. On two cores an hour or less.
 """
@@ -27,7 +29,8 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-LAYERS = "1/2"
+SHAPE = "architecture=distilbert,layers=1/2"
+FROM_RANDOM = SHAPE + ",init=random"
 
 
 def main() -> None:
@@ -50,25 +53,28 @@ def main() -> None:
         args,
         "general",
         teacher=str(teacher),
-        recipe=str(_short_recipe(args.work)),
+        student=FROM_RANDOM if args.from_random else SHAPE,
+        recipe=str(_short_recipe(args.recipe, args.work)),
         train=str(text),
         max_steps=args.steps,
         learning_rate=args.learning_rate,
     )
-    print(f"general student: {_fall(general, 'labels')}, {_fall(general, 'logits')}")
-    shape = "architecture=distilbert,layers=" + LAYERS
+    print(f"general student: {_falls(general)}")
     students = {
-        "general": str(general),
-        "teacher's layers": str(_untrained(args, teacher, "copied", shape)),
-        "random": str(_untrained(args, teacher, "random", f"{shape},init=random")),
+        "general": general,
+        "teacher's layers": _untrained(args, teacher, "copied", SHAPE),
+        "random": _untrained(args, teacher, "random", FROM_RANDOM),
     }
+    guess = _some_lines(args.eval_text, args.work / "eval.txt", args.eval_lines, header=False)
+    for name, folder in {"teacher": teacher, **students}.items():
+        print(f"{name}: {_guesses(folder, guess, args)}", flush=True)
     for name, student in students.items():
         values = []
         for seed in range(args.seeds):
             folder = _distil(
                 args,
                 f"task-{name.replace(' ', '-')}-{seed}",
-                student=student,
+                student=str(student),
                 recipe="finetune",
                 train=str(train),
                 eval=str(args.eval),
@@ -83,12 +89,15 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    for name in ("encoder", "text", "train", "eval"):
+    for name in ("encoder", "text", "eval-text", "train", "eval"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "pretraining")
     parser.add_argument("--lines", type=int, default=13_500, help="of --text")
+    parser.add_argument("--eval-lines", type=int, default=500, help="of --eval-text")
     parser.add_argument("--rows", type=int, default=2000, help="of --train")
     parser.add_argument("--teacher-steps", type=int, default=300)
+    parser.add_argument("--recipe", default="distilbert", help="of the general student, or a file")
+    parser.add_argument("--from-random", action="store_true", help="the general student's start")
     parser.add_argument("--steps", type=int, default=300, help="of the general student")
     parser.add_argument("--learning-rate", type=float, default=2e-4)
     parser.add_argument("--batch-size", type=int, default=16)
@@ -109,13 +118,14 @@ def _some_lines(source: Path, target: Path, count: int, *, header: bool) -> Path
     return target
 
 
-def _short_recipe(work: Path) -> Path:
-    """`distilbert` without accumulation: a short run wants many small steps."""
+def _short_recipe(name: str, work: Path) -> Path:
+    """The recipe without accumulation: a short run wants many small steps."""
     from distill.config import recipe_file
 
-    recipe = yaml.safe_load(recipe_file("distilbert").read_text(encoding="utf-8"))
-    recipe["stages"][0]["gradient_accumulation"] = 1
-    path = work / "distilbert.yaml"
+    recipe = yaml.safe_load(recipe_file(name).read_text(encoding="utf-8"))
+    for stage in recipe["stages"]:
+        stage["gradient_accumulation"] = 1
+    path = work / "recipe.yaml"
     path.write_text(yaml.safe_dump(recipe), encoding="utf-8")
     return path
 
@@ -155,13 +165,31 @@ def _untrained(args: argparse.Namespace, teacher: Path, name: str, spec: str) ->
     return folder
 
 
-def _fall(folder: Path, term: str) -> str:
-    """A term over the first and the last tenth of a run."""
+def _guesses(folder: Path, text: Path, args: argparse.Namespace) -> str:
+    """How many of a text's hidden tokens a model without a task guesses."""
+    import torch
+
+    from edge.checkpoint import open_checkpoint
+    from edge.evaluate import evaluate_checkpoint
+
+    torch.set_num_threads(args.threads)
+    checkpoint = open_checkpoint(folder)
+    table = checkpoint.task.read(str(text))
+    metric, value = evaluate_checkpoint(checkpoint, table, max_length=args.max_length)
+    return f"{metric} {100 * value:.1f}"
+
+
+def _falls(folder: Path) -> str:
+    """Each term over the first and the last tenth of a run."""
     with (folder / "training_log.csv").open(encoding="utf-8", newline="") as file:
-        values = [float(row[term]) for row in csv.DictReader(file) if row[term]]
-    part = max(1, len(values) // 10)
-    first, last = statistics.mean(values[:part]), statistics.mean(values[-part:])
-    return f"{term} {first:.2f} to {last:.2f}"
+        rows = list(csv.DictReader(file))
+    part = max(1, len(rows) // 10)
+    falls = []
+    for term in list(rows[0])[list(rows[0]).index("loss") + 1 :]:
+        values = [float(row[term]) for row in rows if row[term]]
+        first, last = statistics.mean(values[:part]), statistics.mean(values[-part:])
+        falls.append(f"{term} {first:.3g} to {last:.3g}")
+    return ", ".join(falls)
 
 
 if __name__ == "__main__":
