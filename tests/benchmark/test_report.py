@@ -211,7 +211,8 @@ def test_without_accuracies_and_baseline_the_report_says_so(measured: BenchmarkR
     bare = Report(title="Bare", rows=rows)
     texts = render(bare)
     assert "Accuracy was not measured" in texts["report.md"]
-    assert "faster" not in texts["report.md"]
+    # Drift of a busy machine is told in like words: "38% faster in the last quarter of runs".
+    assert "faster than" not in texts["report.md"]
     assert summary.headline(bare).startswith("The ")
     assert len(re.findall("<svg", texts["report.html"])) == 2
 
