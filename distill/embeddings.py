@@ -40,7 +40,8 @@ def check_teachers(checkpoints: Sequence[Checkpoint]) -> None:
         what = f"has {len(labels)} labels" if labels else f"does {task}"
         raise ConfigError(
             f"teacher {checkpoint.source} {what}: embeddings follow an embedding model, or a "
-            "cross-encoder, which gives two texts one score"
+            "cross-encoder, which gives two texts one score (`finetune` on pairs with a column "
+            "`score` makes one)"
         )
     if len(checkpoints) > 1 and checkpoints[0].task.name != EMBEDS:
         raise ConfigError(

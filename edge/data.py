@@ -18,6 +18,7 @@ from edge.config import Config
 from edge.errors import DataError, nearest
 
 Rows = dict[str, list[Any]]
+_SCORE = "score"
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Layout:
 
     text: tuple[str, ...] = ("text", "sentence1", "sentence")
     pair: tuple[str, ...] = ("text_pair", "sentence2")
-    target: tuple[str, ...] = ("label", "score", "labels")
+    target: tuple[str, ...] = ("label", _SCORE, "labels")
     pair_needed: bool = False
     target_needed: bool = True
     words: bool = False
@@ -52,7 +53,8 @@ class Columns(Config):
 class Table:
     """The rows of a data file: texts, second texts where there are any, and targets likewise.
 
-    words: each text as the words it came in, where it came in words.
+    words: each text as the words it came in, where it came in words. scored: whether the targets
+    are scores by the name of their column, so that whole numbers among them are no classes.
     """
 
     source: str
@@ -61,6 +63,7 @@ class Table:
     targets: list[Any] | None
     target_names: tuple[str, ...] | None = None
     words: list[list[str]] | None = None
+    scored: bool = False
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -118,6 +121,7 @@ def read_table(
         targets=None if label is None else rows[label],
         target_names=names.get(label) if label else None,
         words=words,
+        scored=label == _SCORE,
     )
 
 

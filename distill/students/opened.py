@@ -116,7 +116,7 @@ def _labels_of(table: Table) -> tuple[str, ...]:
     if table.words is not None:
         found = [tag for tags in found for tag in tags]
     values = {str(value) for value in found}
-    if all(re.fullmatch(r"\d+", value) for value in values):
+    if not table.scored and all(re.fullmatch(r"\d+", value) for value in values):
         names = tuple(f"LABEL_{i}" for i in range(max(int(value) for value in values) + 1))
     elif all(re.fullmatch(r"-?\d+(\.\d*)?", value) for value in values):
         return ("LABEL_0",)

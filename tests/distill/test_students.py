@@ -10,7 +10,7 @@ import pytest
 
 from distill.spec import StudentSpec, parse_spec
 from distill.students import Student, Teacher, build_student
-from edge.data import Table
+from edge.data import Table, read_table
 from edge.errors import CheckpointError, ConfigError, DataError, UserError
 from tests.distill.conftest import open_teacher
 
@@ -205,17 +205,27 @@ def test_an_encoder_without_a_head_gets_one_for_the_labels_of_the_data(
 
 
 @pytest.mark.parametrize(
-    ("targets", "labels", "problem"),
+    ("column", "targets", "labels", "problem"),
     [
-        (["0", "2"], ("LABEL_0", "LABEL_1", "LABEL_2"), "single_label_classification"),
-        (["0.5", "-2"], ("LABEL_0",), "regression"),
-        (["good", "bad"], ("bad", "good"), "single_label_classification"),
+        ("label", ("0", "2"), ("LABEL_0", "LABEL_1", "LABEL_2"), "single_label_classification"),
+        ("label", ("0.5", "-2"), ("LABEL_0",), "regression"),
+        ("score", ("0", "2"), ("LABEL_0",), "regression"),
+        ("score", ("good", "bad"), ("bad", "good"), "single_label_classification"),
+        ("label", ("good", "bad"), ("bad", "good"), "single_label_classification"),
     ],
 )
 def test_a_configuration_takes_its_labels_from_the_data(
-    checkpoint: Path, tmp_path: Path, targets: list[str], labels: tuple[str, ...], problem: str
+    checkpoint: Path,
+    tmp_path: Path,
+    column: str,
+    targets: tuple[str, str],
+    labels: tuple[str, ...],
+    problem: str,
 ) -> None:
     from transformers import AutoTokenizer, BertConfig
+
+    data = tmp_path / "data.tsv"
+    data.write_text(f"text\t{column}\na\t{targets[0]}\nb\t{targets[1]}\n")
 
     config = BertConfig(
         vocab_size=17, hidden_size=8, num_hidden_layers=1, num_attention_heads=2,
@@ -224,7 +234,7 @@ def test_a_configuration_takes_its_labels_from_the_data(
     config.save_pretrained(tmp_path)
     AutoTokenizer.from_pretrained(checkpoint).save_pretrained(tmp_path)
     for source in (tmp_path, tmp_path / "config.json"):
-        student = make(str(source), None, Table("d", ["a", "b"], None, targets))
+        student = make(str(source), None, read_table(data))
         assert student.task.labels == labels
         assert student.model.config.problem_type == problem
         assert student.model.num_labels == len(labels)
