@@ -29,6 +29,8 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from scripts.made import distilled, scores, wait_quietly  # noqa: E402
+
 SHAPE = "architecture=distilbert,layers=1/2"
 FROM_RANDOM = SHAPE + ",init=random"
 
@@ -36,6 +38,7 @@ FROM_RANDOM = SHAPE + ",init=random"
 def main() -> None:
     """Make what is missing, then print a table."""
     args = _arguments()
+    wait_quietly(args.threads)
     args.work.mkdir(parents=True, exist_ok=True)
     text = _some_lines(args.text, args.work / "text.txt", args.lines, header=False)
     train = _some_lines(args.train, args.work / "train.tsv", args.rows, header=True)
@@ -132,19 +135,13 @@ def _short_recipe(name: str, work: Path) -> Path:
 
 def _distil(args: argparse.Namespace, name: str, **settings: Any) -> Path:
     """The folder of a finished run."""
-    from distill import DistillConfig, distil
-
-    folder: Path = args.work / name
-    if not folder.exists():
-        common = {
-            "batch_size": args.batch_size,
-            "max_length": args.max_length,
-            "threads": args.threads,
-            "bf16": args.bf16,
-            "output": folder,
-        }
-        distil(DistillConfig.build({**common, **settings}))
-    return folder
+    common = {
+        "batch_size": args.batch_size,
+        "max_length": args.max_length,
+        "threads": args.threads,
+        "bf16": args.bf16,
+    }
+    return distilled(args.work / name, **{**common, **settings})
 
 
 def _untrained(args: argparse.Namespace, teacher: Path, name: str, spec: str) -> Path:
@@ -167,15 +164,7 @@ def _untrained(args: argparse.Namespace, teacher: Path, name: str, spec: str) ->
 
 def _guesses(folder: Path, text: Path, args: argparse.Namespace) -> str:
     """How many of a text's hidden tokens a model without a task guesses."""
-    import torch
-
-    from edge.checkpoint import open_checkpoint
-    from edge.evaluate import evaluate_checkpoint
-
-    torch.set_num_threads(args.threads)
-    checkpoint = open_checkpoint(folder)
-    table = checkpoint.task.read(str(text))
-    metric, value = evaluate_checkpoint(checkpoint, table, max_length=args.max_length)
+    ((metric, value),) = scores(folder, text, max_length=args.max_length).items()
     return f"{metric} {100 * value:.1f}"
 
 

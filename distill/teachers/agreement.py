@@ -23,7 +23,9 @@ def check_answers(checkpoints: Sequence[Checkpoint]) -> None:
             raise _disagree(first, other, f"do {first.task.name} and {other.task.name}")
         if other.labels != first.labels:
             ours, theirs = ", ".join(first.labels or ()), ", ".join(other.labels or ())
-            raise _disagree(first, other, f"answer {ours} and {theirs}")
+            raise _disagree(
+                first, other, f"answer {ours} and {theirs}", " (id2label of config.json names them)"
+            )
         if other.task.problem_type != first.task.problem_type:
             kinds = f"{first.task.problem_type} and {other.task.problem_type}"
             raise _disagree(first, other, f"answer {kinds}")
@@ -45,8 +47,8 @@ def _steps(teacher: Teacher) -> Any:
     return [values.get(step) for step in _STEPS], info.pad_token_id, info.mask_token_id
 
 
-def _disagree(first: Checkpoint, other: Checkpoint, what: str) -> CheckpointError:
+def _disagree(first: Checkpoint, other: Checkpoint, what: str, hint: str = "") -> CheckpointError:
     return CheckpointError(
         f"teachers {first.source} and {other.source} {what}: several teachers of one student "
-        "must have the same task, labels and tokenizer"
+        f"must have the same task, labels and tokenizer{hint}"
     )

@@ -118,3 +118,24 @@ def test_throughput_takes_the_same_rows_for_everybody(tmp_path: Path) -> None:
     lines = throughput._rows(options).read_text().splitlines()
     assert lines == ["text\tlabel", "row 0\t0", "row 2\t0", "row 4\t0", "row 6\t0"]
     assert options.rows == 4
+
+
+def test_the_sentence_of_an_answer_is_the_relevant_one(tmp_path: Path) -> None:
+    embeddings = script("embeddings")
+    context = "It rains. The sun\ncame out at 6 p.m. on Monday. Nobody saw it! Was it so? It was."
+    asked = [
+        {"question": "When?", "answers": [{"answer_start": context.index("6 p.m.")}]},
+        {"question": "Who saw it?", "answers": [{"answer_start": context.index("Nobody")}]},
+    ]
+    short = {"context": "One. Two.", "qas": [{"question": "?", "answers": [{"answer_start": 0}]}]}
+    paragraphs = [{"context": context, "qas": asked}, short]
+    source = tmp_path / "squad.json"
+    source.write_text(json.dumps({"data": [{"paragraphs": paragraphs}]}))
+    lines = embeddings._ranking(source, tmp_path / "ranking.tsv", 10).read_text().splitlines()
+    rows = [line.split("\t") for line in lines]
+    assert rows[0] == ["sentence1", "sentence2", "score"] and len(rows) == 1 + 2 * 4
+    relevant = {question: sentence for question, sentence, score in rows if score == "1"}
+    assert relevant == {
+        "When?": "The sun came out at 6 p.m. on Monday.",
+        "Who saw it?": "Nobody saw it!",
+    }

@@ -1,0 +1,35 @@
+"""Models that scripts make once and find again, and what they score."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+
+def wait_quietly(threads: int) -> None:
+    """Set threads for torch, before it is imported: those that spin make a busy machine slow."""
+    os.environ |= {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
+
+
+def distilled(folder: Path, **settings: Any) -> Path:
+    """The folder of a finished run; settings are those of `DistillConfig`."""
+    from distill import DistillConfig, distil
+
+    if not folder.exists():
+        distil(DistillConfig.build({**settings, "output": folder}))
+    return folder
+
+
+def scores(folder: Path, data: Path, *, max_length: int) -> dict[str, float]:
+    """Every metric of a checkpoint on a file with labels."""
+    from edge.checkpoint import open_checkpoint
+    from edge.console import hush
+    from edge.reference import Reference
+
+    checkpoint = open_checkpoint(folder)
+    with hush():
+        reference = Reference(checkpoint)
+    table = checkpoint.task.read(str(data))
+    examples = checkpoint.task.examples(table, reference.tokenizer, max_length=max_length)
+    return dict(examples.score(reference.infer(examples.encodings)))
