@@ -203,11 +203,14 @@ class MappedTerm(TaughtTerm):
 
 
 class HiddenStatesTerm(MappedTerm):
-    """Follow the teacher's hidden states, through a learned projection where widths differ."""
+    """Follow the teacher's hidden states, through a learned projection where widths differ.
+
+    tokens: by default all, or the mean of each text for models that read other tokens.
+    """
 
     match: Literal["hidden_states"]
     loss: Literal["mse", "normalized_mse", "layer_normed_mse", "cosine"] = "mse"
-    tokens: Tokens = "all"
+    tokens: Tokens | None = None
 
 
 class FeaturesTerm(TaughtTerm):
@@ -221,11 +224,14 @@ class FeaturesTerm(TaughtTerm):
 
 
 class EmbeddingsTerm(TaughtTerm):
-    """Follow what the teacher feeds its first layer."""
+    """Follow what the teacher feeds its first layer.
+
+    tokens: as for hidden_states.
+    """
 
     match: Literal["embeddings"]
     loss: Literal["mse", "normalized_mse", "layer_normed_mse", "cosine"] = "mse"
-    tokens: Tokens = "all"
+    tokens: Tokens | None = None
 
 
 class AttentionScoresTerm(MappedTerm):

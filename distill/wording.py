@@ -44,15 +44,23 @@ class WordedSamples(Samples):
         return batch
 
 
-def check_wording(term: TaughtTerm, task: str) -> None:
-    """Raise ConfigError for a term that compares tokens which teacher and student do not share."""
+def of_whole_texts(term: TaughtTerm, task: str) -> TaughtTerm:
+    """The term for a student that reads other tokens than its teacher.
+
+    Hidden states are compared by their mean where the term leaves open by what. Raises ConfigError
+    for a term that compares token by token.
+    """
     if term.match == "parameters":  # of weights, which read no text
-        return
+        return term
+    values: Any = term
+    if getattr(values, "tokens", "all") is None:
+        values = term.model_copy(update={"tokens": "mean"})
     reading = READINGS[task]
     whole = not (reading.per_token or reading.over_tokens)
-    values: Any = term
     if not whole or (term.match not in _WHOLE and getattr(values, "tokens", "all") == "all"):
         raise ConfigError(
             f"match: {term.match} compares token by token, and the student reads other tokens than "
             "its teacher: use match: logits, or hidden_states with tokens: mean"
         )
+    found: TaughtTerm = values
+    return found

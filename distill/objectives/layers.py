@@ -81,7 +81,7 @@ class HiddenStates(Projected):
     def __init__(self, term: HiddenStatesTerm | EmbeddingsTerm, setting: Setting) -> None:
         super().__init__(term, setting)
         self._loss = losses.STATE_LOSSES[term.loss]
-        self.tokens = term.tokens
+        self.tokens = term.tokens or "all"
         self._followed: dict[int, list[Tensor]] = {}
 
     @property

@@ -49,7 +49,7 @@ from distill.terms import (
 )
 from distill.views import view_inputs
 from distill.vocabularies import BothVocabularies
-from distill.wording import check_wording
+from distill.wording import of_whole_texts
 from edge.errors import ConfigError
 
 # What a recipe's `match` builds.
@@ -302,7 +302,7 @@ def _parts(
             f"{term.teacher}, which is nobody else: name another teacher"
         )
     if not setting.same_words and any(is_teacher(name) for _, name in pairs):
-        check_wording(term, setting.task)
+        term = of_whole_texts(term, setting.task)
     return [build(term.model_copy(update={"learner": a, "teacher": b}), setting) for a, b in pairs]
 
 

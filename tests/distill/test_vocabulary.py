@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from distill.config import recipe_file
 from distill.spec import parse_spec
 from distill.students import build_student
 from edge.checkpoint import open_checkpoint
@@ -77,10 +79,25 @@ def test_a_run_live_and_cached(wordy: Path, data: dict[str, Path], tmp_path: Pat
     assert open_checkpoint(tmp_path / "live").config.num_hidden_layers == 2
 
 
+def test_hidden_states_of_whole_texts(wordy: Path, data: dict[str, Path], tmp_path: Path) -> None:
+    """Where a recipe leaves open by what states are compared, it is by the mean of each text."""
+    recipe = yaml.safe_load(recipe_file("kd-hidden").read_text())
+    (term,) = (t for t in recipe["stages"][0]["terms"] if t["match"] == "hidden_states")
+    assert "tokens" not in term
+    for tokens in ("mean", "all"):
+        term["tokens"] = tokens
+        (tmp_path / f"{tokens}.yaml").write_text(yaml.safe_dump(recipe))
+    run(wordy, data, tmp_path / "open", recipe="kd-hidden")
+    run(wordy, data, tmp_path / "mean", recipe=str(tmp_path / "mean.yaml"))
+    found, expected = (load_file(tmp_path / n / "model.safetensors") for n in ("open", "mean"))
+    assert all(torch.equal(value, expected[name]) for name, value in found.items())
+    with pytest.raises(ConfigError, match="match: hidden_states compares token by token, and the"):
+        run(wordy, data, tmp_path / "out", recipe=str(tmp_path / "all.yaml"))
+
+
 def test_terms_that_compare_tokens(wordy: Path, data: dict[str, Path], tmp_path: Path) -> None:
-    for recipe, match in (("kd-hidden", "hidden_states"), ("minilm", "attention_probs")):
-        with pytest.raises(ConfigError, match=f"match: {match} compares token by token, and the"):
-            run(wordy, data, tmp_path / "out", recipe=recipe)
+    with pytest.raises(ConfigError, match="match: attention_probs compares token by token, and"):
+        run(wordy, data, tmp_path / "out", recipe="minilm")
     with pytest.raises(ConfigError, match="runs student and teacher on the same tokens"):
         run(wordy, data, tmp_path / "out", recipe="blockwise")
 
