@@ -29,11 +29,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from scripts.made import distilled, scores, wait_quietly  # noqa: E402
+from scripts.made import UNTRAINED, distilled, scores, wait_quietly  # noqa: E402
 
 SHAPE = "layers=1/2"
-# A student as it is made: one step that moves nothing.
-UNTRAINED = {"max_steps": 1, "learning_rate": 1e-12}
 CANDIDATES = 4
 
 

@@ -6,6 +6,9 @@ import os
 from pathlib import Path
 from typing import Any
 
+# Settings of a run that leaves a student as it is made: one step that moves nothing.
+UNTRAINED = {"max_steps": 1, "learning_rate": 1e-12}
+
 
 def wait_quietly(threads: int) -> None:
     """Set threads for torch, before it is imported: those that spin make a busy machine slow."""
@@ -22,7 +25,7 @@ def distilled(folder: Path, **settings: Any) -> Path:
 
 
 def scores(folder: Path, data: Path, *, max_length: int) -> dict[str, float]:
-    """Every metric of a checkpoint on a file with labels."""
+    """Every metric of a checkpoint on a file of its task, the main one first."""
     from edge.checkpoint import open_checkpoint
     from edge.console import hush
     from edge.reference import Reference

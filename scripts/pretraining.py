@@ -29,7 +29,7 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from scripts.made import distilled, scores, wait_quietly  # noqa: E402
+from scripts.made import UNTRAINED, distilled, scores, wait_quietly  # noqa: E402
 
 SHAPE = "architecture=distilbert,layers=1/2"
 FROM_RANDOM = SHAPE + ",init=random"
@@ -52,21 +52,24 @@ def main() -> None:
         max_steps=args.teacher_steps,
         learning_rate=2e-4,
     )
+    taught: dict[str, Any] = {
+        "teacher": str(teacher),
+        "recipe": str(_short_recipe(args.recipe, args.work)),
+        "train": str(text),
+    }
     general = _distil(
         args,
         "general",
-        teacher=str(teacher),
+        **taught,
         student=FROM_RANDOM if args.from_random else SHAPE,
-        recipe=str(_short_recipe(args.recipe, args.work)),
-        train=str(text),
         max_steps=args.steps,
         learning_rate=args.learning_rate,
     )
     print(f"general student: {_falls(general)}")
     students = {
         "general": general,
-        "teacher's layers": _untrained(args, teacher, "copied", SHAPE),
-        "random": _untrained(args, teacher, "random", FROM_RANDOM),
+        "teacher's layers": _distil(args, "copied", **taught, **UNTRAINED, student=SHAPE),
+        "random": _distil(args, "random", **taught, **UNTRAINED, student=FROM_RANDOM),
     }
     guess = _some_lines(args.eval_text, args.work / "eval.txt", args.eval_lines, header=False)
     for name, folder in {"teacher": teacher, **students}.items():
@@ -144,27 +147,9 @@ def _distil(args: argparse.Namespace, name: str, **settings: Any) -> Path:
     return distilled(args.work / name, **{**common, **settings})
 
 
-def _untrained(args: argparse.Namespace, teacher: Path, name: str, spec: str) -> Path:
-    """A student as it is made, before it learns anything."""
-    from distill.spec import parse_spec
-    from distill.students import Teacher, build_student
-    from edge.checkpoint import load_model, load_tokenizer, open_checkpoint, save_checkpoint
-    from edge.data import Table
-
-    folder: Path = args.work / name
-    if not folder.exists():
-        checkpoint = open_checkpoint(teacher)
-        opened = Teacher(checkpoint, load_model(checkpoint), load_tokenizer(checkpoint))
-        table = Table("none", [], None, None)
-        student = build_student(parse_spec(spec), opened, table, seed=0)
-        folder.mkdir()
-        save_checkpoint(student.model, student.tokenizer, folder)
-    return folder
-
-
 def _guesses(folder: Path, text: Path, args: argparse.Namespace) -> str:
     """How many of a text's hidden tokens a model without a task guesses."""
-    ((metric, value),) = scores(folder, text, max_length=args.max_length).items()
+    metric, value = next(iter(scores(folder, text, max_length=args.max_length).items()))
     return f"{metric} {100 * value:.1f}"
 
 
