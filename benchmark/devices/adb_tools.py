@@ -122,7 +122,7 @@ class ToolTimer(Timer):
     def run_tool(self, arguments: Sequence[str]) -> Ended:
         """Start the tool in the folder and wait; raises MeasurementError when it fails."""
         done = self.link.shell(
-            f"cd {quoted(self.folder)} || exit 1\n"
+            f"cd {quoted(self.folder)} || exit 1\nexport ORT_DISABLE_TELEMETRY=1\n"
             f"{self.command([*self.arguments(), *arguments])} 2>&1 &\n"
             "pid=$!\necho $pid > pid\nwait $pid\ncode=$?\nrm -f pid\n"
             f"echo; echo {_TIMES}; times\nexit $code"

@@ -23,6 +23,8 @@ class OnnxRuntime(Engine):
     def open(self, path: Path, *, threads: int = 1) -> Session:
         import onnxruntime
 
+        # For programs that imported it before this package.
+        onnxruntime.disable_telemetry_events()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
