@@ -1,15 +1,22 @@
-"""What a person sees while a command works: progress on stderr, never anything on stdout."""
+"""What a person sees of a command: progress on stderr, results on stdout."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import re
 import sys
 import tempfile
 import threading
 import time
 import warnings
 from collections.abc import Iterator
+
+# Control characters, line separators, overrides of the writing direction, halves of a character.
+_UNPRINTABLE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]"
+)
 
 _verbose = False
 _silent = False
@@ -32,10 +39,31 @@ def is_terminal() -> bool:
     return sys.stderr.isatty() and not _silent
 
 
+def printable(text: object) -> str:
+    r"""Return a text as one line that neither steers a terminal nor hides what is beside it.
+
+    Labels, file names and keys come from elsewhere: what is unprintable in them becomes `\x1b`,
+    `\n` or `\u202e`. Everything that is printed, or written into a report, passes here.
+    """
+    return _UNPRINTABLE.sub(lambda match: repr(match[0])[1:-1], str(text))
+
+
+def show(line: object) -> None:
+    """Print one line of a result on stdout."""
+    print(printable(line), flush=True)
+
+
+def show_json(value: object) -> None:
+    """Print one JSON document on stdout, whose strings are what they were once it is read."""
+    for line in json.dumps(value, indent=2, ensure_ascii=False).split("\n"):
+        print(_UNPRINTABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", line))
+    sys.stdout.flush()
+
+
 def say(message: str) -> None:
-    """One line on stderr, also while `hush` holds back what others write there."""
+    """Print one line on stderr, also while `hush` holds back what others write there."""
     if not _silent:
-        _hush.say(message)
+        _hush.say(printable(message))
 
 
 def human_bytes(count: int) -> str:
@@ -79,13 +107,14 @@ def clock(title: str) -> Iterator[None]:
     from rich.console import Console
     from rich.live import Live
     from rich.spinner import Spinner
+    from rich.text import Text
 
     # A copy of the terminal's descriptor stays visible while `hush` redirects the original,
     # and what libraries print must not be caught and shown above the clock.
     with (
         os.fdopen(_hush.terminal(), "w") as terminal,
         Live(
-            Spinner("dots", title),
+            Spinner("dots", Text(printable(title))),
             console=Console(file=terminal),
             transient=True,
             redirect_stdout=False,

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from distill import DistillConfig, DistillResult, distil
 from distill.trainer import DistillTrainer
-from edge.cli.main import app
+from edge.cli.app import app
 from edge.errors import ConfigError
 
 RECIPE = """

@@ -1,0 +1,89 @@
+"""Interruptions: what Ctrl-C, SIGTERM and SIGHUP do, from the first moment of a command.
+
+Nothing but the standard library is imported here, for this is in place before anything else is.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from types import FrameType
+from typing import Any
+
+_LINES = {
+    signal.SIGINT: "interrupted",
+    signal.SIGTERM: "terminated",
+    signal.SIGHUP: "terminated: the terminal was closed",
+}
+_IMPORTS = "<frozen importlib._bootstrap>"
+_RETRY_S = 0.05
+# So many signals end the process at once, whatever it is doing.
+_PATIENCE = 3
+
+_received: list[int] = []
+
+
+def install() -> None:
+    """Turn the signals into KeyboardInterrupt, so that every command cleans up after itself."""
+    for number in _LINES:
+        # Who starts a command with a signal ignored (nohup, a shell's `&`) means it.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _interrupt)
+    signal.signal(signal.SIGALRM, _retry)
+    sys.unraisablehook = _unraisable
+
+
+def finish() -> None:
+    """Ignore further signals: the command has ended, and its exit code is decided."""
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    for number in _LINES:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def received() -> int | None:
+    """Number of the first signal that was received, or None."""
+    return _received[0] if _received else None
+
+
+def line(number: int) -> str:
+    """What a person is told about a signal."""
+    return _LINES[signal.Signals(number)]
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    _received.append(number)
+    if len(_received) >= _PATIENCE:
+        os._exit(128 + _received[0])
+    _raise(frame)
+
+
+def _retry(number: int, frame: FrameType | None) -> None:
+    _raise(frame)
+
+
+def _raise(frame: FrameType | None) -> None:
+    """Raise KeyboardInterrupt, later where a module is being imported.
+
+    Half-imported libraries answer an interruption with errors of their own, some not at all.
+    """
+    if _importing(frame):
+        signal.setitimer(signal.ITIMER_REAL, _RETRY_S)
+        return
+    raise KeyboardInterrupt
+
+
+def _importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename == _IMPORTS:
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _unraisable(unraisable: Any) -> None:
+    """Raise an interruption again that came where none can be raised, as in a destructor."""
+    if issubclass(unraisable.exc_type, KeyboardInterrupt) and _received:
+        signal.setitimer(signal.ITIMER_REAL, _RETRY_S)
+        return
+    sys.__unraisablehook__(unraisable)
