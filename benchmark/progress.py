@@ -20,7 +20,7 @@ def rounds_progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeRemainingColumn())
     # Redrawn rarely: drawing takes processor time from what is being measured.
     with Progress(*columns, console=Console(stderr=True), refresh_per_second=1) as bar:
         task = bar.add_task(title, total=total)

@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 
-from edge.console import is_terminal, say
+from edge.console import is_terminal, printable, say
 
 _LINE_SECONDS = 15.0
 
@@ -29,9 +29,14 @@ def _bar(title: str, total: int, done: int) -> Iterator[Callable[[int], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
     from rich.progress import TimeRemainingColumn as TimeLeft
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeLeft())
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeLeft(),
+    )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(title, total=total, completed=done)
+        task = bar.add_task(printable(title), total=total, completed=done)
         yield lambda count: bar.advance(task, count)
 
 

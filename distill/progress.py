@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from edge.console import is_terminal, say
+from edge.console import is_terminal, printable, say
 
 _LINE_SECONDS = 15.0
 _HIDDEN = {"epoch", "learning_rate", "grad_norm"}
@@ -17,7 +17,7 @@ class Progress(TrainerCallback):  # type: ignore[misc, unused-ignore]
     """Steps, the latest value of each term, and the time left."""
 
     def __init__(self, title: str) -> None:
-        self._title = title
+        self._title = printable(title)
         self._terms = ""
         self._bar: Any = None
         self._task: Any = None
@@ -71,7 +71,7 @@ def _bar() -> Any:
     # On a narrow terminal the terms are cut, never the counts.
     rest = Column(ratio=1, no_wrap=True, overflow="ellipsis")
     return Bar(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=12),
         MofNCompleteColumn(),
         TimeRemainingColumn(),

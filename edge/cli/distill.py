@@ -21,6 +21,7 @@ from edge.cli.options import (
     number,
     print_json,
 )
+from edge.console import show
 
 if TYPE_CHECKING:
     from distill import DistillResult
@@ -145,11 +146,11 @@ def _print(result: DistillResult) -> None:
     size = f"{result.parameters / 1e6:.1f}M parameters"
     if result.teacher_parameters is not None:
         size += f" (teacher {result.teacher_parameters / 1e6:.1f}M)"
-    typer.echo(f"{result.output}: {size}, recipe {result.recipe}, {result.duration_s:.0f} s")
+    show(f"{result.output}: {size}, recipe {result.recipe}, {result.duration_s:.0f} s")
     if result.metric is not None:
         value = number(result.value)
         if result.teacher_value is not None:
             value += f" (teacher {number(result.teacher_value)})"
-        typer.echo(f"{result.metric} {value} on {result.eval_samples} samples")
+        show(f"{result.metric} {value} on {result.eval_samples} samples")
     for name, reached in (result.baselines or {}).items():
-        typer.echo(f"  {_BASELINES[name]:<34} {number(reached)}")
+        show(f"  {_BASELINES[name]:<34} {number(reached)}")

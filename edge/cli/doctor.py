@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from edge.cli.options import AsJson, print_json, print_table
+from edge.console import show
 
 if TYPE_CHECKING:
     from edge.doctor import Diagnosis
@@ -31,10 +32,10 @@ def doctor(json: AsJson = False) -> None:
 def _print(found: Diagnosis) -> None:
     machine = found.machine
     int8 = ", ".join(machine.int8_features) or "none"
-    typer.echo(f"Python {machine.python}, {machine.system}, {machine.architecture}")
-    typer.echo(f"{machine.processor}, {machine.cores} cores, int8 instructions: {int8}")
-    typer.echo(f"torch {machine.torch_build or 'is not installed'}")
-    typer.echo("")
+    show(f"Python {machine.python}, {machine.system}, {machine.architecture}")
+    show(f"{machine.processor}, {machine.cores} cores, int8 instructions: {int8}")
+    show(f"torch {machine.torch_build or 'is not installed'}")
+    show("")
     print_table(
         "",
         ("", "name", "format", "works", "version", "reason", "to fix it"),
@@ -53,13 +54,13 @@ def _print(found: Diagnosis) -> None:
     )
     faulty = [check for check in found.packages if not check.usable]
     if faulty:
-        typer.echo("")
+        show("")
         print_table(
             "",
             ("package", "status", "reason", "to fix it"),
             ((c.package, c.status, c.reason or "", c.remedy or "") for c in faulty),
         )
-    typer.echo("")
+    show("")
     for warning in found.warnings:
-        typer.echo(f"warning: {warning}")
-    typer.echo(_HEALTHY if found.ok else _AILING)
+        show(f"warning: {warning}")
+    show(_HEALTHY if found.ok else _AILING)

@@ -52,7 +52,7 @@ def exits(
 ) -> None:
     """Measure the exits of a checkpoint, or cut a plain shallower model at one of them."""
     from edge.checkpoint import open_checkpoint
-    from edge.console import hush
+    from edge.console import hush, show
     from edge.errors import ConfigError
     from edge.exits import cut_exit, measure_exits
 
@@ -64,7 +64,7 @@ def exits(
         opened = open_checkpoint(checkpoint)
     if cut is not None and output is not None:
         cut_exit(opened, cut, output)
-        print_json({"output": str(output), "layer": cut}) if json else typer.echo(
+        print_json({"output": str(output), "layer": cut}) if json else show(
             f"{output}: {cut} layers of {checkpoint}; edge convert takes it"
         )
         return

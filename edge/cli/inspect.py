@@ -16,7 +16,7 @@ from edge.cli.options import (
     print_json,
     print_table,
 )
-from edge.console import human_bytes
+from edge.console import human_bytes, show
 
 if TYPE_CHECKING:
     from edge.bundle import Artifact
@@ -231,9 +231,9 @@ def _print_checkpoint(found: CheckpointInspection) -> None:
 
 def _section(title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """A titled table, apart from the one before."""
-    typer.echo(f"{title}:")
+    show(f"{title}:")
     print_table("", header, rows)
-    typer.echo("")
+    show("")
 
 
 def _shares(sizes: Mapping[str, int]) -> Iterable[tuple[str, str, str]]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from edge.console import printable, show_json
 
 if TYPE_CHECKING:
     from edge.data import Columns
@@ -80,16 +82,15 @@ def given(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def print_json(value: Any) -> None:
     """One JSON document on stdout."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    show_json(value)
 
 
 def print_table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """A table on stdout: drawn on a terminal, tab-separated lines elsewhere."""
-    import sys
-
     if not sys.stdout.isatty():
         for row in (header, *rows):
-            typer.echo("\t".join(row))
+            print("\t".join(map(printable, row)))
+        sys.stdout.flush()
         return
     from rich import box
     from rich.console import Console
@@ -97,7 +98,7 @@ def print_table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]]
     from rich.table import Table
 
     table = Table(
-        title=title,
+        title=escape(printable(title)),
         box=box.SIMPLE_HEAD,
         title_justify="left",
         show_edge=False,
@@ -106,7 +107,7 @@ def print_table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]]
     for name in header:
         table.add_column(name, overflow="fold")
     for row in rows:
-        table.add_row(*(escape(cell) for cell in row))
+        table.add_row(*(escape(printable(cell)) for cell in row))
     Console().print(table)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edge.cli.options import AsJson, print_json, print_table
+from edge.console import show
 
 if TYPE_CHECKING:
     from distill import Recipe
@@ -55,4 +56,5 @@ def _show(name: str, json: bool) -> None:
     if json:
         print_json(recipe.model_dump(mode="json"))
     else:
-        typer.echo(recipe_file(name).read_text(encoding="utf-8"), nl=False)
+        for line in recipe_file(name).read_text(encoding="utf-8").splitlines():
+            show(line)

@@ -25,7 +25,7 @@ def report(
     """Merge the results of several runs, machines and programs into one report."""
     from benchmark import Report, read_several, write_report
     from benchmark.render import HTML_FILE, is_report
-    from edge.console import say
+    from edge.console import say, show
     from edge.storage import check_target
 
     check_target(output, replaces=is_report)
@@ -35,4 +35,4 @@ def report(
         print_json({"output": str(output), "rows": [row.model_dump(mode="json") for row in rows]})
         return
     say(f"{len(rows)} rows of {len({row.run_id for row in rows})} runs")
-    typer.echo(output / HTML_FILE)
+    show(output / HTML_FILE)

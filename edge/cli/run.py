@@ -26,6 +26,7 @@ from edge.cli.options import (
     several,
     whole_numbers,
 )
+from edge.console import show
 
 if TYPE_CHECKING:
     from edge.pipeline.run import RunResult
@@ -110,9 +111,9 @@ def print_run(result: RunResult, *, as_json: bool) -> None:
     )
     print_table(result.output, header, [_row(result, row) for row in result.rows if _ours(row)])
     for sentence in result.not_measured:
-        typer.echo(f"not measured: {sentence}")
-    typer.echo(f"bundle: {result.bundle}")
-    typer.echo(f"report: {result.report}")
+        show(f"not measured: {sentence}")
+    show(f"bundle: {result.bundle}")
+    show(f"report: {result.report}")
 
 
 def _ours(row: dict[str, Any]) -> bool:
