@@ -8,7 +8,7 @@ from typing import Any
 from edge.bundle import Bundle
 from edge.config import Config
 from edge.console import hush
-from edge.engines.runner import Runner, bundle_task, choose
+from edge.engines.runner import Runner, bundle_task, bundle_tokenizer, choose
 from edge.errors import ConfigError
 
 
@@ -34,26 +34,30 @@ def predict(
     engine: str | None = None,
     threads: int = 1,
 ) -> list[Prediction]:
-    """Every artifact's answer to every text; raises ConfigError for pairs that do not fit."""
-    if pairs is not None and not bundle_task(bundle).takes_pairs:
-        raise ConfigError(f"{bundle.manifest.task} takes one text, not a pair")
+    """Every artifact's answer to every text.
+
+    Raises ConfigError for pairs where the task reads one text, or the other way round.
+    """
     if pairs is not None and len(pairs) != len(texts):
-        raise ConfigError(f"{len(texts)} texts but {len(pairs)} second texts")
-    found = []
+        raise ConfigError(f"{len(texts)} texts but {len(pairs)} second texts: give each text one")
+    manifest = bundle.manifest
+    queries = bundle_task(bundle).queries(
+        texts, pairs, bundle_tokenizer(bundle), max_length=manifest.max_length
+    )
+    predictions = []
     for artifact, runs_in in choose(bundle, formats, precisions, engine):
         with hush(), Runner(bundle, artifact, runs_in, threads=threads) as runner:
-            encodings = runner.tokenizer.encode(texts, pairs, max_length=bundle.manifest.max_length)
-            for row, outputs in enumerate(runner.infer(encodings)):
-                answer = runner.task.predict(outputs, encodings[row], runner.tokenizer)
-                found.append(
-                    Prediction(
-                        format=artifact.format,
-                        target=artifact.target,
-                        precision=artifact.precision,
-                        engine=runner.engine.name,
-                        text=texts[row],
-                        text_pair=None if pairs is None else pairs[row],
-                        prediction=answer,
-                    )
-                )
-    return found
+            answers = queries.answers(runner.infer(queries.encodings))
+        predictions += [
+            Prediction(
+                format=artifact.format,
+                target=artifact.target,
+                precision=artifact.precision,
+                engine=runs_in.name,
+                text=text,
+                text_pair=None if pairs is None else pairs[row],
+                prediction=answer,
+            )
+            for row, (text, answer) in enumerate(zip(texts, answers, strict=True))
+        ]
+    return predictions

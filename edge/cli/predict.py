@@ -66,6 +66,13 @@ def predict(
 
 def _words(prediction: dict[str, Any]) -> str:
     """A prediction in few words."""
+    if "embedding" in prediction:
+        size = f"{len(prediction['embedding'])} numbers"
+        cosine = prediction.get("similarity")
+        return size if cosine is None else f"similarity {cosine:.4f}, {size}"
+    if "answer" in prediction:
+        place = f"characters {prediction['start']}-{prediction['end']}"
+        return f"{prediction['answer']!r} ({place}, score {prediction['score']:.3f})"
     if "label" in prediction:
         return f"{prediction['label']} ({prediction['score']:.3f})"
     if "labels" in prediction:

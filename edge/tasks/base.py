@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge.data import TEXTS, Columns, Layout, Table, read_table
-from edge.errors import DataError
+from edge.errors import ConfigError, DataError
 from edge.tokenization import Encoding, Tokenizer
 
 Array = npt.NDArray[Any]
@@ -30,6 +30,18 @@ class Examples:
 
     encodings: list[Encoding]
     score: Callable[[Iterable[Outputs]], dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Queries:
+    """What to run to answer texts, which may take several runs a text, or one for two texts.
+
+    answers: takes the outputs of `encodings` in their order, one by one, and returns what a person
+    wants to read of each text, JSON-ready.
+    """
+
+    encodings: list[Encoding]
+    answers: Callable[[Iterable[Outputs]], list[dict[str, Any]]]
 
 
 class Task(ABC):
@@ -73,6 +85,30 @@ class Task(ABC):
     @abstractmethod
     def predict(self, outputs: Outputs, encoding: Encoding, tokenizer: Tokenizer) -> dict[str, Any]:
         """What a person wants to read, JSON-ready."""
+
+    def queries(
+        self,
+        texts: Sequence[str],
+        pairs: Sequence[str] | None,
+        tokenizer: Tokenizer,
+        *,
+        max_length: int,
+    ) -> Queries:
+        """Texts, or pairs of them, as runs of at most `max_length` tokens, and their answers.
+
+        Raises ConfigError for pairs where the task reads one text, or the other way round.
+        """
+        if pairs is not None and not self.takes_pairs:
+            raise ConfigError(f"{self.name} takes one text, not a pair")
+        encodings = tokenizer.encode(texts, pairs, max_length=max_length)
+
+        def answers(outputs: Iterable[Outputs]) -> list[dict[str, Any]]:
+            return [
+                self.predict(output, encoding, tokenizer)
+                for output, encoding in zip(outputs, encodings, strict=True)
+            ]
+
+        return Queries(encodings, answers)
 
     def read(
         self, source: str | Path, *, columns: Columns | None = None, targets: bool = True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from edge.data import Layout, Table
 from edge.metrics import ndcg, pearson, reciprocal_rank, spearman
-from edge.tasks.base import Array, Examples, Outputs, Task, numbers
+from edge.tasks.base import Array, Examples, Outputs, Queries, Task, numbers
 from edge.tokenization import Encoding, Tokenizer
 
 
@@ -43,6 +43,29 @@ class FeatureExtraction(Task):
 
     def predict(self, outputs: Outputs, encoding: Encoding, tokenizer: Tokenizer) -> dict[str, Any]:
         return {"embedding": [float(value) for value in outputs["sentence_embedding"]]}
+
+    def queries(
+        self,
+        texts: Sequence[str],
+        pairs: Sequence[str] | None,
+        tokenizer: Tokenizer,
+        *,
+        max_length: int,
+    ) -> Queries:
+        """Each text runs alone; `similarity`: cosine with its pair, or else with the first text."""
+        encodings = tokenizer.encode([*texts, *(pairs or ())], max_length=max_length)
+
+        def answers(outputs: Iterable[Outputs]) -> list[dict[str, Any]]:
+            vectors = np.stack([output["sentence_embedding"] for output in outputs])
+            first = vectors[: len(texts)]
+            second = vectors[len(texts) :] if pairs is not None else first[:1].repeat(len(first), 0)
+            found: list[dict[str, Any]] = [{"embedding": vector.tolist()} for vector in first]
+            if len(vectors) > 1:
+                for answer, cosine in zip(found, _cosines(first, second), strict=True):
+                    answer["similarity"] = float(cosine)
+            return found
+
+        return Queries(encodings, answers)
 
     def examples(self, table: Table, tokenizer: Tokenizer, *, max_length: int) -> Examples:
         """Each text runs alone; the cosine of two is held against their similarity."""

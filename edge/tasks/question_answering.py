@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from edge.data import Layout, Table
+from edge.errors import ConfigError
 from edge.metrics import answer_scores
-from edge.tasks.base import Array, Examples, Outputs, Task, in_pieces
+from edge.tasks.base import Array, Examples, Outputs, Queries, Task, in_pieces
 from edge.tokenization import Encoding, Tokenizer
 
 _MAX_ANSWER_TOKENS = 30
@@ -42,27 +43,53 @@ class QuestionAnswering(Task):
             span["start"], span["end"] = encoding.offsets[start][0], encoding.offsets[end][1]
         return span
 
+    def queries(
+        self,
+        texts: Sequence[str],
+        pairs: Sequence[str] | None,
+        tokenizer: Tokenizer,
+        *,
+        max_length: int,
+    ) -> Queries:
+        """The answer is the best span over all pieces of a context, "" where it is empty."""
+        if pairs is None:
+            raise ConfigError(
+                "question-answering looks for answers in a context: give each text one"
+            )
+        contexts = pairs
+        encodings, rows = in_pieces(tokenizer.encode_whole(texts, contexts), max_length, OVERLAP)
+
+        def answers(outputs: Iterable[Outputs]) -> list[dict[str, Any]]:
+            best: list[dict[str, Any]] = [{} for _ in texts]
+            for row, encoding, output in zip(rows, encodings, outputs, strict=True):
+                span = self.predict(output, encoding, tokenizer)
+                if not best[row] or span["score"] > best[row]["score"]:
+                    first, last = span["start"], span["end"]
+                    text = contexts[row][first:last]
+                    # Not the tokens, whose numbers are those of a piece.
+                    best[row] = {
+                        "answer": text,
+                        "start": first,
+                        "end": last,
+                        "score": span["score"],
+                    }
+            return best
+
+        return Queries(encodings, answers)
+
     def examples(self, table: Table, tokenizer: Tokenizer, *, max_length: int) -> Examples:
-        """The answer is the best span over all pieces of a context."""
-        contexts = table.pairs
-        if contexts is None or table.targets is None:
+        """As `queries` answers."""
+        if table.pairs is None or table.targets is None:
             raise self.unfit(table, "there are no contexts with answers")
         accepted = self.accepted(table)
-        whole = tokenizer.encode_whole(table.texts, contexts)
-        encodings, rows = in_pieces(whole, max_length, OVERLAP)
+        queries = self.queries(table.texts, table.pairs, tokenizer, max_length=max_length)
 
         def score(outputs: Iterable[Outputs]) -> dict[str, float]:
-            best = [(-np.inf, "")] * len(table)
-            for row, encoding, output in zip(rows, encodings, outputs, strict=True):
-                found = self.predict(output, encoding, tokenizer)
-                if found["score"] > best[row][0]:
-                    answer = contexts[row][found["start"] : found["end"]]
-                    best[row] = (found["score"], answer)
-            pairs = zip(best, accepted, strict=True)
-            exact, f1 = np.mean([answer_scores(answer, a) for (_, answer), a in pairs], axis=0)
+            pairs = zip(queries.answers(outputs), accepted, strict=True)
+            exact, f1 = np.mean([answer_scores(p["answer"], a) for p, a in pairs], axis=0)
             return {"f1": float(f1), "exact_match": float(exact)}
 
-        return Examples(encodings, score)
+        return Examples(queries.encodings, score)
 
     def accepted(self, table: Table) -> list[list[str]]:
         """The answers of each row, at least one."""
