@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
+import re
+import shutil
 from pathlib import Path
 
 import pytest
 
 from edge.errors import StorageError, UserError
 from edge.storage import require_space, sha256, size_bytes, staged_folder, write_text
+from tests.children import process
 
 
 def never(folder: Path) -> bool:
@@ -94,20 +97,31 @@ def test_a_folder_hash_depends_on_names_and_contents(tmp_path: Path) -> None:
     assert size_bytes(tmp_path) == 3
 
 
-def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
-    import subprocess
-    import sys
-
-    dead = subprocess.run(
-        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True
-    )
-    abandoned = tmp_path / f".result.partial-{int(dead.stdout)}-abc"
-    living = tmp_path / f".result.partial-{os.getppid()}-abc"
-    for folder in (abandoned, living):
+@pytest.mark.parametrize("name", [".result.partial-{0}-abc", ".result.partial-abcdefgh"])
+def test_what_a_killed_process_left_is_removed(tmp_path: Path, name: str) -> None:
+    """A process id says nothing: it may be another process's by now."""
+    abandoned = tmp_path / name.format(os.getppid())
+    other = tmp_path / ".result.partial-x.partial-abcdefgh"
+    for folder in (abandoned, other):
         folder.mkdir()
+        (folder / "half").write_text("x")
     with staged_folder(tmp_path / "result", replaces=never):
         assert not abandoned.exists()
-        assert living.exists()
+        assert other.exists()
+
+
+def test_a_stage_that_a_living_process_holds_stays(tmp_path: Path) -> None:
+    code = "with stage_of(path) as stage: print(stage, flush=True); input()"
+    with process(
+        f"from edge.storage.staging import stage_of\n{code}", tmp_path / "result"
+    ) as alive:
+        stage = Path(alive.stdout.readline().strip())
+        with staged_folder(tmp_path / "result", replaces=never):
+            assert stage.is_dir()
+        alive.kill()
+        alive.wait()
+        with staged_folder(tmp_path / "result", replaces=lambda _: True):
+            assert not stage.exists()
 
 
 def test_errors_that_wrap_a_full_disk_are_recognised(tmp_path: Path) -> None:
@@ -119,5 +133,21 @@ def test_errors_that_wrap_a_full_disk_are_recognised(tmp_path: Path) -> None:
 
 def test_too_little_space_is_found_out_before_work_starts(tmp_path: Path) -> None:
     require_space(tmp_path / "new" / "result", 1)
-    with pytest.raises(StorageError, match=r"about \d+ MB are needed and \d+ MB are free"):
+    with pytest.raises(StorageError, match=r"about 1,000,000,000 GB are needed and [\d.]+ [GM]B "):
         require_space(tmp_path / "new" / "result", 10**18)
+
+
+@pytest.mark.parametrize(
+    ("needed", "free", "words"),
+    [
+        (900, 2, "about 900 B are needed and 2 B are free: free 898 B"),
+        (40_000, 0, "about 40.0 kB are needed and 0 B are free: free 40.0 kB"),
+        (10**9, 10**9 - 1000, "are needed and 1.00 GB are free: free 1.00 kB"),
+    ],
+)
+def test_sizes_are_told_in_units_that_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, needed: int, free: int, words: str
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: shutil._ntuple_diskusage(free, 0, free))
+    with pytest.raises(StorageError, match=re.escape(words)):
+        require_space(tmp_path / "result", needed)

@@ -1,0 +1,151 @@
+"""Errors of the file system, told in one line that names the path."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from edge.console import human_bytes
+from edge.errors import StorageError, UserError
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_UNWRITABLE = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY, errno.EIO, errno.EFBIG, errno.EMLINK),
+    *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY, errno.EXDEV, errno.ELOOP),
+    *(errno.ENAMETOOLONG, errno.ETXTBSY, errno.ENXIO, errno.ENODEV, errno.ESTALE, errno.EILSEQ),
+}
+# What is written beside an output has its name and up to so many bytes more.
+_BESIDE_BYTES = 40
+_NAME_BYTES = 255
+
+
+def follow(target: Path) -> Path:
+    """Return where `target` is, behind all symbolic links; raises StorageError for a circle."""
+    path = Path(os.path.realpath(target))
+    if os.path.islink(path):  # noqa: PTH114 - Path.is_symlink raises for names that are too long
+        raise StorageError(f"{target} cannot be written: it is a link that leads back to itself")
+    return path
+
+
+def check_target(target: Path, *, replaces: Callable[[Path], bool], as_whole: bool = True) -> None:
+    """Refuse a folder that exists and may not be replaced, and a path that cannot be made.
+
+    as_whole: the folder is exchanged for another one; otherwise files in it are written.
+    Raises UserError, or StorageError for what the disk does not allow.
+    """
+    with storage_errors(target):
+        path = follow(target)
+        check_path(target)
+        if not path.exists():
+            return
+        if as_whole:
+            _check_movable(target, path)
+        empty = path.is_dir() and not any(path.iterdir())
+        if not empty and not (path.is_dir() and replaces(path)):
+            raise UserError(
+                f"{target} exists and was not written by this command: "
+                "choose another --output or remove it"
+            )
+
+
+def _check_movable(target: Path, path: Path) -> None:
+    if os.path.ismount(path):
+        raise UserError(f"{target} is a mount point: name a folder inside it")
+    if is_working_folder(path):
+        raise UserError(f"{target} is the folder you are in: name a folder inside it")
+
+
+def is_working_folder(path: Path) -> bool:
+    """Whether this process, and so the shell that started it, is in `path`."""
+    try:
+        return Path.cwd().is_relative_to(path)
+    except OSError:
+        return False
+
+
+def check_path(target: Path) -> None:
+    """Refuse a path below a file, and names longer than the disk allows; raises UserError."""
+    path = follow(target)
+    folder = next(parent for parent in path.parents if os.path.lexists(parent))
+    if not folder.is_dir():
+        raise UserError(f"{target} cannot be written: {folder} is a file, not a folder")
+    limit = _longest_name(folder)
+    new = [path.name, *(name for name in path.relative_to(folder).parts[:-1])]
+    for name, most in zip(new, (limit - _BESIDE_BYTES, *[limit] * len(new)), strict=False):
+        size = len(os.fsencode(name))
+        if size > most:
+            raise UserError(
+                f"the name '{name[:20]}...' of {size} bytes is too long for an output on this "
+                f"disk: choose one of at most {most} bytes"
+            )
+
+
+def _longest_name(folder: Path) -> int:
+    try:
+        limit = os.pathconf(folder, "PC_NAME_MAX")
+    except (OSError, ValueError):
+        return _NAME_BYTES
+    return limit if limit > 0 else _NAME_BYTES
+
+
+def require_space(target: Path, needed_bytes: int) -> None:
+    """Raise StorageError when the disk of `target` has less than `needed_bytes` left.
+
+    Native converters end the whole process on a full disk, so it is found out before they start.
+    """
+    with storage_errors(target):
+        folder = next(parent for parent in follow(target).parents if parent.exists())
+        free = shutil.disk_usage(folder).free
+    if free < needed_bytes:
+        raise StorageError(
+            f"no space left for {target}: about {human_bytes(needed_bytes)} are needed and "
+            f"{human_bytes(free)} are free: free {human_bytes(needed_bytes - free)} and run again"
+        )
+
+
+@contextlib.contextmanager
+def storage_errors(target: Path) -> Iterator[None]:
+    """Turn an error of the file system into a StorageError that names `target`."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except OSError as error:
+        if error.errno in _FULL:
+            raise _no_space(target) from error
+        if error.errno in _UNWRITABLE or (error.errno == errno.ENOENT and _is_near(target, error)):
+            raise StorageError(_what_failed(target, error)) from error
+        raise
+    except Exception as error:
+        # Libraries wrap the system's error in classes and words of their own.
+        if re.search(r"No space left on device|os error 28\b|inline_container", str(error)):
+            raise _no_space(target) from error
+        raise
+
+
+def _what_failed(target: Path, error: OSError) -> str:
+    """Name the target, or the path that the system complains of where that is another."""
+    reason = os.strerror(error.errno or 0)
+    if error.filename is not None and not _is_near(target, error):
+        return f"{os.fsdecode(error.filename)} cannot be read or written: {reason}"
+    return f"{target} cannot be written: {reason}"
+
+
+def _is_near(target: Path, error: OSError) -> bool:
+    """Whether an error is about the target, what lies beside it, or a folder above it."""
+    if not isinstance(error.filename, (str, bytes)):
+        return False
+    path = Path(os.fsdecode(error.filename)).absolute()
+    return any(
+        path.is_relative_to(place.parent) or place.is_relative_to(path)
+        for place in (target.absolute(), Path(os.path.realpath(target)))
+    )
+
+
+def _no_space(target: Path) -> StorageError:
+    return StorageError(f"no space left while writing {target}: free some space and run again")

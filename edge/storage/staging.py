@@ -1,0 +1,118 @@
+"""Results that appear whole or not at all: made beside their target, flushed, and put in place."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from edge.storage import system
+from edge.storage.faults import check_path, check_target, follow, storage_errors
+from edge.storage.leftovers import PARTIAL, REPLACED, beside, home, remove_dead
+from edge.storage.locks import output_lock
+
+
+@contextlib.contextmanager
+def staged_folder(
+    target: Path, *, replaces: Callable[[Path], bool], wait: bool = False
+) -> Iterator[Path]:
+    """Yield a folder beside `target` that becomes `target` when the block succeeds.
+
+    `replaces(target)` says whether an existing folder there may be replaced. Whatever goes wrong
+    in the block, Ctrl-C included, the temporary folder is removed and `target` is as it was. Where
+    the system can, an old folder and the new one are exchanged in one step. A symbolic link stays
+    one, to the new folder. wait: as of `output_lock`.
+    Raises UserError when the target is taken, StorageError when it cannot be written.
+    """
+    with output_lock(target, wait=wait):
+        check_target(target, replaces=replaces)
+        path = follow(target)
+        with storage_errors(target), stage_of(path) as stage:
+            yield stage
+            # The block may have taken hours, in which a person put something there.
+            check_target(target, replaces=replaces)
+            system.flush(stage)
+            put_folder(stage, path)
+
+
+@contextlib.contextmanager
+def staged_file(target: Path) -> Iterator[Path]:
+    """Yield the path of a file that becomes the file `target` when the block succeeds.
+
+    It has the name of `target`, in a temporary folder that may take other files meanwhile.
+    """
+    with storage_errors(target):
+        path = follow(target)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_dead(path)
+        with stage_of(path) as stage:
+            yield stage / path.name
+            system.flush_entry(stage / path.name)
+            (stage / path.name).replace(path)
+            system.flush_entry(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    check_path(path)
+    with staged_file(path) as file:
+        file.write_text(text, encoding="utf-8", newline="")
+
+
+@contextlib.contextmanager
+def stage_of(path: Path) -> Iterator[Path]:
+    """Yield a new folder beside `path` that this process holds; it is removed at the end."""
+    stage, handle = _new_stage(path)
+    try:
+        yield stage
+    finally:
+        system.remove(stage)
+        os.close(handle)
+
+
+def put_folder(stage: Path, path: Path) -> None:
+    """Put the folder `stage` in the place of `path`; what was there is then at `stage`, or gone."""
+    try:
+        # Nothing there, or an empty folder.
+        stage.rename(path)
+    except OSError:
+        if not path.is_dir():
+            raise
+        if not system.exchange(stage, path):
+            _put_in_two_steps(stage, path)
+    system.flush_entry(path.parent)
+
+
+def _put_in_two_steps(stage: Path, path: Path) -> None:
+    """As `put_folder`; `recover` brings the old folder back when it ends between the steps."""
+    old = beside(path, REPLACED, stage.name.rpartition("-")[2])
+    path.rename(old)
+    try:
+        stage.rename(path)
+    except BaseException:
+        old.rename(path)
+        raise
+    system.remove(old)
+
+
+def _new_stage(path: Path) -> tuple[Path, int]:
+    """A folder and the handle that holds it."""
+    while True:
+        stage = Path(tempfile.mkdtemp(prefix=beside(path, PARTIAL, "").name, dir=home(path)))
+        # mkdtemp makes private folders; a result is as readable as any other folder of the user.
+        stage.chmod(0o777 & ~_umask())
+        with contextlib.suppress(FileNotFoundError):
+            handle = os.open(stage, os.O_RDONLY | os.O_CLOEXEC)
+            system.wait_for_lock(handle)
+            if system.is_same(handle, stage):
+                return stage, handle
+            # Another process took it for abandoned before it was held.
+            os.close(handle)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
