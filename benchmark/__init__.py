@@ -3,6 +3,7 @@
 from benchmark.budget import Budget, read_budget
 from benchmark.comparing import RunComparison, compare_runs
 from benchmark.config import PRESETS, Baseline, BenchmarkConfig, Protocol
+from benchmark.journal import remove_journal
 from benchmark.render import write_report
 from benchmark.report import Distillation, Report
 from benchmark.run import BaselineMaker, BenchmarkResult, benchmark
@@ -28,5 +29,6 @@ __all__ = [
     "read_budget",
     "read_rows",
     "read_several",
+    "remove_journal",
     "write_report",
 ]

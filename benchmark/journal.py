@@ -3,19 +3,43 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import os
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+
+from pydantic import ValidationError
 
 from benchmark.devices import Turn
+from edge.config import Config
 from edge.console import say
+from edge.storage import storage_errors, write_text
+
+
+class _Header(Config):
+    """The first line: what everything that decides what is measured comes to."""
+
+    mark: str
+
+
+class _Interruption(Config):
+    """A line that counts how often the measurement was taken up again."""
+
+    interruption: int
+
+
+class _Entry(Config):
+    """A turn; at: comparison, label of the model, number of the round."""
+
+    at: tuple[str, str, int]
+    turn: Turn
 
 
 class Journal:
     """One line a turn, behind a line that says of what; without a path nothing is kept.
 
-    mark: of everything that decides what is measured. A journal with another mark is begun anew.
-    interruptions: how often the measurement was taken up again.
+    mark: of everything that decides what is measured. A journal with another mark, or one that is
+    damaged, is started over. interruptions: how often the measurement was taken up again.
+    Raises StorageError when it cannot be written.
     """
 
     def __init__(self, path: Path | None, mark: str) -> None:
@@ -24,17 +48,13 @@ class Journal:
         self.interruptions = 0
         if path is None:
             return
-        lines = _lines(path)
-        if lines and lines[0] == {"mark": mark}:
-            for line in lines[1:]:
-                self._take(line)
-            if self._turns:
-                self.interruptions += 1
-                say(f"going on with {path.name}: {len(self._turns)} turns were recorded before")
-                self._append({"interruption": self.interruptions})
-                return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"mark": mark}) + "\n", encoding="utf-8")
+        lines = self._recall(path, mark)
+        if self._turns:
+            self.interruptions += 1
+            say(f"going on with {path.name}: {len(self._turns)} turns were recorded before")
+            lines.append(json.dumps({"interruption": self.interruptions}))
+        # As a whole: a line that was cut off by the interruption must not run into the next one.
+        write_text(path, "".join(f"{line}\n" for line in lines))
 
     def turn(self, comparison: str, label: str, number: int) -> Turn | None:
         """What was recorded of a model in a round, if it was."""
@@ -43,36 +63,49 @@ class Journal:
     def record(self, comparison: str, label: str, number: int, turn: Turn) -> None:
         """Keep a turn."""
         self._turns[comparison, label, number] = turn
-        self._append({"at": [comparison, label, number], "turn": vars(turn)})
+        if self._path is not None:
+            line = json.dumps({"at": [comparison, label, number], "turn": asdict(turn)})
+            with storage_errors(self._path), self._path.open("a", encoding="utf-8") as file:
+                file.write(f"{line}\n")
 
     def close(self) -> None:
-        """Everything was measured: nothing is left to go on with."""
-        if self._path is not None:
-            self._path.unlink(missing_ok=True)
+        """Delete the journal: nothing is left to go on with."""
+        remove_journal(self._path)
 
-    def _take(self, line: Mapping[str, Any]) -> None:
-        if "interruption" in line:
-            self.interruptions = line["interruption"]
-            return
-        comparison, label, number = line["at"]
-        self._turns[comparison, label, number] = Turn(**line["turn"])
-
-    def _append(self, line: Mapping[str, Any]) -> None:
-        if self._path is not None:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of a journal; the last may be half-written, and is left out then."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError:
-        return []
-    found = []
-    for line in text.splitlines():
+    def _recall(self, path: Path, mark: str) -> list[str]:
+        """The lines to go on with, whose turns are taken over; a header alone to start over."""
+        header = json.dumps({"mark": mark})
         try:
-            found.append(json.loads(line))
-        except ValueError:
-            break
-    return found
+            lines = _whole_lines(path)
+            if lines and _Header.model_validate_json(lines[0]).mark != mark:
+                say(f"{path.name} is of another measurement: starting over")
+                return [header]
+            for line in lines[1:]:
+                self._take(line)
+        except (ValidationError, UnicodeDecodeError):
+            say(f"{path.name} is damaged, or was not written by edge benchmark: starting over")
+            self._turns.clear()
+            self.interruptions = 0
+            return [header]
+        return lines or [header]
+
+    def _take(self, line: str) -> None:
+        if line.startswith('{"interruption"'):
+            self.interruptions = _Interruption.model_validate_json(line).interruption
+            return
+        entry = _Entry.model_validate_json(line)
+        self._turns[entry.at] = entry.turn
+
+
+def remove_journal(path: Path | None) -> None:
+    """Delete a journal whose measurement stands elsewhere by now."""
+    if path is not None:
+        with storage_errors(path):
+            path.unlink(missing_ok=True)
+
+
+def _whole_lines(path: Path) -> list[str]:
+    """The lines of a journal but for a last one that was cut off; none where there is no file."""
+    with storage_errors(path):
+        content = path.read_bytes() if os.path.lexists(path) else b""
+    return content[: content.rfind(b"\n") + 1].decode("utf-8").split("\n")[:-1]

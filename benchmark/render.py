@@ -11,7 +11,7 @@ from benchmark.flat import dump_csv
 from benchmark.report import Report
 from benchmark.storing import ROWS_FILE, dump_rows
 from benchmark.view import view
-from edge.storage import write_text
+from edge.storage import write_together
 
 HTML_FILE = "report.html"
 MARKDOWN_FILE = "report.md"
@@ -27,12 +27,11 @@ def is_report(folder: Path) -> bool:
 def write_report(folder: Path, report: Report) -> None:
     """Write `report.html`, `report.md`, `rows.csv` and `rows.jsonl` into `folder`.
 
-    Each is written whole or not at all. Other files there are left alone. Raises StorageError
-    when the folder cannot be written.
+    They change together, in one step where the system can. Other files there are left alone.
+    Raises StorageError when the folder cannot be written, UserError while another command does.
     """
     # Everything is rendered before anything is written: a failure changes nothing.
-    for name, text in render(report).items():
-        write_text(folder / name, text)
+    write_together(folder, render(report))
 
 
 def render(report: Report) -> dict[str, str]:

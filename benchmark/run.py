@@ -11,7 +11,7 @@ from benchmark import environment
 from benchmark.config import Baseline, BenchmarkConfig, Setting
 from benchmark.devices import Device, Timer, get_device
 from benchmark.findings import Findings, look
-from benchmark.journal import Journal
+from benchmark.journal import Journal, remove_journal
 from benchmark.plan import Cell, Plan, Planner
 from benchmark.progress import rounds_progress
 from benchmark.rows import RowMaker, Session, deflated, new_run_id
@@ -50,11 +50,13 @@ def benchmark(
     *,
     make_baseline: BaselineMaker | None = None,
     journal: Path | None = None,
+    keep_journal: bool = False,
 ) -> BenchmarkResult:
     """Time every chosen artifact and the baseline in turns, each in a process of its own.
 
     make_baseline: asked for `config.baseline` when formats and lengths are known. journal: a file
     that keeps what was measured so far, so that the same call goes on after an interruption.
+    keep_journal: leave it to the caller to remove it once the result stands somewhere.
     Raises UserErrors for a request that cannot be met, MeasurementError when a model fails or its
     process dies before anything was recorded; whatever happens, Ctrl-C included, no process is
     left.
@@ -64,7 +66,11 @@ def benchmark(
         if make_baseline is not None and planner.formats:
             baseline = make_baseline(planner.formats, planner.baseline_lengths)
             config = config.model_copy(update={"baseline": baseline})
-        return _Benchmark(config, device, planner, journal).result()
+        run = _Benchmark(config, device, planner, journal)
+        result = run.result()
+        if result.failure is None and not keep_journal:
+            remove_journal(journal)
+        return result
 
 
 class _Benchmark:
@@ -94,8 +100,6 @@ class _Benchmark:
             if comparisons[-1].failure is not None:
                 break
         failure = comparisons[-1].failure
-        if failure is None:
-            self._journal.close()
         done = list(zip(plans, comparisons, found, strict=True))
         config, baseline = self._config, self._config.baseline
         with step("sizes and intervals"):

@@ -39,7 +39,14 @@ from edge.console import hush, step
 from edge.errors import CheckpointError
 from edge.memory import release_memory
 from edge.reference import Reference, golden_cases
-from edge.storage import check_target, require_space, sha256, staged_folder, write_text
+from edge.storage import (
+    check_target,
+    output_lock,
+    require_space,
+    sha256,
+    staged_folder,
+    write_text,
+)
 from edge.tasks import Task
 from edge.tasks.base import Examples
 from edge.tokenization import Tokenizer, word_pieces
@@ -54,6 +61,11 @@ def convert(config: ConvertConfig) -> Manifest:
     ConfigError for a source or request that cannot work, ConversionError when a converter fails,
     VerificationError when an artifact disagrees with the checkpoint. Nothing is left behind.
     """
+    with output_lock(config.output):
+        return _convert(config)
+
+
+def _convert(config: ConvertConfig) -> Manifest:
     check_target(config.output, replaces=is_bundle)
     with hush():
         checkpoint = open_checkpoint(

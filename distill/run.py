@@ -18,7 +18,7 @@ from distill.resume import RECORD_FILE, TrainingState
 from distill.transfer import with_texts
 from edge.console import hush, step
 from edge.errors import ConfigError
-from edge.storage import check_target, staged_folder, write_text
+from edge.storage import check_target, output_lock, staged_folder, write_text
 
 if TYPE_CHECKING:
     from distill.prepare import Run
@@ -74,7 +74,9 @@ def distil(config: DistillConfig) -> DistillResult:
 
     start = time.perf_counter()
     processes.join(bf16=config.bf16)
-    with _quiet_libraries():
+    with contextlib.ExitStack() as stack:
+        processes.from_main(lambda: stack.enter_context(output_lock(config.output)))
+        stack.enter_context(_quiet_libraries())
         return _train_and_write(processes.main_first(ready), start)
 
 

@@ -15,7 +15,7 @@ from edge.config import Config
 from edge.console import hush, step
 from edge.data import Table
 from edge.reference import Reference
-from edge.storage import check_target, staged_folder
+from edge.storage import check_target, output_lock, staged_folder
 from edge.tasks import Outputs
 from edge.tasks.base import Examples
 
@@ -99,8 +99,8 @@ def cut_exit(checkpoint: Checkpoint, layer: int, output: Path) -> None:
     """
     from edge.models.exits import load_cut
 
-    check_target(output, replaces=is_cut)
-    with step(f"cutting {checkpoint.source} after layer {layer}"), hush():
+    with output_lock(output), step(f"cutting {checkpoint.source} after layer {layer}"), hush():
+        check_target(output, replaces=is_cut)
         model = load_cut(checkpoint, layer)
         with staged_folder(output, replaces=is_cut) as folder:
             save_checkpoint(model, load_tokenizer(checkpoint), folder)

@@ -11,6 +11,7 @@ from typing_extensions import Self
 from edge.config import Config
 from edge.errors import ConfigError, unknown_name
 from edge.precision import Precision, parse_precision
+from edge.storage import follow
 
 # kind -> the suffix of its file.
 KINDS = {"mediapipe": ".tflite", "ort-text": ".onnx"}
@@ -52,7 +53,7 @@ class PackConfig(Config):
         suffix = KINDS[self.kind]
         if self.output.suffix != suffix:
             raise ConfigError(f"{self.kind} writes a {suffix} file: name one, not {self.output}")
-        if self.output.resolve().is_relative_to(self.bundle.resolve()):
+        if follow(self.output).is_relative_to(follow(self.bundle)):
             raise ConfigError(
                 f"{self.output} is inside the bundle, which would no longer match its manifest: "
                 "choose another --output"

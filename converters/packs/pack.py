@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
-import tempfile
 from pathlib import Path
 from typing import Protocol
 
@@ -13,7 +11,7 @@ from converters.packs.report import PackReport, Proof
 from edge.bundle import Artifact, Bundle
 from edge.bundle.golden import texts_for
 from edge.errors import ConfigError, VerificationError
-from edge.storage import require_space, sha256, size_bytes, storage_errors
+from edge.storage import output_lock, require_space, sha256, size_bytes, staged_file
 
 # kind -> module and class, imported on use.
 PACKERS = {
@@ -43,8 +41,13 @@ def pack(config: PackConfig) -> PackReport:
     Raises BundleError or ConfigError for a bundle that cannot be packed this way, and
     VerificationError for a pack that answers otherwise; nothing is written then.
     """
-    if config.output.is_dir():
-        raise ConfigError(f"{config.output} is a folder: name a {KINDS[config.kind]} file")
+    with output_lock(config.output):
+        if config.output.is_dir():
+            raise ConfigError(f"{config.output} is a folder: name a {KINDS[config.kind]} file")
+        return _pack(config)
+
+
+def _pack(config: PackConfig) -> PackReport:
     bundle = Bundle.open(config.bundle)
     packer = get_packer(config.kind)
     pair = takes_pairs(bundle) if config.pair is None else config.pair
@@ -52,16 +55,10 @@ def pack(config: PackConfig) -> PackReport:
     packer.check(bundle, pair=pair)
     artifact = _artifact(bundle, packer, config)
     require_space(config.output, 2 * artifact.bytes)
-    with storage_errors(config.output):
-        config.output.parent.mkdir(parents=True, exist_ok=True)
-        prefix = f".{config.output.name}.partial-{os.getpid()}-"
-        with tempfile.TemporaryDirectory(prefix=prefix, dir=config.output.parent) as stage:
-            path = Path(stage) / config.output.name
-            proof = packer.write(bundle, artifact, config, path)
-            _require_passed(config, proof)
-            report = _report(config, artifact, path, proof)
-            path.replace(config.output)
-    return report
+    with staged_file(config.output) as path:
+        proof = packer.write(bundle, artifact, config, path)
+        _require_passed(config, proof)
+        return _report(config, artifact, path, proof)
 
 
 def get_packer(kind: str) -> Packer:

@@ -27,7 +27,7 @@ from edge.cli.options import (
 from edge.console import human_bytes, three_figures
 
 if TYPE_CHECKING:
-    from benchmark import BenchmarkConfig, BenchmarkResult, Row
+    from benchmark import BaselineMaker, BenchmarkConfig, BenchmarkResult, Row
 
 
 def benchmark(
@@ -114,15 +114,10 @@ def benchmark(
     json: AsJson = False,
 ) -> None:
     """Time artifacts and a baseline in turns, each in a process of its own."""
-    from benchmark import BenchmarkConfig, Report, read_budget, write_report
-    from benchmark import benchmark as run_benchmark
-    from benchmark.render import is_report
+    from benchmark import BenchmarkConfig, read_budget
     from edge.errors import MeasurementError
     from edge.pipeline.baseline import baseline_maker
-    from edge.storage import check_target
 
-    if output is not None:
-        check_target(output, replaces=is_report)
     bundles, checkpoints = _sorted(models)
     limits = None if budget is None else read_budget(budget)
     options = given(
@@ -157,12 +152,9 @@ def benchmark(
     config = BenchmarkConfig.build(given(values), where="edge benchmark")
     config = _with_rests(config, cooldown, sustained)
     maker = baseline_maker(baseline, allow_pickle=allow_pickle)
-    journal = None if output is None else output.with_name(f"{output.name}.measuring.jsonl")
-    result = run_benchmark(config, make_baseline=maker, journal=journal)
+    names = ", ".join(Path(name).resolve().name for name in models)
+    result = _measure(config, maker, output, title=f"Benchmark of {names}")
     broken = [] if limits is None else limits.broken(result.rows)
-    if output is not None:
-        names = ", ".join(Path(name).resolve().name for name in models)
-        write_report(output, Report.of(result, title=f"Benchmark of {names}"))
     if json:
         rows = [row.model_dump(mode="json") for row in result.rows]
         found = {"rows": rows, "not_measured": list(result.not_measured), "broken": broken}
@@ -170,10 +162,32 @@ def benchmark(
     else:
         _print(result)
     if result.failure is not None:
-        again = "" if journal is None else "; the same command goes on from there"
+        again = "" if output is None else "; the same command goes on from there"
         raise MeasurementError(f"{result.failure} (what was measured until then is kept{again})")
     if broken:
         raise MeasurementError(f"over budget: {'; '.join(broken)}")
+
+
+def _measure(
+    config: BenchmarkConfig, maker: BaselineMaker, output: Path | None, *, title: str
+) -> BenchmarkResult:
+    """Measure, and write the report where one is asked for; its journal goes when it stands."""
+    from benchmark import Report, remove_journal, write_report
+    from benchmark import benchmark as run_benchmark
+    from benchmark.render import is_report
+    from edge.storage import check_target, follow, output_lock
+
+    if output is None:
+        return run_benchmark(config, make_baseline=maker)
+    with output_lock(output):
+        check_target(output, replaces=is_report, as_whole=False)
+        path = follow(output)
+        journal = path.with_name(f"{path.name}.measuring.jsonl")
+        result = run_benchmark(config, make_baseline=maker, journal=journal, keep_journal=True)
+        write_report(output, Report.of(result, title=title))
+        if result.failure is None:
+            remove_journal(journal)
+    return result
 
 
 def _sorted(models: list[str]) -> tuple[tuple[Path, ...], tuple[Path, ...]]:

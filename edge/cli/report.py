@@ -26,11 +26,12 @@ def report(
     from benchmark import Report, read_several, write_report
     from benchmark.render import HTML_FILE, is_report
     from edge.console import say, show
-    from edge.storage import check_target
+    from edge.storage import check_target, output_lock
 
-    check_target(output, replaces=is_report)
-    rows = read_several(results)
-    write_report(output, Report.merged(rows, title=title))
+    with output_lock(output):
+        check_target(output, replaces=is_report, as_whole=False)
+        rows = read_several(results)
+        write_report(output, Report.merged(rows, title=title))
     if json:
         print_json({"output": str(output), "rows": [row.model_dump(mode="json") for row in rows]})
         return

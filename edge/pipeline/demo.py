@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from edge.console import hush, step
 from edge.pipeline.baseline import BERT_TOKENS
-from edge.pipeline.config import load_recipe
+from edge.pipeline.config import RunRecipe, load_recipe
 from edge.pipeline.demo_data import LABELS, messages, to_tsv
 from edge.pipeline.ledger import claim, is_run
 from edge.pipeline.run import RunInputs, RunResult, run
-from edge.storage import check_target, staged_folder, write_text
+from edge.storage import check_target, output_lock, staged_folder, write_text
 
 if TYPE_CHECKING:
     from distill import DistillConfig
@@ -35,7 +35,12 @@ def demo(
     interruption, it goes on where it stopped. recipe: as of `edge run`.
     """
     steps = load_recipe(recipe)
-    check_target(output, replaces=is_run)
+    with output_lock(output):
+        return _demo(output, steps, seed=seed, train_rows=train_rows)
+
+
+def _demo(output: Path, steps: RunRecipe, *, seed: int, train_rows: int) -> RunResult:
+    check_target(output, replaces=is_run, as_whole=False)
     train, held_out = output / "data" / "train.tsv", output / "data" / "eval.tsv"
     claim(output)
     write_text(train, to_tsv(messages(train_rows, seed=seed)))
@@ -56,10 +61,10 @@ def _teacher(output: Path, train: Path, held_out: Path, *, seed: int) -> Path:
     """A small BERT fine-tuned on the generated texts from random weights; kept when there."""
     from distill import DistillConfig, distil, is_distilled
 
-    target = output / "teacher"
-    if is_distilled(target):
+    target, shape = output / "teacher", output / "teacher-shape"
+    # The shape goes last: while it is there, something of the training may be left as well.
+    if is_distilled(target) and not shape.exists():
         return target
-    shape = output / "teacher-shape"
     _write_shape(shape, train)
     config: DistillConfig = DistillConfig(
         student=str(shape),

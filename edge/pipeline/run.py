@@ -17,7 +17,7 @@ from edge.evaluate import Evaluation, evaluate
 from edge.pipeline.baseline import baseline_maker
 from edge.pipeline.config import RunRecipe
 from edge.pipeline.ledger import Ledger, claim, is_run
-from edge.storage import check_target
+from edge.storage import check_target, output_lock
 
 if TYPE_CHECKING:
     from benchmark import BenchmarkConfig, BenchmarkResult, Report, Row
@@ -62,7 +62,15 @@ def run(recipe: RunRecipe, inputs: RunInputs) -> RunResult:
     Raises what its parts raise; a mistake in the recipe or the flags before any work starts.
     """
     plan = _Plan(recipe, inputs)
-    check_target(inputs.output, replaces=is_run)
+    with output_lock(inputs.output):
+        return _run(plan)
+
+
+def _run(plan: _Plan) -> RunResult:
+    from benchmark import remove_journal, write_report
+
+    inputs = plan.inputs
+    check_target(inputs.output, replaces=is_run, as_whole=False)
     claim(inputs.output)
     ledger = Ledger(inputs.output)
     distillation = _distil(plan, ledger)
@@ -70,9 +78,9 @@ def run(recipe: RunRecipe, inputs: RunInputs) -> RunResult:
     bundle = Bundle.open(plan.bundle)
     evaluations = _evaluate(plan, ledger, bundle)
     report = _report(plan, distillation, evaluations, _benchmark(plan, ledger))
-    from benchmark import write_report
-
     write_report(inputs.output, report)
+    # Last of all: until now it would have saved the measurement.
+    remove_journal(plan.journal)
     return RunResult(
         output=str(inputs.output),
         bundle=str(plan.bundle),
@@ -95,6 +103,7 @@ class _Plan:
 
         self.recipe, self.inputs = recipe, inputs
         self.student, self.bundle = inputs.output / STUDENT, inputs.output / BUNDLE
+        self.journal = inputs.output / "measuring.jsonl"
         trust = {
             "allow_pickle": inputs.allow_pickle,
             "trust_remote_code": inputs.trust_remote_code,
@@ -197,9 +206,8 @@ def _benchmark(plan: _Plan, ledger: Ledger) -> BenchmarkResult:
 def _measure(plan: _Plan) -> BenchmarkResult:
     from benchmark import benchmark
 
-    journal = plan.inputs.output / "measuring.jsonl"
     maker = baseline_maker(plan.baseline, allow_pickle=plan.inputs.allow_pickle)
-    found = benchmark(plan.benchmark, make_baseline=maker, journal=journal)
+    found = benchmark(plan.benchmark, make_baseline=maker, journal=plan.journal, keep_journal=True)
     if found.failure is not None:
         raise MeasurementError(found.failure)
     return found
