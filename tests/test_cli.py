@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import signal
@@ -12,6 +13,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+
+from benchmark.config import BenchmarkConfig
+from converters.config import ConvertConfig
+from converters.packs.config import PackConfig
+from distill.config import DistillConfig
+from edge.cli import app
+from edge.cli.defaults import DEFAULTS
+from edge.config import Config
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = (
@@ -64,6 +73,30 @@ def test_every_command_has_help() -> None:
         found = edge(name, "--help")
         assert (found.returncode, found.stderr) == (0, "")
         assert "--debug" in found.stdout
+
+
+def test_help_shows_the_defaults_that_configurations_have() -> None:
+    configs: dict[str, type[Config]] = {
+        "distill": DistillConfig,
+        "convert": ConvertConfig,
+        "benchmark": BenchmarkConfig,
+        "pack": PackConfig,
+    }
+    assert configs.keys() == DEFAULTS.keys()
+    for command, config in configs.items():
+        # A narrow column breaks words.
+        shown = "".join(edge(command, "--help").stdout.replace("│", " ").split())
+        options = inspect.signature(app._COMMANDS[command]).parameters
+        expected = {}
+        for name, field in config.model_fields.items():
+            value = getattr(field.default, "value", field.default)
+            if isinstance(value, tuple):
+                value = ", ".join(map(str, value)) or None
+            asked = name in options and options[name].default is None
+            if asked and isinstance(value, str | int | float) and not isinstance(value, bool):
+                expected[name] = str(value)
+                assert "".join(f"[default:({value})]".split()) in shown
+        assert DEFAULTS[command] == expected
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import os
 import sys
 import traceback
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 from typer.exceptions import TyperException
@@ -32,6 +33,7 @@ from edge.cli import (
     verify,
 )
 from edge.cli import inspect as inspect_command
+from edge.cli.defaults import DEFAULTS
 from edge.console import printable, set_verbose
 from edge.errors import EdgeError
 
@@ -51,6 +53,7 @@ class _EndOfFile(Exception):
 
 def _command(function: Callable[..., None], name: str) -> None:
     """Register a command with the options that every command has."""
+    defaults = DEFAULTS.get(name, {})
     signature = inspect.signature(function, eval_str=True)
     debug = inspect.Parameter(
         "debug",
@@ -69,7 +72,8 @@ def _command(function: Callable[..., None], name: str) -> None:
         except EOFError as error:
             raise _EndOfFile from error
 
-    parameters = [*signature.parameters.values(), debug]
+    shown = [_with_default(p, defaults.get(p.name)) for p in signature.parameters.values()]
+    parameters = [*shown, debug]
     wrapper.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
     app.command(name)(wrapper)
@@ -93,6 +97,18 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo.demo,
     "doctor": doctor.doctor,
 }
+
+
+def _with_default(parameter: inspect.Parameter, default: str | None) -> inspect.Parameter:
+    """The same option, whose help shows `default`."""
+    if default is None or parameter.default is not None:
+        return parameter
+    kind, option = get_args(parameter.annotation)
+    option = copy.copy(option)
+    option.show_default = default
+    return parameter.replace(annotation=Annotated[kind, option])
+
+
 for _name, _function in _COMMANDS.items():
     _command(_function, _name)
 

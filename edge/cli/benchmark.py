@@ -56,10 +56,10 @@ def benchmark(
     ] = None,
     padding: Annotated[
         str | None,
-        typer.Option(help="fixed (the default): every input is as long as --seq-length; shortest."),
+        typer.Option(help="fixed: every input is as long as --seq-length; shortest."),
     ] = None,
     preset: Annotated[
-        str | None, typer.Option(help="quick (the default), standard, mlperf or full-pass.")
+        str | None, typer.Option(help="quick, standard, mlperf or full-pass.")
     ] = None,
     cooldown: Annotated[
         float | None, typer.Option(min=0, help="Seconds of rest before each round.")

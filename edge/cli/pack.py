@@ -25,7 +25,7 @@ def pack(
     bundle: BundlePath,
     output: Annotated[Path, typer.Option("--output", "-o", help="File to write.")],
     precision: Annotated[
-        str | None, typer.Option(help="Of the artifact to pack: fp32, fp16 or int8, the default.")
+        str | None, typer.Option(help="Of the artifact to pack: fp32, fp16 or int8.")
     ] = None,
     seq_length: Annotated[
         int | None,
