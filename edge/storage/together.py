@@ -38,12 +38,13 @@ def write_together(folder: Path, texts: Mapping[str, str]) -> None:
                 raise StorageError(f"{folder / name} is a folder: move it, a file goes there")
         with stage_of(path) as stage:
             _write_all(stage, texts)
-            if _is_new(path) or (_is_exchangeable(path, texts) and _linked(path, stage, texts)):
+            if _is_new(path):
                 system.flush(stage)
                 put_folder(stage, path)
+            elif _is_exchangeable(path, texts) and _exchanged(stage, path, texts):
                 _bring_back(stage, path, texts)
             else:
-                _write_one_by_one(stage, path)
+                _write_one_by_one(stage, path, texts)
 
 
 def _write_all(stage: Path, texts: Mapping[str, str]) -> None:
@@ -68,7 +69,6 @@ def _is_exchangeable(path: Path, names: Iterable[str]) -> bool:
         and path.stat().st_uid == os.geteuid()
         and not any((path / name).is_symlink() for name in names)
         and not _is_busy(path)
-        and _can_exchange(path.parent)
     )
 
 
@@ -81,23 +81,17 @@ def _is_busy(path: Path) -> bool:
     return False
 
 
-def _can_exchange(folder: Path) -> bool:
-    """Try it with two empty folders."""
-    with stage_of(folder / "one") as one, stage_of(folder / "other") as other:
-        return system.exchange(one, other)
-
-
-def _linked(path: Path, stage: Path, names: Iterable[str]) -> bool:
-    """Link everything in `path` but the files `names` into `stage`; false where that fails."""
-    left = [_MOST_ENTRIES]
+def _exchanged(stage: Path, path: Path, names: Iterable[str]) -> bool:
+    """Exchange `path` for `stage`, with links to all its other entries; false where that fails."""
     try:
-        _link_all(path, stage, frozenset(names), left)
+        _link_all(path, stage, frozenset(names), [_MOST_ENTRIES])
+        system.flush(stage)
+        done = system.exchange(stage, path)
     except OSError:
-        for entry in stage.iterdir():
-            if entry.name not in names:
-                system.remove(entry)
         return False
-    return True
+    if done:
+        system.flush_entry(path.parent)
+    return done
 
 
 def _link_all(source: Path, target: Path, without: frozenset[str], left: list[int]) -> None:
@@ -145,13 +139,15 @@ def _is_same_file(entry: os.DirEntry[str], there: Path) -> bool:
         return False
 
 
-def _write_one_by_one(stage: Path, path: Path) -> None:
-    ready = beside(path, READY, stage.name.rpartition("-")[2])
-    for file in list(stage.iterdir()):
-        if (path / file.name).is_symlink():
+def _write_one_by_one(stage: Path, path: Path, names: Iterable[str]) -> None:
+    for entry in list(stage.iterdir()):
+        if entry.name not in names:
+            system.remove(entry)
+        elif (path / entry.name).is_symlink():
             # The link stays one: what it leads to is written.
-            with staged_file(path / file.name) as copy:
-                shutil.copyfile(file, copy)
-            file.unlink()
+            with staged_file(path / entry.name) as copy:
+                shutil.copyfile(entry, copy)
+            entry.unlink()
+    ready = beside(path, READY, stage.name.rpartition("-")[2])
     stage.rename(ready)
     move_into(ready, path)

@@ -97,15 +97,15 @@ def test_a_death_between_two_files_is_mended_by_the_next_command(
 
 
 def test_what_others_write_meanwhile_is_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    put_folder = together.put_folder
+    exchange = system.exchange
 
-    def late(stage: Path, path: Path) -> None:
+    def late(stage: Path, path: Path) -> bool:
         (path / "deep" / "new.txt").write_text("mine")
         (path / "notes.txt").unlink()
         (path / "notes.txt").write_text("edited")
-        put_folder(stage, path)
+        return exchange(stage, path)
 
-    monkeypatch.setattr(together, "put_folder", late)
+    monkeypatch.setattr(system, "exchange", late)
     write_together(folder, NEW)
     assert contents(folder) == NEW | OTHERS | {"deep/new.txt": "mine", "notes.txt": "edited"}
 
