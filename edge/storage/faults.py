@@ -69,20 +69,29 @@ def is_working_folder(path: Path) -> bool:
 
 
 def check_path(target: Path) -> None:
-    """Refuse a path below a file, and names longer than the disk allows; raises UserError."""
-    path = follow(target)
-    folder = next(parent for parent in path.parents if os.path.lexists(parent))
-    if not folder.is_dir():
-        raise UserError(f"{target} cannot be written: {folder} is a file, not a folder")
+    """Refuse an output below a file, and one with a name longer than the disk allows.
+
+    Raises UserError.
+    """
+    path, folder = follow(target), check_folder(target)
     limit = _longest_name(folder)
-    new = [path.name, *(name for name in path.relative_to(folder).parts[:-1])]
-    for name, most in zip(new, (limit - _BESIDE_BYTES, *[limit] * len(new)), strict=False):
+    names = dict.fromkeys(path.parent.relative_to(folder).parts, limit)
+    names[path.name] = limit - _BESIDE_BYTES
+    for name, most in names.items():
         size = len(os.fsencode(name))
         if size > most:
             raise UserError(
                 f"the name '{name[:20]}...' of {size} bytes is too long for an output on this "
                 f"disk: choose one of at most {most} bytes"
             )
+
+
+def check_folder(target: Path) -> Path:
+    """Return the nearest folder above `target` that exists; raises UserError where it is a file."""
+    folder = next(parent for parent in follow(target).parents if os.path.lexists(parent))
+    if not folder.is_dir():
+        raise UserError(f"{target} cannot be written: {folder} is a file, not a folder")
+    return folder
 
 
 def _longest_name(folder: Path) -> int:

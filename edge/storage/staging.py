@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from edge.storage import system
-from edge.storage.faults import check_path, check_target, follow, storage_errors
+from edge.storage.faults import check_folder, check_target, follow, storage_errors
 from edge.storage.leftovers import PARTIAL, REPLACED, beside, home, remove_dead
 from edge.storage.locks import output_lock
 
@@ -56,7 +56,7 @@ def staged_file(target: Path) -> Iterator[Path]:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all."""
-    check_path(path)
+    check_folder(path)
     with staged_file(path) as file:
         file.write_text(text, encoding="utf-8", newline="")
 

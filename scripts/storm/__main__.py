@@ -20,7 +20,7 @@ from scripts.storm import shim
 def main() -> int:
     """Run the storms that are asked for; 1 where one of them finds a fault."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("cases", nargs="*", help="report, pack, convert, distill, benchmark, run")
+    parser.add_argument("cases", nargs="*", help="names of scripts/storm/cases.py, all by default")
     parser.add_argument("--work", type=Path, help="folder for inputs and attempts")
     parser.add_argument("--mode", choices=list(shim.MODES), default="kill")
     parser.add_argument("--stride", type=int, default=1, help="disturb every so many changes")
@@ -33,10 +33,11 @@ def main() -> int:
     from scripts.storm import cases
     from scripts.storm.storm import storm
 
-    cases.warm()
+    names = options.cases or list(cases.CASES)
+    cases.warm(names)
     inputs = cases.Inputs(work)
     faults = 0
-    for name in options.cases or cases.CASES:
+    for name in names:
         start = time.monotonic()
         case = cases.CASES[name](inputs)
         result = storm(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -63,11 +63,21 @@ class Inputs:
         return path
 
 
-def warm() -> None:
-    """Import what the commands import, so that forked children need not; nothing may run here."""
-    for name in _MODULES:
-        importlib.import_module(name)
+def warm(names: Iterable[str]) -> None:
+    """Import what these cases import, so that forked children need not; nothing may run here."""
+    if set(names) == {"storage"}:
+        return
+    for module in _MODULES:
+        importlib.import_module(module)
     importlib.import_module("torch").set_num_threads(1)
+
+
+def storage(inputs: Inputs) -> Case:
+    """What every command writes with: a folder, files that change together, and single files."""
+    template = _template(inputs, "storage", lambda here: _store(here, "old"))
+    outputs = ("folder", "together", "file", "text")
+    act: Callable[[Path], object] = lambda here: _store(here, "new")  # noqa: E731
+    return Case("storage", template, act, outputs)
 
 
 def report(inputs: Inputs) -> Case:
@@ -139,7 +149,7 @@ def run(inputs: Inputs) -> Case:
 
 
 CASES: dict[str, Callable[[Inputs], Case]] = {
-    case.__name__: case for case in (report, pack, convert, distill, benchmark, run)
+    case.__name__: case for case in (storage, report, pack, convert, distill, benchmark, run)
 }
 
 
@@ -153,6 +163,22 @@ def _template(inputs: Inputs, name: str, first: Callable[[Path], object]) -> Pat
     folder = inputs.made(f"templates/{name}", make)
     (folder / "mine.txt").write_text("mine")
     return folder
+
+
+def _store(here: Path, word: str) -> None:
+    from edge.storage import output_lock, staged_file, staged_folder, write_text, write_together
+
+    folder = here / "folder"
+    with output_lock(folder), staged_folder(folder, replaces=lambda _: True) as stage:
+        (stage / "deep").mkdir()
+        (stage / "deep" / word).write_text(word)
+        write_text(stage / "a", word)
+    write_together(here / "together", {"a": word, "b": word})
+    (here / "together" / "mine").mkdir(exist_ok=True)
+    with staged_file(here / "file") as file:
+        file.write_text(word)
+        file.with_name("scratch").write_text(word)
+    write_text(here / "text", word)
 
 
 def _report(rows: Path, output: Path) -> None:
@@ -173,7 +199,7 @@ def _convert(source: Path, output: Path) -> None:
     from converters import ConvertConfig
     from converters import convert as run_convert
 
-    values = {"format": "onnx", "precision": ("fp32", "int8"), "seq_length": (16, 32)}
+    values = {"format": ("onnx",), "precision": ("fp32", "int8"), "seq_length": (16, 32)}
     run_convert(ConvertConfig.build({**values, "source": str(source), "output": output}))
 
 
@@ -223,7 +249,7 @@ def _run(inputs: Inputs, output: Path, *, seed: int) -> None:
     recipe = RunRecipe(
         name="storm",
         distill={**distillation, "seed": seed, "save_seconds": 0},
-        convert={"format": "onnx", "precision": "fp32", "seq_length": (16,)},
+        convert={"format": ("onnx",), "precision": ("fp32",), "seq_length": (16,)},
         benchmark={"baseline": "none", "seq_length": 16, "preset": "quick"},
     )
     teacher, train, held_out = inputs.checkpoint(), str(inputs.train), str(inputs.eval)

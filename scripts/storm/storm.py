@@ -89,7 +89,7 @@ def _faults(
     for name in case.outputs:
         if _exact(folder, name) == old[name]:
             result.old += 1
-        elif _part(_snapshot(case, folder, name), name) == _part(reference, name):
+        elif _digests(folder / name, case.comparable) == _part(reference, name):
             result.new += 1
         elif case.judge is None or (fault := case.judge(folder)) is not None:
             yield f"{name} is neither old nor new" + (f": {fault}" if case.judge else "")
@@ -111,14 +111,18 @@ def _exact(folder: Path, name: str) -> Snapshot:
     return _digests(folder / name, Path.read_bytes)
 
 
-def _snapshot(case: Case, folder: Path, name: str = "") -> Snapshot:
-    """Everything in a folder, hidden files too, or an output of it."""
-    below = _digests(folder / name, case.comparable)
-    return {f"{name}/{key}" if name else key: value for key, value in below.items()}
+def _snapshot(case: Case, folder: Path) -> Snapshot:
+    """Everything in a folder, hidden files too."""
+    return _digests(folder, case.comparable)
 
 
-def _part(snapshot: Snapshot, name: str) -> Snapshot:
-    return {key: value for key, value in snapshot.items() if key.startswith(f"{name}/")}
+def _part(reference: Snapshot, name: str) -> Snapshot:
+    """An output in the snapshot of everything, as `_digests` gives it."""
+    return {
+        key.removeprefix(name).removeprefix("/"): value
+        for key, value in reference.items()
+        if f"{key}/".startswith(f"{name}/") and (key != name or value != "folder")
+    }
 
 
 def _digests(path: Path, read: Callable[[Path], bytes]) -> dict[str, str]:
