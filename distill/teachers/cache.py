@@ -45,7 +45,16 @@ from distill.teachers.signals import (
 from distill.teachers.store import Column, Reader, Writer
 from edge.console import human_bytes, say
 from edge.errors import ConfigError, TrainingError
-from edge.storage import require_space, size_bytes, storage_errors, write_text
+from edge.storage import (
+    flush,
+    follow,
+    remove_all_dead,
+    require_space,
+    size_bytes,
+    storage_errors,
+    write_text,
+)
+from edge.storage.system import flush_entry, remove
 from edge.tasks import Task
 
 Array = npt.NDArray[Any]
@@ -85,6 +94,7 @@ def cached_teacher(
     that differs, and StorageError when the disk has no room, leaving the folder as it was.
     """
     job = _Job(teacher.model, samples, teacher.checkpoint.task, needs | keep, identity)
+    folder = follow(folder)
     while _lacking(folder, job):
         with storage_errors(folder):
             folder.parent.mkdir(parents=True, exist_ok=True)
@@ -159,10 +169,12 @@ def _fill_or_remove(folder: Path, job: _Job) -> None:
     stage = _stage(folder)
     try:
         _fill(folder, job)
+        flush(stage)
         if job.held:
             _add(stage, folder)
         else:
             stage.rename(folder)
+            flush_entry(folder.parent)
     except KeyboardInterrupt:
         say(f"{stage} is kept: the same command continues from there")
         raise
@@ -188,7 +200,8 @@ def _fill(folder: Path, job: _Job) -> None:
     lengths = job.samples.lengths
     order = disk_order(lengths)
     manifest = _plan(job, order)
-    done = _rows_done(stage, manifest)
+    remove_all_dead(stage)
+    done = _rows_done(stage, manifest, lengths[order])
     _start(stage, manifest, lengths, done)
     total_bytes = sum(column.size_bytes(lengths) for column in manifest.columns)
     require_space(folder, total_bytes - size_bytes(stage))
@@ -225,14 +238,21 @@ def _plan(job: _Job, order: Array) -> Manifest:
     )
 
 
-def _rows_done(stage: Path, manifest: Manifest) -> int:
-    """How many rows an interrupted fill of the very same cache left, 0 if it was another."""
+def _rows_done(stage: Path, manifest: Manifest, lengths: Array) -> int:
+    """How many rows an interrupted fill of the very same cache left, 0 if it was another.
+
+    lengths: of all rows in the order of the files. A file that holds less than it should was
+    damaged, or is one of those that were moved into the cache already.
+    """
     try:
-        same = read_manifest(stage) == manifest
-        done = json.loads((stage / _DONE).read_text(encoding="utf-8"))
-    except (OSError, ValueError, ConfigError):
+        if read_manifest(stage) != manifest:
+            return 0
+        done = int(json.loads((stage / _DONE).read_text(encoding="utf-8")))
+        sizes = {column: (stage / column.file).stat().st_size for column in manifest.columns}
+    except (OSError, ValueError, TypeError, ConfigError):
         return 0
-    return int(done) if same else 0
+    whole = all(size >= column.size_bytes(lengths[:done]) for column, size in sizes.items())
+    return done if whole and 0 <= done <= len(lengths) else 0
 
 
 def _start(stage: Path, manifest: Manifest, lengths: Array, done: int) -> None:
@@ -240,8 +260,8 @@ def _start(stage: Path, manifest: Manifest, lengths: Array, done: int) -> None:
         say(f"continuing the teacher cache kept in {stage}")
         return
     # The folder itself stays: it is locked.
-    for file in stage.iterdir():
-        file.unlink()
+    for entry in list(stage.iterdir()):
+        remove(entry)
     np.save(stage / LENGTHS, lengths.astype(np.int32))
     write_text(stage / MANIFEST, manifest.model_dump_json(indent=1) + "\n")
 

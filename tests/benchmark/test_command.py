@@ -15,7 +15,14 @@ import pytest
 import benchmark
 from benchmark import Baseline, Protocol
 from edge.cli.benchmark import benchmark as command
-from edge.errors import BundleError, ConfigError, DataError, MeasurementError, UserError
+from edge.errors import (
+    BundleError,
+    ConfigError,
+    DataError,
+    MeasurementError,
+    StorageError,
+    UserError,
+)
 from tests.benchmark.conftest import run_command
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -82,6 +89,23 @@ def test_a_table_and_a_report(bundle: Path, asked: dict[str, Any], tmp_path: Pat
     # What an interrupted run goes on from is gone when it has finished.
     assert list(output.parent.glob("*.measuring.jsonl")) == []
     assert "Benchmark of student" in (output / "report.html").read_text()
+
+
+def test_what_was_measured_outlives_a_report_that_cannot_be_written(
+    bundle: Path, asked: dict[str, Any], tmp_path: Path
+) -> None:
+    output = tmp_path / "report"
+    words = ("--format", "onnx", "--precision", "int8", "--baseline", "none", "--output", output)
+    (output / "rows.csv").mkdir(parents=True)
+    (output / "rows.jsonl").touch()
+    with pytest.raises(StorageError, match=r"rows\.csv is a folder"):
+        run_command(command, bundle, *words)
+    assert (tmp_path / "report.measuring.jsonl").is_file()
+    (output / "rows.csv").rmdir()
+    found = run_command(command, bundle, *words)
+    assert "going on with report.measuring.jsonl" in found.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["report"]
+    assert len(list(output.iterdir())) == 4
 
 
 def test_a_sweep_and_what_devices_are_told_reach_the_run(

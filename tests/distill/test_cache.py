@@ -281,7 +281,7 @@ def test_a_full_disk_is_found_out_before_anything_is_asked(
     counter = _Counter(world.teacher.model)
     usage = shutil.disk_usage(tmp_path)._replace(free=100)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(StorageError, match="no space left for .*cache: about 0 MB are needed"):
+    with pytest.raises(StorageError, match="no space left for .*cache: about 266 kB are needed"):
         world.cached(tmp_path / "cache", *INSIDE)
     assert counter.rows == 1
     assert not list(tmp_path.iterdir())
@@ -374,6 +374,34 @@ def test_a_cache_that_lacks_a_signal_gains_it(
     monkeypatch.undo()
     other = world.cached(tmp_path / "other", ("hidden_states", 2))(world.batch([5, 7]))
     assert fresh.hidden_states[2].equal(other.hidden_states[2])
+
+
+def test_a_death_while_a_cache_gains_signals_loses_none(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that is there already must not be taken for one that is full of nothing."""
+    folder, replace, moved = tmp_path / "cache", Path.replace, []
+    world.cached(folder, ("queries", 2))
+
+    def dies(source: Path, target: Path) -> Path:
+        if source.suffix == ".bin":
+            if moved:
+                raise KeyboardInterrupt
+            moved.append(source)
+        return replace(source, target)
+
+    needs = [("hidden_states", 2), ("keys", 1)]
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "replace", dies)
+        world.cached(folder, *needs)
+    assert moved
+    (tmp_path / ".cache.filling" / ".rows_done.json.partial-abcdefgh").mkdir()
+    world.cached(folder, *needs)
+    world.cached(tmp_path / "other", *needs)
+    for name in ("hidden_states.2.bin", "keys.1.bin"):
+        assert files_of(folder)[name] == files_of(tmp_path / "other")[name]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "other"]
+    assert list(folder.glob(".*")) == []
 
 
 def test_a_folder_that_is_no_cache(world: World, tmp_path: Path) -> None:
