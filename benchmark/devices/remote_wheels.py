@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import re
 import subprocess
@@ -9,13 +10,12 @@ import sys
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 from benchmark.devices.remote import ENGINES, READING, Foreign
 from edge.console import say, step
 from edge.errors import EngineError
-from edge.storage import cache_folder, staged_folder
+from edge.storage import cache_folder, made_once, staged_folder
 
 _TIMEOUT_S = 900.0
 # The oldest C library that any wheel of today is made for, 2.N.
@@ -50,14 +50,17 @@ def unpacked(runtime: Runtime) -> list[Path]:
     folders = []
     for wheel in runtime.wheels:
         folder = cache_folder() / "wheels" / "unpacked" / wheel.stem
-        if not folder.is_dir():
-            with (
-                staged_folder(folder, replaces=lambda _: True) as stage,
-                zipfile.ZipFile(wheel) as archive,
-            ):
-                archive.extractall(stage)
-        folders.append(folder)
+        unpack = functools.partial(_unpack, wheel, folder)
+        folders.append(made_once(folder, unpack, is_whole=Path.is_dir))
     return folders
+
+
+def _unpack(wheel: Path, folder: Path) -> None:
+    with (
+        staged_folder(folder, replaces=lambda _: True) as stage,
+        zipfile.ZipFile(wheel) as archive,
+    ):
+        archive.extractall(stage)
 
 
 def runtime(engine: str, foreign: Foreign, *, where: str) -> Runtime:
@@ -85,7 +88,7 @@ def _runtime(needs: Sequence[str], foreign: Foreign, where: str) -> Runtime:
     return found
 
 
-@cache
+@functools.cache
 def _compare(package: str, version: str, where: str) -> None:
     """Say when it is not the version that artifacts were verified in here."""
     own = _own(package)
@@ -104,9 +107,12 @@ def _wheels(needs: Sequence[str], foreign: Foreign, where: str) -> tuple[Path, .
     # The version that runs here, if that Python can have it.
     attempts = [needs] if own is None else [(f"{needs[0]}=={own}", *needs[1:]), needs]
     folder = cache_folder() / "wheels" / f"{needs[0]}-{own or 'any'}-{tag}"
-    if not folder.is_dir():
+
+    def download() -> None:
         with step(f"downloading {' and '.join(needs)} for {tag}"):
             _download_one(attempts, foreign, folder, where)
+
+    made_once(folder, download, is_whole=Path.is_dir)
     return tuple(sorted(folder.glob("*.whl")))
 
 

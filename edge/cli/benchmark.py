@@ -175,14 +175,14 @@ def _measure(
     from benchmark import Report, remove_journal, write_report
     from benchmark import benchmark as run_benchmark
     from benchmark.render import is_report
-    from edge.storage import check_target, follow, output_lock
+    from edge.storage import check_target, follow, home, output_lock
 
     if output is None:
         return run_benchmark(config, make_baseline=maker)
     with output_lock(output):
         check_target(output, replaces=is_report, as_whole=False)
         path = follow(output)
-        journal = path.with_name(f"{path.name}.measuring.jsonl")
+        journal = home(path) / f"{path.name}.measuring.jsonl"
         result = run_benchmark(config, make_baseline=maker, journal=journal, keep_journal=True)
         write_report(output, Report.of(result, title=title))
         if result.failure is None:

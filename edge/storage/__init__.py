@@ -9,7 +9,7 @@ from __future__ import annotations
 from edge.storage.cache import cache_folder, made_once
 from edge.storage.faults import check_path, check_target, follow, require_space, storage_errors
 from edge.storage.hashing import sha256, size_bytes
-from edge.storage.leftovers import remove_all_dead
+from edge.storage.leftovers import home, remove_all_dead
 from edge.storage.locks import output_lock
 from edge.storage.staging import staged_file, staged_folder, write_text
 from edge.storage.system import flush
@@ -21,6 +21,7 @@ __all__ = [
     "check_target",
     "flush",
     "follow",
+    "home",
     "made_once",
     "output_lock",
     "remove_all_dead",

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from edge.console import human_bytes
 from edge.errors import StorageError, UserError
+from edge.storage.leftovers import entries, home
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _UNWRITABLE = {
@@ -45,7 +46,7 @@ def check_target(target: Path, *, replaces: Callable[[Path], bool], as_whole: bo
             return
         if as_whole:
             _check_movable(target, path)
-        empty = path.is_dir() and not any(path.iterdir())
+        empty = path.is_dir() and not entries(path)
         if not empty and not (path.is_dir() and replaces(path)):
             raise UserError(
                 f"{target} exists and was not written by this command: "
@@ -56,6 +57,11 @@ def check_target(target: Path, *, replaces: Callable[[Path], bool], as_whole: bo
 def _check_movable(target: Path, path: Path) -> None:
     if os.path.ismount(path):
         raise UserError(f"{target} is a mount point: name a folder inside it")
+    if home(path) == path:
+        raise UserError(
+            f"{target} cannot be replaced, because {path.parent} may not be written: "
+            "name a folder inside it"
+        )
     if is_working_folder(path):
         raise UserError(f"{target} is the folder you are in: name a folder inside it")
 

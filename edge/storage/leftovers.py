@@ -21,8 +21,19 @@ PARTIAL, REPLACED, READY = "partial", "replaced", "ready"
 
 
 def home(path: Path) -> Path:
-    """Return the folder of what is written beside `path`: inside it where it is a mount point."""
-    return path if os.path.ismount(path) else path.parent
+    """Return the folder of what is written beside `path`.
+
+    That is inside it where it is a mount point, or where the folder above may not be written.
+    """
+    fixed = os.path.ismount(path) or (path.is_dir() and not os.access(path.parent, os.W_OK))
+    return path if fixed else path.parent
+
+
+def entries(path: Path) -> list[Path]:
+    """Return what is in a folder, but for what is there only while it is written."""
+    name = re.escape(f".{path.name}.")
+    pattern = re.compile(rf"{name}(lock|({PARTIAL}|{REPLACED}|{READY})-[\w-]+)")
+    return [entry for entry in path.iterdir() if not pattern.fullmatch(entry.name)]
 
 
 def beside(path: Path, kind: str, token: str) -> Path:

@@ -17,7 +17,7 @@ from pathlib import Path
 from edge.errors import StorageError
 from edge.storage import system
 from edge.storage.faults import follow, is_working_folder, storage_errors
-from edge.storage.leftovers import READY, beside, move_into
+from edge.storage.leftovers import READY, beside, entries, home, move_into
 from edge.storage.locks import output_lock
 from edge.storage.staging import put_folder, stage_of, staged_file
 
@@ -41,6 +41,7 @@ def write_together(folder: Path, texts: Mapping[str, str]) -> None:
             if _is_new(path):
                 system.flush(stage)
                 put_folder(stage, path)
+                _bring_back(stage, path, texts)
             elif _is_exchangeable(path, texts) and _exchanged(stage, path, texts):
                 _bring_back(stage, path, texts)
             else:
@@ -55,11 +56,11 @@ def _write_all(stage: Path, texts: Mapping[str, str]) -> None:
 
 def _is_new(path: Path) -> bool:
     """Whether there is nothing yet, or an empty folder that may be replaced as a whole."""
-    return not path.exists() or (_is_movable(path) and not any(path.iterdir()))
+    return not path.exists() or (_is_movable(path) and not entries(path))
 
 
 def _is_movable(path: Path) -> bool:
-    return not os.path.ismount(path) and not is_working_folder(path)
+    return home(path) != path and not is_working_folder(path)
 
 
 def _is_exchangeable(path: Path, names: Iterable[str]) -> bool:

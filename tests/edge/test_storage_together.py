@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from edge.errors import StorageError
-from edge.storage import output_lock, system, together, write_together
+from edge.errors import StorageError, UserError
+from edge.storage import check_target, output_lock, system, together, write_together
 
 OLD, NEW = {"a": "old", "b": "old"}, {"a": "new", "b": "new", "c": "new"}
 
@@ -77,6 +77,29 @@ def test_the_folder_one_is_in_stays_the_same_folder(
     write_together(Path(), NEW)
     assert folder.stat().st_ino == before
     assert contents(folder.parent) == {f"report/{k}": v for k, v in (NEW | OTHERS).items()}
+
+
+@pytest.mark.parametrize("call", ["ismount", "access"])
+def test_a_folder_that_cannot_be_moved_is_written_into(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """A mount point, or a folder of the user in one that is not the user's: nothing goes beside."""
+    folder = tmp_path / "volume"
+    folder.mkdir()
+    if call == "ismount":
+        monkeypatch.setattr(os.path, "ismount", lambda path: Path(path) == folder)
+    else:
+        monkeypatch.setattr(os, "access", lambda path, _: Path(path) != tmp_path)
+    before, seen = folder.stat().st_ino, set(tmp_path.iterdir())
+    for texts in (OLD, NEW):
+        with output_lock(folder):
+            seen |= set(tmp_path.iterdir())
+            check_target(folder, replaces=lambda path: (path / "a").exists(), as_whole=False)
+            write_together(folder, texts)
+        assert contents(folder) == texts
+    assert (folder.stat().st_ino, seen) == (before, {folder})
+    with pytest.raises(UserError, match="name a folder inside it"):
+        check_target(folder, replaces=lambda _: True)
 
 
 def test_a_death_between_two_files_is_mended_by_the_next_command(
