@@ -80,7 +80,7 @@ def _locked(target: Path, path: Path, *, wait: bool) -> Iterator[None]:
     finally:
         # Before it is let go: who opened it meanwhile sees that it is another one now.
         if system.is_same(handle, file):
-            file.unlink(missing_ok=True)
+            system.remove(file)
         os.close(handle)
 
 

@@ -1,6 +1,7 @@
 /* Counts every call that changes the file system below one folder, and ends the process at the
- * N-th, or lets it and all later ones that need space fail as on a full disk. Preloaded; it does
- * nothing until storm_start is called, and nothing in processes that are started. */
+ * N-th, or lets it and all later ones fail: those that need space as on a full disk, or all as on
+ * a disk that may only be read. Preloaded; it does nothing until storm_start is called, and nothing
+ * in processes that are started. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -16,7 +17,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-enum { KILL = 0, FULL = 1 };
+enum { KILL = 0, FULL = 1, READ_ONLY = 2 };
 
 static char folder[PATH_MAX];
 static size_t folder_length;
@@ -68,7 +69,7 @@ static int change(int needs_space) {
         kill(getpid(), SIGKILL);
         for (;;) pause();
     }
-    errno = ENOSPC;
+    errno = mode == FULL ? ENOSPC : EROFS;
     return 1;
 }
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SOURCE = Path(__file__).with_name("shim.c")
-KILL, FULL = 0, 1
-MODES = {"kill": KILL, "full": FULL}
+KILL, FULL, READ_ONLY = 0, 1, 2
+MODES = {"kill": KILL, "full": FULL, "read-only": READ_ONLY}
 _KILLED = -9
 
 
@@ -60,7 +60,8 @@ def run(
 ) -> Outcome:
     """Run `action` in a forked child that is killed at its change number `at` below a folder.
 
-    at: from 1 on, 0 for never. mode: FULL lets the change fail, and all later ones that need space.
+    at: from 1 on, 0 for never. mode: FULL lets the change fail, and all later ones that need space;
+    READ_ONLY all later ones.
     """
     reading, writing = os.pipe()
     process = os.fork()

@@ -82,8 +82,9 @@ def _faults(
     mode: str,
 ) -> Iterator[str]:
     """What is wrong right after a disturbance."""
-    if mode == "full" and found.code != 0 and "no space left" not in found.last_line:
-        yield f"a full disk is told so: {found.last_line}"
+    told = {"full": "no space left", "read-only": " cannot be "}.get(mode, "")
+    if mode != "kill" and found.code != 0 and told not in found.last_line:
+        yield f"told otherwise: {found.last_line}"
     if mode == "kill" and not found.was_killed and found.code != 0:
         yield f"ended with {found.code}: {found.last_line}"
     for name in case.outputs:

@@ -148,6 +148,33 @@ def test_there_is_no_moment_without_the_output(
     assert names(tmp_path) == ["result"]
 
 
+def test_everything_is_flushed_before_it_takes_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut must not leave a name in place whose content never reached the disk."""
+    events: list[str] = []
+
+    def watch(owner: object, name: str) -> None:
+        call = getattr(owner, name)
+
+        def watched(first: Path, *others: Path) -> object:
+            events.append(name if others else first.name)
+            return call(first, *others)
+
+        monkeypatch.setattr(owner, name, watched)
+
+    watch(system, "flush_entry")
+    watch(system, "exchange")
+    write_text(tmp_path / "result" / "a", "1")
+    assert events == ["a", "result"]
+    events.clear()
+    with staged_folder(tmp_path / "result", replaces=always) as stage:
+        (stage / "deep").mkdir()
+        (stage / "deep" / "b").write_text("2")
+        stage_name = stage.name
+    assert events == ["b", "deep", stage_name, "exchange", tmp_path.name]
+
+
 @pytest.mark.parametrize("whole", [True, False])
 def test_a_swap_in_two_steps_is_mended_at_the_next_start(tmp_path: Path, whole: bool) -> None:
     """What a process leaves that dies between its two renames, or right after them."""
