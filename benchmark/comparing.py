@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import Literal
 
 from benchmark import statistics
-from benchmark.labels import Labels, device_of, setting_of
-from benchmark.rows import blocks_of
+from benchmark.keys import Key, baselines_beside, place_key, setting_of
+from benchmark.labels import Labels, device_of
+from benchmark.ratios import blocks_of
 from benchmark.schema import Interval, Row
 from benchmark.summary import p50_of, rated
 from benchmark.wording import baseline_title, engine_title
@@ -111,29 +112,43 @@ def compare_runs(
 def _matched(
     a: Sequence[Row], b: Sequence[Row]
 ) -> tuple[list[tuple[Row, Row]], list[Row], list[Row]]:
+    """Pairs, and what is left of each run."""
     groups_a, groups_b = _grouped(a), _grouped(b)
-    pairs, only_a, only_b = [], [], []
+    pairs: list[tuple[Row, Row]] = []
+    only_a: list[Row] = []
+    only_b: list[Row] = []
     for key in dict.fromkeys([*groups_a, *groups_b]):
         left, right = groups_a.get(key, {}), groups_b.get(key, {})
-        if len(left) == len(right) == 1:
-            pairs.append((*left.values(), *right.values()))
-            continue
-        pairs += [(left[name], right[name]) for name in left if name in right]
-        only_a += [row for name, row in left.items() if name not in right]
-        only_b += [row for name, row in right.items() if name not in left]
-    return [(one, other) for one, other in pairs], only_a, only_b
+        names = _names_of_pairs(list(left), list(right))
+        pairs += [(left[one], right[other]) for one, other in names.items()]
+        only_a += [row for name, row in left.items() if name not in names]
+        only_b += [row for name, row in right.items() if name not in names.values()]
+    return pairs, only_a, only_b
 
 
-def _grouped(rows: Sequence[Row]) -> dict[tuple[object, ...], dict[str, Row]]:
-    """What has to agree -> name of the model -> its latest row."""
-    found: dict[tuple[object, ...], dict[str, Row]] = {}
+def _names_of_pairs(left: Sequence[Key], right: Sequence[Key]) -> dict[Key, Key]:
+    """Of rows that agree otherwise, who belongs to whom by (name of the model, place)."""
+    if len(left) == len(right) == 1:
+        return {left[0]: right[0]}
+    pairs = {name: name for name in left if name in right}
+    for name in left:
+        # The same model on the same kind of device at another address, if there is one each.
+        same = [[other for other in side if other[0] == name[0]] for side in (left, right)]
+        if len(same[0]) == len(same[1]) == 1:
+            pairs[name] = same[1][0]
+    return pairs
+
+
+def _grouped(rows: Sequence[Row]) -> dict[Key, dict[Key, Row]]:
+    """What has to agree -> name of the model and place -> its latest row."""
+    found: dict[Key, dict[Key, Row]] = {}
     for row in sorted(rows, key=lambda row: row.started_utc):
         model = row.model
         kind = (row.role, model.format, model.precision, model.target, row.runtime.name)
         # Another baseline is another thing, whatever its format.
         name = row.model.id if row.role == "baseline" else ""
         key = (*kind, name, *setting_of(row), row.device.kind, row.device.model)
-        found.setdefault(key, {})[row.model.id] = row
+        found.setdefault(key, {})[row.model.id, place_key(row)] = row
     return found
 
 
@@ -204,15 +219,7 @@ def _common_baseline(
 
 def _beside(row: Row, rows: Sequence[Row]) -> list[Row]:
     """Baselines of the same run at the same setting, with recorded runs."""
-    return [
-        other
-        for other in rows
-        if other.role == "baseline"
-        and other.run_id == row.run_id
-        and setting_of(other) == setting_of(row)
-        and other.latency_ms is not None
-        and other.latency_ms.blocks
-    ]
+    return [other for other in baselines_beside(row, rows) if blocks_of(other)]
 
 
 def _same_model(one: Row, other: Row) -> bool:
@@ -230,18 +237,14 @@ def _ratio(
     a: Row, b: Row, basis: tuple[Row, Row] | None, seed: int
 ) -> tuple[float, Interval | None, int] | None:
     """Ratio, interval, and the number of rounds of the shorter run."""
-    blocks_a, blocks_b = _blocks(a), _blocks(b)
+    blocks_a, blocks_b = blocks_of(a), blocks_of(b)
     rounds = min(len(blocks_a), len(blocks_b))
     if basis is None:
         found = statistics.unpaired_ratio(blocks_a, blocks_b, seed=seed)
     else:
-        before, after = (_blocks(basis[0]), blocks_a), (_blocks(basis[1]), blocks_b)
+        before, after = (blocks_of(basis[0]), blocks_a), (blocks_of(basis[1]), blocks_b)
         found = statistics.ratio_of_ratios(before, after, seed=seed)
     return None if found is None else (*found, rounds)
-
-
-def _blocks(row: Row) -> dict[int, statistics.Array]:
-    return {} if row.latency_ms is None else blocks_of(row.latency_ms)
 
 
 def _judged(pairs: Sequence[Pair], margin: float) -> tuple[Pair, ...]:

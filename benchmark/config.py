@@ -60,7 +60,7 @@ class Protocol(Config):
 
     def part(self, process: int, processes: int) -> range:
         """The rounds of one process of several."""
-        return range(process * self.rounds // processes, (process + 1) * self.rounds // processes)
+        return part_of_rounds(self.rounds, process, processes)
 
     def turns(self, inputs: int) -> list[Block]:
         """What the turn of each round records, of a cell with so many inputs."""
@@ -70,6 +70,11 @@ class Protocol(Config):
         ends = [runs * number // self.rounds for number in range(self.rounds + 1)]
         counts = (end - start for start, end in itertools.pairwise(ends))
         return [Block(runs=count, min_s=0, max_s=self.max_s) for count in counts if count]
+
+
+def part_of_rounds(rounds: int, process: int, processes: int) -> range:
+    """The rounds of one process of several."""
+    return range(process * rounds // processes, (process + 1) * rounds // processes)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from benchmark import summary
 from benchmark.curves import Line, curves
 from benchmark.drawing import milliseconds
-from benchmark.labels import Labels, device_of, length_words, setting_of
+from benchmark.keys import setting_of
+from benchmark.labels import Labels, device_of, length_words
 from benchmark.plot import Point, Strip, scatter, strips
 from benchmark.report import Report
 from benchmark.schema import Row, Stretch

@@ -4,16 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from benchmark.keys import owner_of, setting_of
 from benchmark.schema import Row
 from benchmark.wording import baseline_title, engine_title, format_title
-
-# Threads, tokens, texts an inference, padding.
-Setting = tuple[int | None, int | None, int, str]
-
-
-def setting_of(row: Row) -> Setting:
-    """The point of a sweep that a row was timed at."""
-    return (row.runtime.threads, row.inputs.seq_len, row.inputs.batch, row.inputs.padding)
 
 
 def device_of(row: Row) -> str:
@@ -21,11 +14,6 @@ def device_of(row: Row) -> str:
     device = row.device
     name = device.model or device.soc or device.address or "unknown device"
     return name if device.kind == "real" else f"{name} ({device.kind})"
-
-
-def owner_of(row: Row) -> str:
-    """The bundle's name: `Row.model.id` is "bundle/format-precision"."""
-    return row.model.id.rpartition("/")[0]
 
 
 def length_words(length: int | None) -> str:

@@ -87,7 +87,7 @@ class Planner:
             for bundle in bundles
             for artifact in bundle.select(config.format, config.precision)
         ]
-        self._names = _names([bundle for bundle, _ in self._chosen])
+        self._names = _names([*(bundle.path for bundle, _ in self._chosen), *config.checkpoints])
         # Hashing weights takes as long as reading them: once, not at every point of a sweep.
         self._yardstick = functools.cache(Bundle.open)
         self._checkpoint = functools.cache(_opened)
@@ -98,7 +98,7 @@ class Planner:
             for bundle in {bundle.path: bundle for bundle, _ in self._chosen}.values()
             for length, batch in itertools.product(self.lengths, config.batch)
         }
-        self.table = self._table()
+        self.tables = self._tables()
 
     @property
     def formats(self) -> tuple[str, ...]:
@@ -126,12 +126,10 @@ class Planner:
         first = next(iter(read.values()))
         timed = [cell for cell in cells if cell.reason is None]
         for path in self._config.checkpoints:
-            cells.append(
-                self._checkpoint_cell("artifact", path.resolve().name, path, setting, first)
-            )
+            cells.append(self._checkpoint_cell("artifact", self._names[path], path, setting, first))
         if baseline is not None and timed:
-            formats = list(dict.fromkeys(cell.model.format for cell in timed))
-            cells += self._baseline_cells(baseline, formats, setting, first)
+            engines = list(dict.fromkeys((cell.model.format, cell.engine) for cell in timed))
+            cells += self._baseline_cells(baseline, engines, setting, first)
         return Plan(tuple(cells), setting)
 
     def _texts(self, bundle: Bundle, length: int, batch: int) -> Texts:
@@ -145,12 +143,16 @@ class Planner:
             count=None if config.demands.passes else max(SAMPLES, batch),
         )
 
-    def _table(self) -> Table | None:
-        """The rows to answer on the device."""
+    def _tables(self) -> dict[Path, Table]:
+        """The rows to answer on the device, as the task of each bundle reads them."""
         config = self._config
-        if config.eval is None or not self._chosen:
-            return None
-        return bundle_task(self._chosen[0][0]).read(config.eval, columns=config.columns)
+        if config.eval is None:
+            return {}
+        bundles = {bundle.path: bundle for bundle, _ in self._chosen}
+        return {
+            path: bundle_task(bundle).read(config.eval, columns=config.columns)
+            for path, bundle in bundles.items()
+        }
 
     def _obstacle(self, artifact: Artifact) -> str | None:
         """Why an artifact cannot be timed there, and what would change that."""
@@ -185,7 +187,8 @@ class Planner:
         self, bundle: Bundle, artifact: Artifact, setting: Setting, texts: Texts
     ) -> Cell:
         name = self._names[bundle.path]
-        label = artifact.name if len(self._names) == 1 else f"{name}/{artifact.name}"
+        alone = len({bundle.path for bundle, _ in self._chosen}) == 1
+        label = artifact.name if alone else f"{name}/{artifact.name}"
         return self._cell(
             "artifact",
             label,
@@ -214,7 +217,7 @@ class Planner:
             label=label,
             model=_model(name, bundle, artifact),
             engine=engine,
-            version=self._device.availability(engine).version,
+            version=self._version(engine),
             path=bundle.artifact_path(artifact),
             inputs=inputs,
             reason=reason,
@@ -239,23 +242,41 @@ class Planner:
         )
 
     def _baseline_cells(
-        self, baseline: Baseline, formats: Iterable[str], setting: Setting, texts: Texts
+        self,
+        baseline: Baseline,
+        engines: Iterable[tuple[str, str]],
+        setting: Setting,
+        texts: Texts,
     ) -> list[Cell]:
+        """The baseline in PyTorch, and in every engine that an artifact is timed in, by format."""
         cells = []
         if baseline.checkpoint is not None:
             name, path = baseline.name, baseline.checkpoint
             cells.append(self._checkpoint_cell("baseline", name, path, setting, texts))
         if baseline.bundle is not None:
             bundle = self._yardstick(baseline.bundle)
-            for artifact in _yardsticks(bundle, formats):
-                title = f"{baseline.name} in {engine_title(self._engine(artifact))}"
+            for form, engine in engines:
+                artifact = self._yardstick_artifact(bundle, form, engine)
+                if artifact is None:
+                    continue
+                title = f"{baseline.name} in {engine_title(engine)}"
                 vocabulary = bundle.manifest.tokenizer.vocabulary_size
                 inputs = self._inputs(artifact, setting, texts, vocabulary)
                 owner = (bundle, artifact)
-                cells.append(
-                    self._cell("baseline", title, baseline.name, owner, setting, inputs, texts)
-                )
+                cell = self._cell("baseline", title, baseline.name, owner, setting, inputs, texts)
+                cells.append(replace(cell, engine=engine, version=self._version(engine)))
         return cells
+
+    def _yardstick_artifact(self, bundle: Bundle, form: str, engine: str) -> Artifact | None:
+        """The baseline's artifact that runs in an engine: the fp32 one, or the first if none is."""
+        held = [a for a in bundle.manifest.artifacts if a.format == form]
+        held = [a for a in held if engine in (self._engine(a), *a.runtimes)]
+        own = [a for a in held if self._engine(a) == engine]
+        full = [a for a in (*own, *held) if a.precision == _FULL_PRECISION]
+        return next(iter((*full, *own, *held)), None)
+
+    def _version(self, engine: str) -> str | None:
+        return self._device.availability(engine).version
 
     def _engine(self, artifact: Artifact) -> str:
         return self._device.engine(artifact.format, artifact.target_runtimes)
@@ -346,16 +367,6 @@ def _reading(
     )
 
 
-def _yardsticks(bundle: Bundle, formats: Iterable[str]) -> list[Artifact]:
-    """Of each format the fp32 artifact, or the first where there is none."""
-    found = []
-    for name in formats:
-        held = [a for a in bundle.manifest.artifacts if a.format == name]
-        full = [a for a in held if a.precision == _FULL_PRECISION]
-        found += (full or held)[:1]
-    return found
-
-
 def _usual_length(artifacts: Sequence[Artifact]) -> int:
     """128 tokens if all accept it, else the next shorter length that they have in common."""
     # Every length that could be the answer: those that some artifact names, and the default.
@@ -371,9 +382,9 @@ def _usual_length(artifacts: Sequence[Artifact]) -> int:
     return short[-1] if short else common[0]
 
 
-def _names(bundles: Sequence[Bundle]) -> dict[Path, str]:
-    """A short name for each bundle; its whole path where folders are called the same."""
-    paths = list(dict.fromkeys(bundle.path for bundle in bundles))
+def _names(paths: Sequence[Path]) -> dict[Path, str]:
+    """A short name for each folder; its whole path where folders are called the same."""
+    paths = list(dict.fromkeys(paths))
     short = [path.resolve().name for path in paths]
     return {p: n if short.count(n) == 1 else str(p) for p, n in zip(paths, short, strict=True)}
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from benchmark.labels import Labels, device_of, owner_of
+from benchmark.keys import owner_of
+from benchmark.labels import Labels, device_of
+from benchmark.ratios import with_current_ratios
 from benchmark.run import BenchmarkResult
 from benchmark.schema import Row
 from benchmark.wording import listed
@@ -63,7 +65,7 @@ class Report(Config):
         baselines = {row.model.id for row in rows if row.role == "baseline"}
         return cls(
             title=title or _title(rows),
-            rows=tuple(rows),
+            rows=with_current_ratios(rows),
             not_measured=tuple(dict.fromkeys(_untimed(rows))),
             baseline=next(iter(baselines)) if len(baselines) == 1 else None,
         )

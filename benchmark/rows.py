@@ -15,13 +15,13 @@ from benchmark import environment, statistics
 from benchmark.config import BenchmarkConfig, Protocol
 from benchmark.findings import Findings
 from benchmark.plan import Cell, Plan
+from benchmark.ratios import parts_of, with_ratios
 from benchmark.sampler import Comparison, Samples
 from benchmark.schema import (
     ConditionsPair,
     DeviceInfo,
     Latency,
     ProtocolInfo,
-    Ratio,
     Row,
     Runtime,
     Tool,
@@ -65,13 +65,13 @@ def new_run_id(started_utc: str) -> str:
 
 @dataclass(frozen=True)
 class RowMaker:
-    """The rows of one comparison. saved: rows of a baseline that was timed in another run."""
+    """The rows of one comparison. saved: rows of a baseline, where another run timed it."""
 
     session: Session
     plan: Plan
     comparison: Comparison
     findings: Mapping[Cell, Findings]
-    saved: tuple[Row, ...] = ()
+    saved: tuple[Row, ...] | None = None
 
     @property
     def config(self) -> BenchmarkConfig:
@@ -80,12 +80,14 @@ class RowMaker:
     def rows(self) -> tuple[Row, ...]:
         """One row for each cell of the plan, timed or not."""
         measured = dict(zip(self.plan.timed, self.comparison.samples, strict=True))
-        return tuple(self._row(cell, measured) for cell in self.plan.cells)
+        rows = [self._row(cell, measured) for cell in self.plan.cells]
+        return with_ratios(rows, saved=self.saved)
 
     def _row(self, cell: Cell, measured: Mapping[Cell, Samples]) -> Row:
         samples, session = measured.get(cell), self.session
         found = self.findings.get(cell, Findings())
-        latency = None if samples is None else self._latency(samples)
+        protocol = self._protocol(samples)
+        latency = None if samples is None else self._latency(samples, parts_of(protocol))
         return Row(
             run_id=session.run_id,
             started_utc=session.started_utc,
@@ -107,7 +109,7 @@ class RowMaker:
             ),
             device=session.device,
             inputs=cell.inputs.info,
-            protocol=self._protocol(samples),
+            protocol=protocol,
             conditions=ConditionsPair(
                 before=self.comparison.before,
                 after=self.comparison.after,
@@ -121,15 +123,13 @@ class RowMaker:
             memory=None if samples is None else samples.memory,
             check=found.check,
             accuracy=found.accuracy,
-            ratio_to_baseline=self._ratio(cell, measured, "checkpoint"),
-            ratio_same_engine=self._ratio(cell, measured, cell.model.format),
             validity=self._validity(cell, samples, latency, found),
         )
 
-    def _latency(self, samples: Samples) -> Latency | None:
+    def _latency(self, samples: Samples, parts: statistics.Parts) -> Latency | None:
         if not samples.blocks:
             return None
-        latency = latency_of(samples, seed=self.config.seed, parts=self._parts())
+        latency = latency_of(samples, seed=self.config.seed, parts=parts)
         if self.config.demands.passes is None or not samples.single:
             return latency
         return latency.model_copy(update={"total_s": sum(latency.raw_ns) / 1e9})
@@ -151,44 +151,6 @@ class RowMaker:
             seed=self.config.seed,
             interruptions=self.session.interruptions,
         )
-
-    def _ratio(
-        self, cell: Cell, measured: Mapping[Cell, Samples], format_name: str
-    ) -> Ratio | None:
-        """Against the baseline's cell of a format; None where either side was not timed."""
-        if cell not in measured or not measured[cell].blocks:
-            return None
-        if self.saved:
-            return self._ratio_to_saved(cell, measured[cell], format_name)
-        reference = next(
-            (c for c in measured if c.role == "baseline" and c.model.format == format_name), None
-        )
-        if reference is None:
-            return None
-        above, below = measured[reference].blocks, measured[cell].blocks
-        return ratio_of(
-            statistics.ratio(above, below, seed=self.config.seed, parts=self._parts()),
-            baseline=reference.model.id,
-            engine=reference.engine,
-        )
-
-    def _parts(self) -> statistics.Parts:
-        protocol, count = self.config.demands, self.comparison.processes
-        return [protocol.part(number, count) for number in range(count)]
-
-    def _ratio_to_saved(self, cell: Cell, samples: Samples, format_name: str) -> Ratio | None:
-        """Against a row of another run at the same setting."""
-        for row in self.saved:
-            own = (row.runtime.threads, row.inputs.seq_len, row.inputs.batch, row.inputs.padding)
-            info, setting = cell.inputs.info, self.plan.setting
-            if own != (setting.threads, info.seq_len, info.batch, info.padding):
-                continue
-            if row.model.format == format_name and row.latency_ms and row.latency_ms.blocks:
-                found = statistics.unpaired_ratio(
-                    blocks_of(row.latency_ms), samples.blocks, seed=self.config.seed
-                )
-                return ratio_of(found, baseline=row.model.id, engine=row.runtime.name, paired=False)
-        return None
 
     def _validity(
         self, cell: Cell, samples: Samples | None, latency: Latency | None, found: Findings
@@ -243,35 +205,6 @@ def _distribution(values: statistics.Array) -> dict[str, float | None]:
         "mad": statistics.median_deviation(values),
         "p90_early_stopping": statistics.early_stopping(values),
     }
-
-
-def blocks_of(latency: Latency) -> dict[int, statistics.Array]:
-    """The recorded values of a row, by round."""
-    values = np.asarray(latency.raw_ns, np.int64)
-    ends = np.cumsum([count for _, count in latency.blocks])
-    parts = np.split(values, ends[:-1])
-    return {number: part for (number, _), part in zip(latency.blocks, parts, strict=True)}
-
-
-def ratio_of(
-    found: tuple[float, statistics.Interval | None] | None,
-    *,
-    baseline: str,
-    engine: str,
-    paired: bool = True,
-) -> Ratio | None:
-    """A ratio and its interval as a row shows it."""
-    if found is None:
-        return None
-    value, interval = found
-    return Ratio(
-        value=value,
-        ci95=interval,
-        baseline=baseline,
-        engine=engine,
-        indistinguishable=interval is None or interval[0] <= 1 <= interval[1],
-        paired=paired,
-    )
 
 
 def _faults(cell: Cell, device: DeviceInfo, found: Findings) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from benchmark.config import Baseline, BenchmarkConfig, Setting
 from benchmark.devices import Device, Timer, get_device
 from benchmark.findings import Findings, look
 from benchmark.journal import Journal, remove_journal
+from benchmark.keys import saved_references
 from benchmark.plan import Cell, Plan, Planner
 from benchmark.progress import rounds_progress
 from benchmark.rows import RowMaker, Session, deflated, new_run_id
@@ -81,7 +82,11 @@ class _Benchmark:
     ) -> None:
         self._config, self._device = config, device
         self._plans = [planner.plan(setting, config.baseline) for setting in planner.settings]
-        self._table = planner.table
+        self._tables = planner.tables
+        baseline = config.baseline
+        self._saved = None
+        if baseline is not None and baseline.rows is not None:
+            self._saved = saved_references(read_rows(baseline.rows), str(baseline.rows))
         if any(plan.timed for plan in self._plans):
             device.ready()
         self._journal = Journal(journal, _mark(config, self._plans, device.describe()))
@@ -122,8 +127,8 @@ class _Benchmark:
 
         def finish(number: int, timer: Timer) -> None:
             cell = plan.timed[number]
-            profile = self._config.profile
-            findings[cell] = look(cell, timer, table=self._table, profile=profile)
+            table = None if cell.bundle is None else self._tables.get(cell.bundle.path)
+            findings[cell] = look(cell, timer, table=table, profile=self._config.profile)
 
         say(f"timing {len(jobs)} models at {_setting_words(setting)}")
         with rounds_progress("timing", protocol.rounds) as progress:
@@ -135,8 +140,6 @@ class _Benchmark:
         self, done: Sequence[tuple[Plan, Comparison, Mapping[Cell, Findings]]]
     ) -> tuple[Row, ...]:
         cells = [cell for plan, _, _ in done for cell in plan.cells]
-        baseline = self._config.baseline
-        saved = read_rows(baseline.rows) if baseline is not None and baseline.rows else ()
         device = self._device.describe()
         threads = {plan.setting.threads for plan in self._plans}
         session = Session(
@@ -148,7 +151,7 @@ class _Benchmark:
             zipped=deflated(list({c.path: None for c in cells if c.role == "artifact"})),
             interruptions=self._journal.interruptions + self._device.interruptions,
         )
-        makers = [RowMaker(session, *one, saved=saved) for one in done]
+        makers = [RowMaker(session, *one, saved=self._saved) for one in done]
         return tuple(row for maker in makers for row in maker.rows())
 
 

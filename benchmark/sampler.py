@@ -294,7 +294,7 @@ class Rounds:
         observer = self._observer
         for job, blocks in self._blocks.items():
             for number in range(len(blocks)):
-                turn = observer.journal.turn(observer.name, self._jobs[job].label, number)
+                turn = observer.journal.turn(observer.name, self._name(job), number)
                 if turn is not None:
                     self._samples[job].add(number, turn)
 
@@ -312,7 +312,11 @@ class Rounds:
         turn = timer.turn(self._blocks[job][number])
         self._samples[job].add(number, turn)
         observer = self._observer
-        observer.journal.record(observer.name, self._jobs[job].label, number, turn)
+        observer.journal.record(observer.name, self._name(job), number, turn)
+
+    def _name(self, job: int) -> str:
+        """A job in the journal. Labels are for people: two jobs may have the same one."""
+        return f"{job} {self._jobs[job].label}"
 
 
 def rounds_of(run_s: float, protocol: Protocol) -> frozenset[int]:

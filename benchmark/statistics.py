@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -73,9 +74,10 @@ def median_interval(
     if len(blocks) < MIN_ROUNDS:
         return None
     weights = _draws(len(blocks), seed=seed, resamples=resamples)
-    found = _interval(_weighted_medians(blocks, sorted(blocks), weights))
+    median = float(np.median(pooled(blocks)))
+    interval = _hull(median, _interval(_weighted_medians(blocks, sorted(blocks), weights)))
     medians = [_median(blocks, part) for part in parts if set(part) & set(blocks)]
-    return widened(found, float(np.median(pooled(blocks))), medians)
+    return widened(interval, median, medians)
 
 
 def ratio(
@@ -86,41 +88,73 @@ def ratio(
     resamples: int = RESAMPLES,
     parts: Parts = (),
 ) -> tuple[float, Interval | None] | None:
-    """Median of `reference` / median of `candidate`, and its 95 % interval.
+    """Median of `reference` / median of `candidate`, each of all its runs, and its 95 % interval.
 
-    Only rounds that hold both count: there both saw the same state of the machine. The same rounds
-    are drawn for both, so that what slowed both down cancels. None without a common round; the
-    interval is None with too few.
+    The interval holds the ratio. Rounds are resampled: those that hold both for both together, so
+    that what slowed both down cancels, the rest by themselves. Where one sat out rounds the
+    interval also covers the ratio of the rounds that hold both, for only there both saw the same
+    state of the machine. None without a common round; the interval is None with too few.
     parts: rounds that shared a pair of processes. Runs of one process have its luck in common, so
     where there are several the interval is at least as wide as what their ratios tell.
     """
-    found = _paired(reference, candidate, seed=seed, resamples=resamples)
-    if found is None:
+    if not set(reference) & set(candidate):
         return None
-    value, drawn = found
-    if drawn is None:
-        return value, None
-    common = set(reference) & set(candidate)
-    shared = [common & set(part) for part in parts]
-    ratios = [_median(reference, part) / _median(candidate, part) for part in shared if part]
-    return value, widened(_interval(drawn), value, ratios)
+    quotient = _quotient(reference, candidate, seed=seed, resamples=resamples)
+    if quotient.draws is None:
+        return quotient.value, None
+    shared = [part for part in parts if set(part) & set(reference) and set(part) & set(candidate)]
+    ratios = [_median(reference, part) / _median(candidate, part) for part in shared]
+    interval = _hull(quotient.value, *map(_interval, quotient.draws))
+    return quotient.value, widened(interval, quotient.value, ratios)
 
 
-def _paired(
-    reference: Blocks, candidate: Blocks, *, seed: int, resamples: int
-) -> tuple[float, Array | None] | None:
-    """The ratio of medians over common rounds, and that of each resample; None as in `ratio`."""
+@dataclass(frozen=True)
+class _Quotient:
+    """A ratio of medians; draws: that of each resample, None with too few rounds.
+
+    The second draws are of the rounds that hold both sides alone; the first ones again where there
+    are too few of those, or no others.
+    """
+
+    value: float
+    draws: tuple[Array, Array] | None = None
+
+
+def _quotient(reference: Blocks, candidate: Blocks, *, seed: int, resamples: int) -> _Quotient:
+    """The ratio of two sides that hold a round each."""
+    value = float(np.median(pooled(reference)) / np.median(pooled(candidate)))
+    if min(len(reference), len(candidate)) < MIN_ROUNDS:
+        return _Quotient(value)
     common = sorted(set(reference) & set(candidate))
-    if not common:
-        return None
-    once = np.ones((1, len(common)), np.int64)
-    value = _weighted_medians(reference, common, once) / _weighted_medians(candidate, common, once)
-    if len(common) < MIN_ROUNDS:
-        return float(value[0]), None
-    weights = _draws(len(common), seed=seed, resamples=resamples)
-    above = _weighted_medians(reference, common, weights)
-    below = _weighted_medians(candidate, common, weights)
-    return float(value[0]), above / below
+    drawn = _draws(len(common), seed=seed, resamples=resamples) if common else None
+    medians = [
+        _resampled_medians(blocks, common, drawn, seed=(seed, side), resamples=resamples)
+        for side, blocks in enumerate((reference, candidate), 1)
+    ]
+    draws = medians[0] / medians[1]
+    everywhere = len(common) == len(reference) == len(candidate)
+    if drawn is None or len(common) < MIN_ROUNDS or everywhere:
+        return _Quotient(value, (draws, draws))
+    above = _weighted_medians(reference, common, drawn)
+    below = _weighted_medians(candidate, common, drawn)
+    return _Quotient(value, (draws, above / below))
+
+
+def _resampled_medians(
+    blocks: Blocks, common: list[int], drawn: Array | None, *, seed: Sequence[int], resamples: int
+) -> Array:
+    """The median of each resample: common rounds as they were drawn, the others by themselves."""
+    rest = sorted(set(blocks) - set(common))
+    weights = [] if drawn is None else [drawn]
+    if rest:
+        weights.append(_draws(len(rest), seed=seed, resamples=resamples))
+    return _weighted_medians(blocks, [*common, *rest], np.concatenate(weights, axis=1))
+
+
+def _hull(value: float, *intervals: Interval) -> Interval:
+    """The least interval that holds a value and some intervals."""
+    lows, highs = zip(*intervals, strict=True)
+    return min(value, *lows), max(value, *highs)
 
 
 def widened(interval: Interval, value: float, parts: Sequence[float]) -> Interval:
@@ -152,16 +186,12 @@ def unpaired_ratio(
     """
     if not reference or not candidate:
         return None
-    value = float(np.median(pooled(reference)) / np.median(pooled(candidate)))
-    if min(len(reference), len(candidate)) < MIN_ROUNDS:
-        return value, None
-    medians = [
-        _weighted_medians(
-            blocks, sorted(blocks), _draws(len(blocks), seed=seed + side, resamples=resamples)
-        )
-        for side, blocks in enumerate((reference, candidate))
-    ]
-    return value, _interval(medians[0] / medians[1])
+    # A number below zero is a round of the other run, which shares nothing with its namesake.
+    apart = {-1 - number: values for number, values in candidate.items()}
+    quotient = _quotient(reference, apart, seed=seed, resamples=resamples)
+    if quotient.draws is None:
+        return quotient.value, None
+    return quotient.value, _hull(quotient.value, *map(_interval, quotient.draws))
 
 
 def ratio_of_ratios(
@@ -174,20 +204,20 @@ def ratio_of_ratios(
     """How many times faster `after` is than `before`, each relative to a model timed beside it.
 
     before, after: (reference, candidate) of one run each, the reference the same model in both.
-    The value is (reference / candidate) of `after` over that of `before`, medians each. Rounds are
-    drawn in pairs within a run, so what slowed down all of a run's models cancels. None where a run
-    has no common round; the interval is None with too few.
+    The value is (reference / candidate) of `after` over that of `before`, medians each. Intervals
+    and what is None as in `ratio`: what slowed down all of a run's models cancels.
     """
-    sides = [
-        _paired(reference, candidate, seed=seed + side, resamples=resamples)
-        for side, (reference, candidate) in enumerate((before, after))
-    ]
-    if sides[0] is None or sides[1] is None:
+    if not all(set(reference) & set(candidate) for reference, candidate in (before, after)):
         return None
-    (value, drawn), (value_after, drawn_after) = sides[0], sides[1]
-    if drawn is None or drawn_after is None:
-        return value_after / value, None
-    return value_after / value, _interval(drawn_after / drawn)
+    old, new = (
+        _quotient(reference, candidate, seed=seed + side, resamples=resamples)
+        for side, (reference, candidate) in enumerate((before, after))
+    )
+    value = new.value / old.value
+    if old.draws is None or new.draws is None:
+        return value, None
+    pairs = zip(old.draws, new.draws, strict=True)
+    return value, _hull(value, *(_interval(later / earlier) for earlier, later in pairs))
 
 
 def chance(value: float, interval: Interval, rounds: int, *, margin: float = 0.0) -> float:
@@ -215,7 +245,7 @@ def holm(chances: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def _draws(rounds: int, *, seed: int, resamples: int) -> Array:
+def _draws(rounds: int, *, seed: int | Sequence[int], resamples: int) -> Array:
     """How often each round is drawn in each resample, shape (resamples, rounds)."""
     chances = np.full(rounds, 1 / rounds)
     return np.random.default_rng(seed).multinomial(rounds, chances, size=resamples)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmark.labels import device_of, length_words, setting_of
+from benchmark.keys import reference_beside, setting_of
+from benchmark.labels import device_of, length_words
 from benchmark.report import Report
 from benchmark.schema import Ratio, Row
 from benchmark.wording import baseline_title, engine_title, format_title
@@ -141,22 +142,20 @@ def _accuracy(row: Row, report: Report) -> str:
 
 
 def _against(report: Report, row: Row) -> str:
-    ratio = row.ratio_to_baseline or row.ratio_same_engine
-    reference = next((r for r in _beside(report, row) if _is(r, ratio)), None)
+    reference = reference_of(report, row)
     if reference is None:
         return ""
     where = f"{baseline_title(reference.model.id)} in {engine_title(reference.runtime.name)}"
     return f"; {where} takes {_p50_words(reference)}"
 
 
-def _beside(report: Report, row: Row) -> list[Row]:
-    """The baseline's rows of the same run at the same setting."""
-    found = [r for r in baselines(report.rows) if r.run_id == row.run_id and rated(r)]
-    return [r for r in found if setting_of(r) == setting_of(row)]
-
-
-def _is(row: Row, ratio: Ratio | None) -> bool:
-    return ratio is not None and (row.model.id, row.runtime.name) == (ratio.baseline, ratio.engine)
+def reference_of(report: Report, row: Row) -> Row | None:
+    """The baseline's row that the ratio of a row is to; None where none was timed beside it."""
+    ratio = row.ratio_to_baseline or row.ratio_same_engine
+    if ratio is None or not ratio.paired:
+        return None
+    found = reference_beside(row, report.rows, ratio.engine, baseline=ratio.baseline)
+    return found if found is not None and rated(found) else None
 
 
 def _size(report: Report, row: Row) -> list[str]:

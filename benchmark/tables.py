@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmark.labels import Labels, device_of, length_words, setting_of
+from benchmark.keys import REFERENCE_ENGINE, reference_beside, setting_of
+from benchmark.labels import Labels, device_of, length_words
 from benchmark.schema import Operator, Row, Stage
 from benchmark.summary import at_main_setting, p50_of, rated
 from benchmark.wording import baseline_title, engine_title, listed
@@ -50,26 +51,32 @@ def _devices(rows: Sequence[Row]) -> Table | None:
     if len(devices) < 2:
         return None
     labels = Labels([row.model_copy(update={"device": own[0].device}) for row in own])
-    groups: dict[str, dict[str, Row]] = {}
+    groups: dict[str, dict[str, list[Row]]] = {}
     for row in own:
         if row.latency_ms is not None or row.instructions is not None:
-            groups.setdefault(labels.full(row), {})[device_of(row)] = row
+            group = groups.setdefault(labels.full(row), {})
+            group.setdefault(device_of(row), []).append(row)
     lines = [
-        (name, *(_matrix_cell(group.get(device)) for device in devices))
+        (name, *(_matrix_cells(group.get(device, ())) for device in devices))
         for name, group in groups.items()
         if len(group) > 1
     ]
     if not lines:
         return None
     note = "Milliseconds (p50), then how many times faster than the baseline on that device."
-    counted = any(row.instructions is not None for row in own)
-    notes = (note, "On emulated processors: instructions.") if counted else (note,)
-    return Table("Devices", ("model", *devices), tuple(lines), notes)
+    notes = [note]
+    if any(row.instructions is not None for row in own):
+        notes.append("On emulated processors: instructions.")
+    if any(len(held) > 1 for group in groups.values() for held in group.values()):
+        notes.append("Several runs on one device follow each other.")
+    return Table("Devices", ("model", *devices), tuple(lines), tuple(notes))
 
 
-def _matrix_cell(row: Row | None) -> str:
-    if row is None:
-        return NONE
+def _matrix_cells(rows: Sequence[Row]) -> str:
+    return "; ".join(map(_matrix_cell, rows)) or NONE
+
+
+def _matrix_cell(row: Row) -> str:
     if not rated(row):
         return NONE if row.instructions is None else f"{millions(row.instructions)} instructions"
     ratio = row.ratio_to_baseline or row.ratio_same_engine
@@ -119,14 +126,12 @@ def total(row: Row) -> str:
 
 
 def _faster(row: Row, timed: Sequence[tuple[Row, float]]) -> str:
-    """Seconds of the baseline in PyTorch at the same setting / seconds of the row."""
-    place = (setting_of(row), device_of(row), row.run_id)
-    for other, total_s in timed:
-        there = (setting_of(other), device_of(other), other.run_id)
-        if other.role == "baseline" and other.model.format == "checkpoint" and there == place:
-            own = next(s for r, s in timed if r is row)
-            return NONE if other is row else times(total_s / own)
-    return NONE
+    """Seconds of the baseline in PyTorch that was timed beside a row / seconds of the row."""
+    reference = reference_beside(row, [other for other, _ in timed], REFERENCE_ENGINE)
+    if reference is None or reference is row:
+        return NONE
+    spent = {id(other): total_s for other, total_s in timed}
+    return times(spent[id(reference)] / spent[id(row)])
 
 
 def _stages(rows: Sequence[Row], labels: Labels) -> Table | None:

@@ -8,7 +8,8 @@ from typing import Any
 
 from benchmark import summary
 from benchmark.figures import figures, front
-from benchmark.labels import Labels, device_of, length_words, setting_of
+from benchmark.keys import setting_of
+from benchmark.labels import Labels, device_of, length_words
 from benchmark.report import Report
 from benchmark.schema import Conditions, Ratio, Row
 from benchmark.tables import (

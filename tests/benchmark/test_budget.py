@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmark import Budget, Row, read_budget
-from benchmark.rows import ratio_of
+from benchmark.ratios import ratio_of
 from benchmark.schema import Validity
 from edge.errors import ConfigError
 from tests.benchmark.made import made_latency, made_row

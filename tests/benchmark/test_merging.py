@@ -15,8 +15,8 @@ from benchmark import Report, Row, read_several, summary, write_report
 from benchmark.curves import Line, curves
 from benchmark.figures import front
 from benchmark.flat import COLUMNS, dump_csv
+from benchmark.ratios import ratio_of
 from benchmark.render import render
-from benchmark.rows import ratio_of
 from benchmark.schema import (
     Conditions,
     ConditionsPair,

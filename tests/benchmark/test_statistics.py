@@ -91,12 +91,52 @@ def test_weighted_medians_equal_the_median_of_repeated_blocks() -> None:
     assert found.tolist() == slow
 
 
-def test_ratio_uses_only_rounds_that_both_were_timed_in() -> None:
+def test_a_ratio_is_of_all_rounds_and_its_interval_knows_of_those_that_one_sat_out() -> None:
     # The machine was twice as slow in rounds 5 to 9, in which the baseline sat out.
     fast = {i: np.full(3, 100 if i < 5 else 200) for i in range(10)}
     slow = {i: np.full(1, 300) for i in range(5)}
-    assert statistics.ratio(slow, fast, seed=0) == (3.0, (3.0, 3.0))
+    # Medians of all runs: 300 / 150; where both were timed: 300 / 100.
+    assert statistics.ratio(slow, fast, seed=0) == (2.0, (2.0, 3.0))
     assert statistics.ratio({0: np.ones(1)}, {1: np.ones(1)}, seed=0) is None
+
+
+def _any_rounds(random: np.random.Generator) -> statistics.Blocks:
+    """Some of 40 rounds, with a few runs each, on a machine that changes."""
+    held = random.choice(40, size=random.integers(1, 41), replace=False)
+    level = float(np.exp(2 * random.normal()))
+    blocks = {}
+    for number in held:
+        noise = np.exp(0.3 * random.normal(size=random.integers(1, 6)))
+        blocks[int(number)] = np.asarray(1e6 * level * (1 + number / 20) * noise, np.int64)
+    return blocks
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_every_ratio_is_the_quotient_of_the_medians_and_its_interval_holds_it(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    sides = [_any_rounds(random) for _ in range(4)]
+    medians = [float(np.median(statistics.pooled(side))) for side in sides]
+    parts = [range(8 * part, 8 * part + 8) for part in range(5)] if seed % 2 else ()
+    one, other = medians[0] / medians[1], medians[2] / medians[3]
+    found = (
+        (statistics.ratio(*sides[:2], seed=seed, resamples=50, parts=parts), one),
+        (statistics.unpaired_ratio(*sides[:2], seed=seed, resamples=50), one),
+        (
+            statistics.ratio_of_ratios(
+                (sides[0], sides[1]), (sides[2], sides[3]), seed=seed, resamples=50
+            ),
+            other / one,
+        ),
+    )
+    for ratio, expected in found:
+        if ratio is None:
+            continue
+        value, interval = ratio
+        assert value == pytest.approx(expected, rel=1e-12)
+        assert interval is None or interval[0] <= value <= interval[1]
+    for side, median in zip(sides, medians, strict=True):
+        interval = statistics.median_interval(side, seed=seed, resamples=50, parts=parts)
+        assert interval is None or interval[0] <= median <= interval[1]
 
 
 def test_intervals_are_the_same_for_the_same_seed_only() -> None:

@@ -1,0 +1,116 @@
+"""How many times faster a row is than the baseline, from rows alone: their medians are shown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from benchmark import statistics
+from benchmark.config import part_of_rounds
+from benchmark.keys import REFERENCE_ENGINE, reference_at, reference_beside
+from benchmark.schema import Latency, ProtocolInfo, Ratio, Row
+
+_FIELDS = ("ratio_to_baseline", "ratio_same_engine")
+
+
+def with_ratios(rows: Sequence[Row], *, saved: Sequence[Row] | None = None) -> tuple[Row, ...]:
+    """The rows of one comparison, with their ratios to the baseline among them.
+
+    saved: rows of a baseline that was timed in another run, in place of one among the rows.
+    """
+
+    def ratio(row: Row, engine: str) -> Ratio | None:
+        if saved is None:
+            reference = reference_beside(row, rows, engine)
+        else:
+            reference = reference_at(row, saved, engine)
+        return None if reference is None else _ratio(row, reference, paired=saved is None)
+
+    return tuple(
+        row.model_copy(
+            update={
+                "ratio_to_baseline": ratio(row, REFERENCE_ENGINE),
+                "ratio_same_engine": ratio(row, row.runtime.name),
+            }
+        )
+        for row in rows
+    )
+
+
+def with_current_ratios(rows: Sequence[Row]) -> tuple[Row, ...]:
+    """Rows of saved reports, those ratios made anew that the medians beside them contradict.
+
+    Versions before 0.2 divided medians over common rounds only.
+    """
+    return tuple(
+        row.model_copy(update={name: _current(row, getattr(row, name), rows) for name in _FIELDS})
+        for row in rows
+    )
+
+
+def _current(row: Row, ratio: Ratio | None, rows: Sequence[Row]) -> Ratio | None:
+    if ratio is None or not ratio.paired:
+        return ratio
+    reference = reference_beside(row, rows, ratio.engine, baseline=ratio.baseline)
+    if reference is None or row.latency_ms is None or reference.latency_ms is None:
+        return ratio
+    above, below = reference.latency_ms.p50, row.latency_ms.p50
+    if not above or not below or math.isclose(above / below, ratio.value, rel_tol=1e-9):
+        return ratio
+    return _ratio(row, reference, paired=True) or ratio
+
+
+def _ratio(row: Row, reference: Row, *, paired: bool) -> Ratio | None:
+    """None where either was not recorded run by run."""
+    above, below = blocks_of(reference), blocks_of(row)
+    seed = row.protocol.seed or 0
+    if not above or not below:
+        return None
+    if paired:
+        found = statistics.ratio(above, below, seed=seed, parts=parts_of(row.protocol))
+    else:
+        found = statistics.unpaired_ratio(above, below, seed=seed)
+    names = {"baseline": reference.model.id, "engine": reference.runtime.name}
+    return ratio_of(found, **names, paired=paired)
+
+
+def ratio_of(
+    found: tuple[float, statistics.Interval | None] | None,
+    *,
+    baseline: str,
+    engine: str,
+    paired: bool = True,
+) -> Ratio | None:
+    """A ratio and its interval as a row shows it."""
+    if found is None:
+        return None
+    value, interval = found
+    return Ratio(
+        value=value,
+        ci95=interval,
+        baseline=baseline,
+        engine=engine,
+        indistinguishable=interval is None or interval[0] <= 1 <= interval[1],
+        paired=paired,
+    )
+
+
+def blocks_of(row: Row) -> dict[int, statistics.Array]:
+    """The recorded values of a row, by round; empty where none were recorded."""
+    latency: Latency | None = row.latency_ms
+    if latency is None or not latency.blocks:
+        return {}
+    values = np.asarray(latency.raw_ns, np.int64)
+    ends = np.cumsum([count for _, count in latency.blocks])
+    parts = np.split(values, ends[:-1])
+    return {number: part for (number, _), part in zip(latency.blocks, parts, strict=True)}
+
+
+def parts_of(protocol: ProtocolInfo) -> statistics.Parts:
+    """The rounds of each process; empty where it is not known."""
+    if not protocol.rounds or not protocol.processes:
+        return ()
+    count = protocol.processes
+    return [part_of_rounds(protocol.rounds, number, count) for number in range(count)]
