@@ -188,7 +188,9 @@ class Latency(Config):
 class Ratio(Config):
     """How many times faster a row is than a baseline: p50 of the baseline / p50 of the row.
 
-    Both over the rounds in which both were timed. ci95: 95 % interval, rounds resampled in pairs.
+    Each of all its recorded runs, as the rows show them. ci95: 95 % interval, which holds the
+    value; rounds are resampled in pairs, and where one sat out rounds the interval also covers the
+    ratio of the rounds in which both were timed.
     indistinguishable: the interval includes 1, or there were too few rounds for one.
     paired: False where the baseline was timed in another run, whose state of the machine was
     another: then the interval is too narrow by what the machine changed meanwhile.

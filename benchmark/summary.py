@@ -8,7 +8,7 @@ from benchmark.keys import reference_beside, setting_of
 from benchmark.labels import device_of, length_words
 from benchmark.report import Report
 from benchmark.schema import Ratio, Row
-from benchmark.wording import baseline_title, engine_title, format_title
+from benchmark.wording import baseline_title, engine_title, format_title, listed
 from edge.console import human_bytes, three_figures
 
 # Artifacts this close to the most accurate one count as equally good; the fastest of them is named.
@@ -70,7 +70,26 @@ def headline(report: Report) -> str:
         facts.append(human_bytes(row.model.bytes))
     if row.accuracy is not None:
         facts.append(_accuracy(row, report))
-    return ", ".join(facts) + "."
+    return " ".join([", ".join(facts) + ".", *_limits(report, row)])
+
+
+def _limits(report: Report, row: Row) -> list[str]:
+    """A sentence where the latency of the best artifact, or of its baseline, is limited."""
+    reference = reference_of(report, row)
+    limited = [
+        (whose, one.validity.reasons)
+        for whose, one in (("Its latency", row), ("The baseline's latency", reference))
+        if one is not None and one.validity.status == "limited"
+    ]
+    if not limited:
+        return []
+    whose = listed(
+        [name if place == 0 else name.lower() for place, (name, _) in enumerate(limited)]
+    )
+    reasons = list(dict.fromkeys(reason for _, held in limited for reason in held))
+    more = f", and {len(reasons) - 1} more" if len(reasons) > 1 else ""
+    because = f": {reasons[0]}{more}" if reasons else ""
+    return [f"{whose} {'is' if len(limited) == 1 else 'are'} limited{because}."]
 
 
 def details(report: Report) -> list[str]:

@@ -319,8 +319,9 @@ def _method(rows: Sequence[Row]) -> list[str]:
     found = list(dict.fromkeys(_inputs_words(row) for row in own))
     found += list(dict.fromkeys(_protocol_words(row) for row in own))
     found.append(
-        "A ratio is the median latency of the baseline divided by that of the artifact. Its 95% "
-        "interval comes from resampling rounds, paired."
+        "A ratio is the median latency of the baseline divided by that of the artifact, both as "
+        "shown. Its 95% interval comes from resampling rounds, paired; where one sat out rounds, "
+        "it also covers the ratio of the rounds in which both were timed."
     )
     return found
 

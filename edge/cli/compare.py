@@ -45,7 +45,7 @@ def _print(found: RunComparison, a: Path, b: Path) -> None:
     from edge.console import say
 
     header = (
-        *("model", "device", "p50 ms", "times faster (95%)", "verdict", "size", "memory MB"),
+        *("model", "device", "p50 ms", "times faster (95%)", "by", "verdict", "size", "memory MB"),
         *("instructions", "metric"),
     )
     print_table(f"{b} against {a}", header, [_line(pair) for pair in found.pairs])
@@ -91,12 +91,20 @@ def _line(pair: Pair) -> tuple[str, ...]:
         pair.device,
         _change(pair.p50_ms),
         _times(pair),
+        _basis(pair),
         verdict,
         _change(pair.size_bytes, sizes=True),
         _change(pair.memory_mb),
         _change(pair.instructions),
         _metric(pair.metric),
     )
+
+
+def _basis(pair: Pair) -> str:
+    """What the ratio is of: the figures beside it, or those over the p50 of a baseline."""
+    if pair.ratio is None:
+        return "-"
+    return "p50" if pair.through is None else f"p50 over that of {pair.through}"
 
 
 def _times(pair: Pair) -> str:

@@ -12,7 +12,7 @@ import pytest
 
 from benchmark import Accuracy, BenchmarkResult, Distillation, Report, Row, summary, write_report
 from benchmark.render import is_report, render
-from benchmark.schema import Ratio
+from benchmark.schema import Ratio, Validity
 from edge.errors import StorageError
 
 HOSTILE = "<script>alert('x')</script> | \"&"
@@ -278,6 +278,7 @@ def test_the_headline_in_words(report: Report, ratio: Ratio, words: str) -> None
         row.model_copy(
             update={
                 "ratio_to_baseline": ratio,
+                "validity": Validity(status="valid"),
                 "model": row.model.model_copy(update={"bytes": 3_100_000}),
             }
         )
