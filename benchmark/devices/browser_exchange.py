@@ -218,6 +218,11 @@ class Exchange:
             self._hear(key)
             return None if self._unanswered is None else self._unanswered.data
 
+    def check(self, key: str) -> None:
+        """Hear of a page before anything that it sends is read; PermissionError as `next`."""
+        with self._changed:
+            self._hear(key)
+
     def reply(self, key: str, body: bytes) -> tuple[Taken, str]:
         """Take an answer: whether it was, and if not, why; PermissionError as `next`."""
         with self._changed:

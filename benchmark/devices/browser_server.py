@@ -6,6 +6,7 @@ Everything lies behind a token in the address, and nothing is served that was no
 from __future__ import annotations
 
 import contextlib
+import io
 import ipaddress
 import json
 import secrets
@@ -14,10 +15,12 @@ import socket
 import ssl
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -29,8 +32,13 @@ from edge.errors import ConfigError
 # Of one answer of a page: 8 texts of 512 tokens over a vocabulary of 30,000 words do not fit.
 REPLY_LIMIT_BYTES = 256 * 10**6
 _SMALL_LIMIT_BYTES = 1 << 16
+_KEY_LIMIT_BYTES = 64
 _POLL_S = 20.0
+# For a request's line and headers, the wait for them included; then for its body, whose sender may
+# be a phone on a slow network, but not one that sends a byte a minute.
 _IDLE_S = 120.0
+_BODY_S = 20.0
+_SLOWEST_BYTES_PER_S = 50_000
 _TYPES = {
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
@@ -112,12 +120,48 @@ class _Server(ThreadingHTTPServer):
             say(f"a request of the page failed: {type(error).__name__}: {error}")
 
 
+class _TimedReader(io.RawIOBase):
+    """What a connection sends until a deadline; TimeoutError after it, however little comes."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self.allow(_IDLE_S)
+
+    def allow(self, duration_s: float) -> None:
+        """Set the deadline, so many seconds from now."""
+        self._deadline = time.monotonic() + duration_s
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        left_s = self._deadline - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError("the request took too long")
+        self._connection.settimeout(left_s)
+        try:
+            return self._connection.recv_into(buffer)
+        finally:
+            # Of what is sent.
+            self._connection.settimeout(_IDLE_S)
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server_version = "edge"
     sys_version = ""
     timeout = _IDLE_S
     server: _Server
+
+    def setup(self) -> None:
+        super().setup()
+        self.rfile.close()
+        self._reader = _TimedReader(self.connection)
+        self.rfile = io.BufferedReader(self._reader)
+
+    def handle_one_request(self) -> None:
+        self._reader.allow(_IDLE_S)
+        super().handle_one_request()
 
     def do_GET(self) -> None:
         name = self._admitted()
@@ -139,20 +183,26 @@ class _Handler(BaseHTTPRequestHandler):
         name = self._admitted()
         if name is None:
             return
+        # What is done, the most bytes that it takes, and whether the page at work alone may ask.
         actions = {
-            "claim": self._claim,
-            "reply": self._reply,
-            "beat": self._beat,
-            "bye": self._bye,
+            "claim": (self._claim, _SMALL_LIMIT_BYTES, False),
+            "reply": (self._reply, REPLY_LIMIT_BYTES, True),
+            "beat": (self._beat, _SMALL_LIMIT_BYTES, True),
+            "bye": (self._bye, _KEY_LIMIT_BYTES, False),
         }
         if name not in actions:
             self._say(HTTPStatus.NOT_FOUND, "there is no such address")
             return
-        body = self._body(REPLY_LIMIT_BYTES if name == "reply" else _SMALL_LIMIT_BYTES)
-        if body is None:
+        action, limit, keyed = actions[name]
+        size = self._body_size(limit)
+        if size is None:
             return
         try:
-            actions[name](body)
+            if keyed:
+                self.server.owner.exchange.check(self._key())
+            body = self._body(size)
+            if body is not None:
+                action(body)
         except PermissionError as error:
             self._say(HTTPStatus.CONFLICT, str(error))
         except ValueError as error:
@@ -221,18 +271,28 @@ class _Handler(BaseHTTPRequestHandler):
     def _key(self) -> str:
         return self.headers.get("Edge-Page", "")
 
-    def _body(self, limit: int) -> bytes | None:
-        """What was sent; None when the answer was sent already."""
+    def _body_size(self, limit: int) -> int | None:
+        """How long the body is, before any of it is read; None when the answer was sent already."""
         length = self.headers.get("Content-Length", "")
         if not length.isascii() or not length.isdigit():
             self._say(HTTPStatus.LENGTH_REQUIRED, "say how long the body is")
         elif len(length) > 12 or int(length) > limit:
             self._say(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"no more than {limit} bytes, please")
         else:
-            body = self.rfile.read(int(length))
-            if len(body) == int(length):
-                return body
-            self.close_connection = True
+            return int(length)
+        return None
+
+    def _body(self, size: int) -> bytes | None:
+        """What was sent; None when the connection cannot go on."""
+        self._reader.allow(_BODY_S + size / _SLOWEST_BYTES_PER_S)
+        try:
+            body = self.rfile.read(size)
+        except TimeoutError:
+            self._say(HTTPStatus.REQUEST_TIMEOUT, "the body took too long")
+            return None
+        if len(body) == size:
+            return body
+        self.close_connection = True
         return None
 
     def _send_file(self, path: Path, *, kept: bool = True) -> None:

@@ -3,6 +3,7 @@ for. `browser_page.py` stands for the page."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
@@ -19,7 +20,7 @@ import numpy as np
 import pytest
 
 from benchmark.config import DeviceOptions
-from benchmark.devices import Job, browser, find_devices, get_device
+from benchmark.devices import Job, browser, browser_server, find_devices, get_device
 from benchmark.devices.browser import BrowserDevice
 from benchmark.devices.browser_exchange import Exchange, PageInfo
 from benchmark.devices.browser_facts import browser as browser_name
@@ -117,6 +118,75 @@ def test_what_is_too_long_or_of_no_length_is_not_read(server: PageServer) -> Non
     assert line.ask("POST", "claim", headers={"Content-Length": "-1"})[0] == 411
     assert line.ask("PUT", "claim", b"x")[0] == 501
     assert line.ask("POST", "nothing", b"x")[0] == 404
+
+
+def _raw(server: PageServer, name: str, length: int, key: str = "") -> socket.socket:
+    """A connection on which the head of a request was sent, and nothing of its body."""
+    address = urllib.parse.urlsplit(server.address)
+    connection = socket.create_connection((address.hostname, address.port), timeout=60)
+    head = (
+        f"POST {address.path}{name} HTTP/1.1\r\nHost: {address.netloc}\r\n"
+        f"Edge-Page: {key}\r\nContent-Length: {length}\r\n\r\n"
+    )
+    connection.sendall(head.encode())
+    return connection
+
+
+@pytest.mark.parametrize("name", ["reply", "beat"])
+def test_the_key_is_checked_before_a_body_is_read(server: PageServer, name: str) -> None:
+    assert pages.Line(server.address).claim()[0] == 200
+    # No byte of the body is ever sent: whoever waited for it would not answer.
+    with _raw(server, name, 60_000, key="guess") as connection:
+        assert connection.recv(100).startswith(b"HTTP/1.1 409 ")
+
+
+@pytest.mark.parametrize(("name", "length"), [("bye", 65), ("beat", 70_000), ("claim", 70_000)])
+def test_every_body_is_capped(server: PageServer, name: str, length: int) -> None:
+    _, key = pages.Line(server.address).claim()
+    with _raw(server, name, length, key=key) as connection:
+        assert connection.recv(100).startswith(b"HTTP/1.1 413 ")
+
+
+def test_a_body_that_trickles_in_is_not_waited_for(
+    server: PageServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, key = pages.Line(server.address).claim()
+    monkeypatch.setattr(browser_server, "_BODY_S", 0.3)
+    with _raw(server, "beat", 60_000, key=key) as connection:
+        connection.settimeout(0.1)
+        answer = b""
+        # Every byte comes well within the time that a silent connection gets.
+        for _ in range(600):
+            connection.sendall(b" ")
+            with contextlib.suppress(TimeoutError):
+                answer = connection.recv(100)
+                break
+        assert answer.startswith(b"HTTP/1.1 408 ")
+
+
+def _closed_after(connection: socket.socket, data: bytes) -> bool:
+    try:
+        connection.sendall(data)
+        return connection.recv(100) == b""
+    except TimeoutError:
+        return False
+    except ConnectionError:
+        return True
+
+
+def test_a_head_that_trickles_in_is_not_waited_for(
+    page_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(browser_server, "_IDLE_S", 0.5)
+    server = PageServer(Exchange(), listed(page_folder), host="127.0.0.1", port=None)
+    address = urllib.parse.urlsplit(server.address)
+    try:
+        with socket.create_connection((address.hostname, address.port), timeout=60) as connection:
+            connection.sendall(b"GET / HTTP/1.1\r\nX: ")
+            connection.settimeout(0.1)
+            assert any(_closed_after(connection, b"a") for _ in range(600))
+    finally:
+        server.close()
 
 
 @pytest.mark.parametrize(
