@@ -12,6 +12,7 @@ import importlib.util
 import platform
 import re
 import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -107,8 +108,11 @@ class Diagnosis(Config):
     warnings: tuple[str, ...]
 
 
-def diagnose() -> Diagnosis:
-    """Look at this machine; raises nothing for what is missing or broken."""
+def diagnose(devices: Callable[[], Iterable[ToolCheck]] = tuple) -> Diagnosis:
+    """Look at this machine; raises nothing for what is missing or broken.
+
+    devices: looks for devices, which the benchmark knows.
+    """
     requirements = _requirements()
     names = dict.fromkeys([*_MAIN_PATH, *(n for group in CONVERTERS.values() for n in group)])
     names.update(dict.fromkeys(requirements))
@@ -116,7 +120,7 @@ def diagnose() -> Diagnosis:
     tools = (
         *(_converter(name, packages) for name in FORMATS),
         *(_engine(name, packages) for name in ENGINES),
-        *_devices(),
+        *_seen(devices),
     )
     machine = _machine()
     return Diagnosis(
@@ -228,20 +232,16 @@ def _engine(name: str, packages: dict[str, PackageCheck]) -> ToolCheck:
     )
 
 
-def _devices() -> tuple[ToolCheck, ...]:
-    mac = sys.platform == "darwin"
-    return (
-        ToolCheck(kind="device", name="local", format=None, works=True, version=None),
-        ToolCheck(
-            kind="device",
-            name="coreml",
-            format="coreml",
-            works=mac,
-            version=platform.mac_ver()[0] or None,
-            reason=None if mac else "Core ML runs on Apple systems only; here it is interpreted",
-            remedy=None if mac else "run edge verify and edge benchmark on a Mac",
-        ),
-    )
+def _seen(devices: Callable[[], Iterable[ToolCheck]]) -> tuple[ToolCheck, ...]:
+    try:
+        return tuple(devices())
+    except Exception as error:  # a package that devices need is missing or broken
+        reason = _first_line(error)
+        return (
+            ToolCheck(
+                kind="device", name="all", format=None, works=False, reason=reason, remedy=_SETUP
+            ),
+        )
 
 
 def _machine() -> Machine:

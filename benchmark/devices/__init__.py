@@ -44,7 +44,16 @@ def get_device(spec: str, options: DeviceOptions | None = None) -> Device:
 def find_devices(options: DeviceOptions | None = None) -> list[Found]:
     """Every device of every kind that can be seen from here; nothing is run on any."""
     chosen = options or DeviceOptions()
-    return [found for kind in DEVICES for found in _device_class(kind).discover(chosen)]
+    return [found for kind in DEVICES for found in _discovered(kind, chosen)]
+
+
+def _discovered(kind: str, options: DeviceOptions) -> list[Found]:
+    try:
+        found: list[Found] = _device_class(kind).discover(options)
+    except Exception as error:  # what one kind needs is broken; the others can still be told
+        reason = " ".join(str(error).split())
+        return [Found(kind, kind, reason=f"{type(error).__name__} while looking for it: {reason}")]
+    return found
 
 
 def _device_class(kind: str) -> Any:

@@ -34,6 +34,7 @@ _QUESTION_S = 30.0
 # Left free beside what is pushed: results, and what Android itself needs.
 _SPARE_BYTES = 16_000_000
 _DOCS = "see docs/android.md"
+_NONE = "none is attached: connect one on which USB debugging is allowed (docs/android.md)"
 
 
 class AdbDevice(Device):
@@ -64,7 +65,7 @@ class AdbDevice(Device):
         except EdgeError as error:
             return [Found(cls.kind, "Android devices", reason=str(error))]
         if not seen:
-            return [Found(cls.kind, "Android devices", reason="none is attached")]
+            return [Found(cls.kind, "Android devices", reason=_NONE)]
         return [_found(one, options) for one in seen]
 
     def availability(self, engine: str) -> Availability:

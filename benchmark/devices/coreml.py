@@ -47,6 +47,7 @@ _ENGINE, _FORMAT = "coreml", "coreml"
 _TEAM = "DEVELOPMENT_TEAM"
 _UNITS = "CPU, GPU and Neural Engine"
 _ALONE = "every prediction was sent over the cable on its own, and the device rested in between"
+_NONE = "none is paired with Xcode: pair one in its window Devices and Simulators"
 _SYSTEMS = {"iphone": "iOS", "ipad": "iPadOS", "mac": "macOS", "applewatch": "watchOS"}
 
 
@@ -76,7 +77,7 @@ class CoreMLDevice(Device):
         except EdgeError as error:
             return [Found(cls.kind, "iPhones and iPads", reason=str(error))]
         if not seen:
-            return [Found(cls.kind, "iPhones and iPads", reason="none is paired with Xcode")]
+            return [Found(cls.kind, "iPhones and iPads", reason=_NONE)]
         return [
             Found(
                 f"{cls.kind}:{one.identifier}",

@@ -10,7 +10,7 @@ from edge.cli.options import AsJson, print_json, print_table
 from edge.console import show
 
 if TYPE_CHECKING:
-    from edge.doctor import Diagnosis
+    from edge.doctor import Diagnosis, ToolCheck
 
 _HEALTHY = "Everything needed to distil, convert and verify all three formats works."
 _AILING = "Something is missing that distilling, converting or verifying needs: see 'to fix it'."
@@ -20,13 +20,34 @@ def doctor(json: AsJson = False) -> None:
     """Say which formats, engines and devices work here, and how to add what is missing."""
     from edge.doctor import diagnose
 
-    found = diagnose()
+    found = diagnose(devices)
     if json:
         print_json(found.model_dump(mode="json"))
     else:
         _print(found)
     if not found.ok:
         raise typer.Exit(1)
+
+
+def devices() -> list[ToolCheck]:
+    """Every device that `edge devices` lists: an error says what is wrong, then what to do."""
+    from benchmark.devices import find_devices
+    from edge.doctor import ToolCheck
+
+    checks = []
+    for found in find_devices():
+        reason, _, remedy = (found.reason or "").partition(": ")
+        checks.append(
+            ToolCheck(
+                kind="device",
+                name=found.spec,
+                format=", ".join(found.formats) or None,
+                works=not reason,
+                reason=reason or None,
+                remedy=(remedy or "see docs/devices.md") if reason else None,
+            )
+        )
+    return checks
 
 
 def _print(found: Diagnosis) -> None:

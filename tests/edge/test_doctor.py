@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 import typer
 
+from benchmark.devices import DEVICES
 from edge import doctor, processor
+from edge.cli.doctor import devices
 from edge.cli.doctor import doctor as command
 from edge.doctor import Diagnosis, PackageCheck, ToolCheck, diagnose
 from edge.engines import ENGINES
@@ -71,7 +73,7 @@ def _tool(found: Diagnosis, kind: str, name: str) -> ToolCheck:
 
 
 def test_the_main_path_works_here() -> None:
-    found = diagnose()
+    found = diagnose(devices)
     assert found.ok, [tool for tool in found.tools if not tool.works]
     assert {t.name for t in found.tools if t.kind == "converter"} == set(FORMATS)
     assert {t.name for t in found.tools if t.kind == "engine"} == set(ENGINES)
@@ -84,9 +86,29 @@ def test_the_main_path_works_here() -> None:
 
 
 def test_what_does_not_work_has_a_reason_and_a_remedy() -> None:
-    for tool in diagnose().tools:
+    for tool in diagnose(devices).tools:
         assert tool.works == (tool.reason is None)
         assert tool.works == (tool.remedy is None)
+
+
+def test_devices_are_those_of_the_registry() -> None:
+    kinds = {t.name.partition(":")[0] for t in diagnose(devices).tools if t.kind == "device"}
+    assert kinds == set(DEVICES)
+
+
+def test_a_kind_of_device_that_cannot_even_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(DEVICES, "ssh", "benchmark.devices.absent:SshDevice")
+    tool = _tool(diagnose(devices), "device", "ssh")
+    assert not tool.works and "while looking for it" in str(tool.reason)
+    assert _tool(diagnose(devices), "device", "local").works
+
+
+def test_devices_that_cannot_be_looked_for_are_a_line() -> None:
+    def broken() -> list[ToolCheck]:
+        raise ImportError("no module named psutil")
+
+    tool = _tool(diagnose(broken), "device", "all")
+    assert (tool.works, tool.reason) == (False, "ImportError: no module named psutil")
 
 
 def test_a_missing_package_names_the_command_that_adds_it(without: Any) -> None:
