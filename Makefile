@@ -1,5 +1,7 @@
 # make setup   both environments (.venv, .venv-legacy); a repeat does nothing
-# make web     the page of `edge benchmark --device browser`, into apps/web/dist; needs Node 20
+# make web     the page of `edge benchmark --device browser`, into benchmark/page; needs Node 20
+# make wheel   a wheel that holds that page, into dist
+# make wheel-test   the wheel, installed and used in a new environment elsewhere
 # make mediapipe   the environment in which `edge pack mediapipe` runs what it wrote (400 MB)
 # make check   format, lint, types, floors
 # make test    the tests
@@ -15,7 +17,7 @@ export PYTHON
 BIN := .venv/bin
 CODE := edge distill converters benchmark tests scripts
 
-.PHONY: setup web mediapipe check test demo format clean
+.PHONY: setup web wheel wheel-test mediapipe check test demo format clean
 .DELETE_ON_ERROR:
 
 setup: .venv/.installed .venv-legacy/.installed
@@ -31,6 +33,14 @@ setup: .venv/.installed .venv-legacy/.installed
 
 web:
 	cd apps/web && npm ci --no-audit --no-fund && npm run build
+
+# build/lib of an earlier wheel would bring files along that are no more.
+wheel: setup web
+	rm -rf dist build/lib build/bdist.*
+	$(BIN)/python -m pip wheel -q --disable-pip-version-check --no-deps --no-build-isolation -w dist .
+
+wheel-test: wheel
+	$(BIN)/python scripts/wheel_test.py dist
 
 mediapipe: .venv-mediapipe/.installed
 
@@ -55,6 +65,6 @@ format: setup
 	$(BIN)/ruff check --fix $(CODE)
 
 clean:
-	rm -rf apps/web/dist apps/web/node_modules
+	rm -rf dist benchmark/page apps/web/node_modules
 	rm -rf .venv .venv-legacy .venv-mediapipe build *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +

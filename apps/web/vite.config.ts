@@ -57,6 +57,12 @@ export default defineConfig({
   resolve: { conditions: ["onnxruntime-web-use-extern-wasm", ...defaultClientConditions] },
   // Classic workers: LiteRT.js loads its script with importScripts.
   worker: { format: "iife" },
-  build: { target: ["chrome91", "firefox114", "safari15"], chunkSizeWarningLimit: 1000 },
+  build: {
+    target: ["chrome91", "firefox114", "safari15"],
+    chunkSizeWarningLimit: 1000,
+    // Into the Python package that serves it, so that a wheel takes it along.
+    outDir: "../../benchmark/page",
+    emptyOutDir: true,
+  },
   test: { include: ["tests/*.test.ts"] },
 } as Parameters<typeof defineConfig>[0]);

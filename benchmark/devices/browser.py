@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -38,7 +39,9 @@ from edge.wire import Arrays, Message
 
 # What the page and this program say to each other: `PROTOCOL` of apps/web/src/protocol.ts.
 PROTOCOL = 1
-PAGE = Path(__file__).resolve().parents[2] / "apps" / "web" / "dist"
+# Where `make web` puts the page, and a wheel brings it; its source is in a clone only.
+PAGE = Path(__file__).resolve().parents[1] / "page"
+_SOURCE = Path(__file__).resolve().parents[2] / "apps" / "web" / "package.json"
 _BUILD = "build.json"
 _PROVIDERS = ("wasm", "webgpu")
 # format -> the name of what runs it, by provider.
@@ -188,7 +191,7 @@ def _anything(reply: Message, arrays: Arrays) -> None:
 
 def built(page: Path) -> dict[str, str]:
     """The versions of what a built page runs models with; ConfigError when it must be built."""
-    remedy = "run make web, which needs Node 20 or later"
+    remedy = _remedy()
     try:
         values: Any = json.loads((page / _BUILD).read_text(encoding="utf-8"))
         versions = {str(name): str(value) for name, value in values["versions"].items()}
@@ -198,3 +201,15 @@ def built(page: Path) -> dict[str, str]:
     if values.get("protocol") != PROTOCOL or not {*_PACKAGES.values()} <= set(versions):
         raise ConfigError(f"the page of --device browser is of another version: {remedy}")
     return versions
+
+
+def _remedy() -> str:
+    """What brings the page, which is not in git."""
+    if not _SOURCE.is_file():
+        return (
+            "install a wheel that was built by make wheel, which has it, or run make web in a "
+            "clone, with Node 20 or later"
+        )
+    if shutil.which("npm") is None:
+        return "run make web; that needs Node 20 or later with npm, which is not installed"
+    return "run make web, which needs Node 20 or later"

@@ -363,3 +363,27 @@ def test_the_pages_own_tests() -> None:
         ["node", str(vitest), "run"], cwd=web, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stdout[-3000:]
+
+
+# Where the page comes from.
+
+
+def test_a_clone_without_node_and_an_installation_without_the_page_say_what_to_do(
+    page_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (page_folder / "index.html").unlink()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ConfigError, match=r"make web; that needs Node 20 .* is not installed"):
+        get_device("browser")
+    monkeypatch.setattr(browser, "_SOURCE", tmp_path / "absent.json")
+    with pytest.raises(ConfigError, match="install a wheel that was built by make wheel"):
+        get_device("browser")
+
+
+def test_the_page_is_built_where_the_wheel_takes_it_from() -> None:
+    """One place: Vite writes there, git leaves it out, setuptools takes it in."""
+    config = (ROOT / "apps/web/vite.config.ts").read_text()
+    assert (ROOT / "apps/web/../../benchmark/page").resolve() == browser.PAGE
+    assert 'outDir: "../../benchmark/page"' in config
+    assert "/benchmark/page/" in (ROOT / ".gitignore").read_text().splitlines()
+    assert '"page/**/*"' in (ROOT / "pyproject.toml").read_text()
