@@ -18,13 +18,12 @@ from benchmark.config import DeviceOptions
 from benchmark.devices import browser
 from benchmark.devices.browser import BrowserDevice
 from benchmark.devices.browser_exchange import Exchange
+from edge.bundle import Bundle
 from edge.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
 WEB = ROOT / "apps" / "web"
 CHROMIUM = Path(os.environ.get("EDGE_CHROMIUM", "/usr/bin/chromium"))
-BUNDLE = ROOT / "build" / "demo" / "bundle"
-EVAL = ROOT / "build" / "demo" / "data" / "eval.tsv"
 PHONE = ("--throttle", "4", "--seconds", "120")
 
 
@@ -54,9 +53,9 @@ class Chromium:
         process = subprocess.Popen(argv, cwd=WEB, stdout=pipe, stderr=pipe, text=True)
         self._running.append(process)
 
-    def said(self) -> dict[str, Any]:
-        """What the browser that was opened first told at its end."""
-        out, errors = self._running.pop(0).communicate(timeout=120)
+    def said(self, number: int = 0) -> dict[str, Any]:
+        """What one of the browsers that are open told at its end, by default the first."""
+        out, errors = self._running.pop(number).communicate(timeout=120)
         assert out, errors[-2000:]
         found: dict[str, Any] = json.loads(out)
         return found
@@ -128,18 +127,17 @@ def test_a_second_browser_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     opened = chromium(*PHONE)
-    welcome = BrowserDevice._welcome
+    welcome, second = BrowserDevice._welcome, {}
 
     def welcome_two(device: BrowserDevice, info: Any) -> None:
         opened.open(device.server.address, "--until", "refused", "--desktop")
+        second.update(opened.said(1))
         welcome(device, info)
 
     monkeypatch.setattr(BrowserDevice, "_welcome", welcome_two)
-    longer = protocol.model_copy(update={"min_s": 6.0, "max_s": 12.0})
-    found = run(bundle, longer, device="browser", format=("onnx",), precision=("fp32",))
+    found = run(bundle, protocol, device="browser", format=("onnx",), precision=("fp32",))
     assert found.failure is None
     assert opened.said()["state"] == "finished"
-    second = opened.said()
     assert second["state"] == "refused" and "Another page is at work" in second["text"]
 
 
@@ -160,23 +158,30 @@ def test_a_browser_that_is_closed_leaves_what_was_recorded(
         assert row.validity.status == "limited"
 
 
-def test_a_real_bundle(
-    protocol: Protocol, chromium: Callable[..., Chromium], tmp_path: Path
+def test_a_converted_bundle(
+    bert_checkpoint: Path, protocol: Protocol, chromium: Callable[..., Chromium], tmp_path: Path
 ) -> None:
-    if not (BUNDLE / "edge.json").is_file():
-        pytest.skip("there is no bundle of the demonstration: make demo")
+    from converters import ConvertConfig, convert
+
+    converted = tmp_path / "bundle"
+    kinds = {"format": ("onnx", "tflite"), "precision": ("fp32", "int8"), "seq_length": (32,)}
+    convert(ConvertConfig.build({"source": str(bert_checkpoint), "output": converted, **kinds}))
     rows = tmp_path / "eval.tsv"
-    rows.write_text("".join(EVAL.read_text().splitlines(keepends=True)[:51]))
+    labels = Bundle.open(converted).manifest.labels
+    texts = ("a good film", "nothing to see here", "so and so", "the worst of all")
+    rows.write_text(
+        "text\tlabel\n" + "".join(f"{text}\t{label}\n" for text in texts for label in labels)
+    )
     opened = chromium(*PHONE)
     chosen = {"format": ("onnx", "tflite"), "precision": ("fp32", "int8"), "eval": rows}
-    found = run(BUNDLE, protocol, device="browser", threads=(2,), **chosen)
+    found = run(converted, protocol, device="browser", threads=(2,), **chosen)
     assert opened.said()["state"] == "finished"
     assert found.failure is None and len(found.rows) == 4
     for row in found.rows:
         assert row.check is not None and row.check.status == "passed", row.model.id
         assert row.latency_ms is not None and row.stages is not None
     assert {row.runtime.name for row in found.rows} == {"onnxruntime-web", "litert-web"}
-    assert accuracies(found) == accuracies(run(BUNDLE, protocol, **chosen))
+    assert accuracies(found) == accuracies(run(converted, protocol, **chosen))
 
 
 def test_webgpu(bundle: Path, protocol: Protocol, chromium: Callable[..., Chromium]) -> None:

@@ -126,7 +126,8 @@ def test_what_is_written_is_read_again(embedder: Path) -> None:
 
 
 def test_sentence_transformers_reads_it(embedder: Path) -> None:
-    library = pytest.importorskip("sentence_transformers", reason="is not installed")
+    reason = "sentence-transformers is not installed"
+    library = pytest.importorskip("sentence_transformers", reason=reason)
     texts = ["fine film", "sad long plot"]
     found = library.SentenceTransformer(str(embedder), device="cpu").encode(texts)
     np.testing.assert_allclose(found, embed(open_teacher(embedder), texts), atol=1e-5)
