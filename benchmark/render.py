@@ -36,11 +36,13 @@ def write_report(folder: Path, report: Report) -> None:
 
 def render(report: Report) -> dict[str, str]:
     """File name -> text."""
-    values = view(report)
+    # Names, labels and reasons come from elsewhere; rows.jsonl alone holds them as they are.
+    shown = report.printable()
+    values = view(shown)
     return {
         HTML_FILE: _environment(html=True).get_template("report.html.j2").render(values),
         MARKDOWN_FILE: _environment(html=False).get_template("report.md.j2").render(values),
-        CSV_FILE: dump_csv(report.rows),
+        CSV_FILE: dump_csv(shown.rows),
         ROWS_FILE: dump_rows(report.rows),
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
 
 from benchmark.keys import owner_of
 from benchmark.labels import Labels, device_of
@@ -12,6 +13,9 @@ from benchmark.schema import Row
 from benchmark.wording import listed
 from edge.bundle import Verification
 from edge.config import Config
+from edge.console import printable
+
+T = TypeVar("T")
 
 
 class Distillation(Config):
@@ -59,6 +63,10 @@ class Report(Config):
             distillation=distillation,
         )
 
+    def printable(self) -> Report:
+        """The same report with every text in it as one line that steers no terminal."""
+        return _printable(self)
+
     @classmethod
     def merged(cls, rows: Sequence[Row], *, title: str | None = None) -> Report:
         """The report of rows of several runs, which may be of several machines."""
@@ -69,6 +77,20 @@ class Report(Config):
             not_measured=tuple(dict.fromkeys(_untimed(rows))),
             baseline=next(iter(baselines)) if len(baselines) == 1 else None,
         )
+
+
+def _printable(value: T) -> T:
+    found: Any = value
+    if isinstance(value, str):
+        found = printable(value)
+    elif isinstance(value, Config):
+        fields = {name: _printable(getattr(value, name)) for name in type(value).model_fields}
+        found = value.model_copy(update=fields)
+    elif isinstance(value, tuple) and not isinstance(next(iter(value), None), int | float):
+        found = tuple(map(_printable, value))
+    elif isinstance(value, dict):
+        found = {_printable(key): _printable(held) for key, held in value.items()}
+    return found
 
 
 def _title(rows: Sequence[Row]) -> str:

@@ -173,7 +173,7 @@ def worker_variables(threads: int, path: Sequence[str], temporary: str) -> dict[
         **worker_environment(threads, {}),
         "PYTHONPATH": ":".join(path),
         "PYTHONDONTWRITEBYTECODE": "1",
-        # ONNX Runtime leaves a file of its telemetry there.
+        # Whatever a library leaves there goes away with it.
         "TMPDIR": temporary,
         "PYTHONUNBUFFERED": "1",
     }

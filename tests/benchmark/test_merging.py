@@ -365,3 +365,31 @@ def test_conditions_are_told_for_each_device() -> None:
     assert "- battery: 71 %, not charging" in text
     assert "- throttling after: moderate" in text
     assert "### Board, 2025-01-01T00:00:00Z" in text
+
+
+def test_no_text_from_elsewhere_steers_what_shows_a_report() -> None:
+    """Every text of a row, whichever it is, in each of the files for people."""
+    evil = "a\x1b[2Jb\x9bc\u202ed\ne|f<i>"
+
+    def spoiled(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: spoiled(held) for name, held in value.items()}
+        if isinstance(value, list):
+            return [spoiled(held) for held in value]
+        return evil if value == "here" else value
+
+    row = made_row(ms=3.0, accuracy=0.9).model_dump(mode="json")
+    row["model"] |= {"id": "here", "arch": "here"}
+    row["runtime"] |= {"name": "here", "version": "here", "provider": "here"}
+    row["device"] |= {"model": "here", "os": "here", "abi": "here", "versions": {"x": "here"}}
+    row["inputs"]["dataset"] = "here"
+    row["accuracy"] |= {"metric": "here", "engine": "here"}
+    row["validity"] = {"status": "limited", "reasons": ["here"]}
+    row["operators"] = [{"type": "here", "count": 1, "total_ms": 1.0, "share": 1.0}]
+    rows = [AnyRow.model_validate(spoiled(row))]
+    files = render(Report.merged(rows, title=evil))
+    for name in ("report.html", "report.md", "rows.csv"):
+        for line in files[name].split("\n"):
+            assert line.isprintable() or not line, (name, line)
+        assert "<i>" not in files[name] or name == "rows.csv"
+        assert "a\\x1b" in files[name].replace("\\\\", "\\"), name
