@@ -7,6 +7,7 @@ import importlib.util
 import io
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from benchmark.link import Link
 from edge import wire
 from edge.engines import ENGINES, get_engine
 from edge.errors import ConfigError, MeasurementError
+from tests.benchmark.tiny_tflite import write_tflite
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("input_ids", "attention_mask", "token_type_ids")
@@ -269,3 +271,45 @@ def test_every_device_resolves_and_an_unknown_one_is_refused() -> None:
 def test_what_is_imported_before_the_clock_exists(name: str) -> None:
     module = get_engine(name).module
     assert module is None or importlib.util.find_spec(module) is not None
+
+
+_EVERYWHERE = """
+import os, subprocess, sys
+from pathlib import Path
+import numpy as np
+from benchmark.config import DeviceOptions
+from benchmark.devices import Job, browser, get_device
+from edge.engines import get_engine
+
+onnx, tflite, page = map(Path, sys.argv[1:])
+names = ("input_ids", "attention_mask", "token_type_ids")
+feed = {name: np.ones((1, 8), np.int32) for name in names}
+engines = {"onnxruntime": onnx, "litert": tflite, "tflite-runtime": tflite}
+for engine, path in engines.items():
+    if not get_engine(engine).availability().available:
+        continue
+    with get_engine(engine).open(path) as session:
+        session.run(feed)
+    with get_device("local") as device, device.open(Job("a", engine, path, 1, [feed])) as timer:
+        timer.load()
+browser.PAGE = page
+with get_device("browser", DeviceOptions(timeout_s=0.1)) as device:
+    device.describe()
+print(subprocess.run(["sh", "-c", "echo $TMPDIR"], capture_output=True, text=True).stdout, end="")
+"""
+
+
+def test_temporary_files_of_others_are_where_they_were(
+    bundle: Path, tmp_path: Path, page_folder: Path
+) -> None:
+    """TMPDIR is what it was for programs started afterwards, and nothing is left in it."""
+    model, temporary = tmp_path / "model.tflite", tmp_path / "temporary"
+    write_tflite(model, lengths=(8,), vocabulary=32)
+    temporary.mkdir()
+    env = {k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY"}
+    env["TMPDIR"] = str(temporary)
+    argv = [sys.executable, "-c", _EVERYWHERE, bundle / "model-fp32.onnx", model, page_folder]
+    done = subprocess.run(list(map(str, argv)), cwd=ROOT, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(temporary)
+    assert list(temporary.iterdir()) == []
