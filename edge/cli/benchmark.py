@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,6 +22,7 @@ from edge.cli.options import (
     print_json,
     print_table,
     several,
+    times,
     whole_numbers,
 )
 from edge.console import human_bytes, three_figures
@@ -247,18 +248,10 @@ def _line(row: Row) -> tuple[str, ...]:
         "-" if row.model.bytes is None else human_bytes(row.model.bytes),
         three_figures(latency.p50) if latency and latency.p50 is not None else "-",
         three_figures(latency.p90) if latency and latency.p90 is not None else "-",
-        _ratio(row.ratio_to_baseline),
-        _ratio(row.ratio_same_engine),
+        *(
+            times(ratio.value, ratio.ci95) if ratio else "-"
+            for ratio in (row.ratio_to_baseline, row.ratio_same_engine)
+        ),
         number(None if row.accuracy is None else row.accuracy.value),
         row.validity.status.replace("_", " "),
     )
-
-
-def _ratio(ratio: Any) -> str:
-    """ "23.1 (22.4-23.9)"."""
-    if ratio is None:
-        return "-"
-    if ratio.ci95 is None:
-        return three_figures(ratio.value)
-    low, high = (three_figures(end) for end in ratio.ci95)
-    return f"{three_figures(ratio.value)} ({low}-{high})"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edge.cli.options import AsJson, given, print_json, print_table
+from edge.cli.options import AsJson, given, print_json, print_table, times
 from edge.console import human_bytes, three_figures
 
 if TYPE_CHECKING:
@@ -108,13 +108,7 @@ def _basis(pair: Pair) -> str:
 
 
 def _times(pair: Pair) -> str:
-    """ "1.05 (1.02-1.08)"."""
-    if pair.ratio is None:
-        return "-"
-    if pair.ci95 is None:
-        return three_figures(pair.ratio)
-    low, high = (three_figures(end) for end in pair.ci95)
-    return f"{three_figures(pair.ratio)} ({low}-{high})"
+    return "-" if pair.ratio is None else times(pair.ratio, pair.ci95)
 
 
 def _change(change: Change, *, sizes: bool = False) -> str:

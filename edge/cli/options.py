@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edge.console import printable, show_json
+from edge.console import printable, show_json, three_figures
 
 if TYPE_CHECKING:
     from edge.data import Columns
@@ -109,6 +109,14 @@ def print_table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]]
     for row in rows:
         table.add_row(*(escape(printable(cell)) for cell in row))
     Console().print(table)
+
+
+def times(value: float, interval: Sequence[float] | None) -> str:
+    """A ratio with its 95 % interval where there is one: "23.1 (22.4-23.9)"."""
+    if interval is None:
+        return three_figures(value)
+    low, high = (three_figures(end) for end in interval)
+    return f"{three_figures(value)} ({low}-{high})"
 
 
 def number(value: float | None, form: str = ".4f") -> str:

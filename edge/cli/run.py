@@ -24,9 +24,11 @@ from edge.cli.options import (
     print_json,
     print_table,
     several,
+    times,
     whole_numbers,
 )
-from edge.console import show
+from edge.console import show, three_figures
+from edge.formats import variant
 
 if TYPE_CHECKING:
     from edge.pipeline.run import RunResult
@@ -99,42 +101,39 @@ def print_run(result: RunResult, *, as_json: bool) -> None:
     if as_json:
         print_json(result.model_dump(mode="json"))
         return
-    header = (
-        "format",
-        "precision",
-        "bytes",
-        "metric",
-        "value",
-        "agreement",
-        "p50 ms",
-        "times faster than baseline",
+    header = ("format", "precision", "bytes", "metric", "value", "agreement", "p50 ms")
+    against = "times faster than baseline (95%)"
+    print_table(
+        result.output,
+        (*header, against, "latency is"),
+        [_row(result, row) for row in result.rows if row["role"] == "artifact"],
     )
-    print_table(result.output, header, [_row(result, row) for row in result.rows if _ours(row)])
+    for row in result.rows:
+        if row["role"] == "baseline" and row["latency_ms"]:
+            p50 = three_figures(row["latency_ms"]["p50"])
+            show(f"baseline: {row['model']['id']} in {row['runtime']['name']}: p50 {p50} ms")
     for sentence in result.not_measured:
         show(f"not measured: {sentence}")
     show(f"bundle: {result.bundle}")
     show(f"report: {result.report}")
 
 
-def _ours(row: dict[str, Any]) -> bool:
-    return bool(row["role"] == "artifact")
-
-
 def _row(result: RunResult, row: dict[str, Any]) -> tuple[str, ...]:
     model, latency, ratio = row["model"], row["latency_ms"], row["ratio_to_baseline"]
     accuracy = row["accuracy"] or {}
     checks = {
-        (artifact.format, artifact.precision): artifact.verification
+        (artifact.format, artifact.precision, artifact.target): artifact.verification
         for artifact in result.manifest.artifacts
     }
-    check = checks.get((model["format"], model["precision"]))
+    check = checks.get((model["format"], model["precision"], model["target"]))
     return (
         model["format"],
-        model["precision"],
+        variant(model["format"], model["target"], model["precision"]),
         str(model["bytes"]),
         accuracy.get("metric", "-"),
         number(accuracy.get("value")),
         number(check.label_agreement if check else None, ".3f"),
-        number(latency["p50"] if latency else None, ".2f"),
-        number(ratio["value"] if ratio else None, ".1f"),
+        three_figures(latency["p50"]) if latency else "-",
+        times(ratio["value"], ratio["ci95"]) if ratio else "-",
+        row["validity"]["status"].replace("_", " "),
     )

@@ -77,9 +77,16 @@ def verify(
 def _records(artifacts: list[Artifact], metrics: list[Evaluation]) -> list[dict[str, Any]]:
     """The artifacts as plain data, each with its metric where that was asked for."""
     records = [artifact.model_dump(mode="json") for artifact in artifacts]
-    for record, metric in zip(records, metrics, strict=False):
-        record["evaluation"] = metric.model_dump(mode="json")
+    held = {_key(metric): metric for metric in metrics}
+    for record, artifact in zip(records, artifacts, strict=True):
+        if _key(artifact) in held:
+            record["evaluation"] = held[_key(artifact)].model_dump(mode="json")
     return records
+
+
+def _key(one: Artifact | Evaluation) -> tuple[str, str, str]:
+    """What tells an artifact from the others of its bundle."""
+    return (one.format, one.precision, one.target)
 
 
 def print_verifications(
@@ -87,8 +94,9 @@ def print_verifications(
 ) -> None:
     """One line for each artifact and engine; the metric is on the line of the main engine."""
     header = ("format", "precision", "size", "engine", "status", "rel. error", "agreement", "runs")
+    values = {_key(metric): metric.value for metric in metrics}
     rows = []
-    for index, artifact in enumerate(artifacts):
+    for artifact in artifacts:
         for result in artifact.verifications:
             row = (
                 artifact.format,
@@ -101,7 +109,7 @@ def print_verifications(
                 str(result.samples),
             )
             main = result is artifact.verifications[0]
-            value = metrics[index].value if metrics and main else None
+            value = values.get(_key(artifact)) if main else None
             rows.append((*row, number(value)) if metrics else row)
     print_table(title, (*header, metrics[0].metric) if metrics else header, rows)
     for artifact in artifacts:

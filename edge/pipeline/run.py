@@ -222,10 +222,13 @@ def _report(
     """The report of a run: the rows of the benchmark with the accuracies of the evaluation."""
     from benchmark import Accuracy, Distillation, Report
 
-    found = {(row.format, row.precision): row for row in evaluations}
+    # A bundle may hold several artifacts of one precision, each for another target.
+    found: dict[tuple[str, str, str | None], Evaluation] = {
+        (row.format, row.precision, row.target): row for row in evaluations
+    }
 
     def with_accuracy(row: Row) -> Row:
-        held = found.get((row.model.format, row.model.precision))
+        held = found.get((row.model.format, row.model.precision, row.model.target))
         if row.role != "artifact" or held is None:
             return row
         accuracy = Accuracy(
