@@ -22,7 +22,7 @@ from benchmark.storing import read_rows
 from benchmark.wording import baseline_title, engine_title, format_title, listed
 from edge.bundle import Verification
 from edge.config import Config
-from edge.console import say, step
+from edge.console import say, step, three_figures
 
 # Formats and lengths in tokens -> what to compare with, or None.
 BaselineMaker = Callable[[Sequence[str], Sequence[int]], Baseline | None]
@@ -111,7 +111,10 @@ class _Benchmark:
             rows = self._rows(done)
         return BenchmarkResult(
             rows=rows,
-            not_measured=tuple(_not_measured(config, [(p, c) for p, c, _ in done])),
+            not_measured=(
+                *_not_measured(config, [(p, c) for p, c, _ in done]),
+                *_saved_words(rows, self._saved),
+            ),
             verifications=_proofs(self._plans),
             baseline=None if baseline is None else baseline.name,
             random_weights=baseline is not None and baseline.random_weights,
@@ -231,6 +234,27 @@ def _missing_baselines(config: BenchmarkConfig, plan: Plan) -> Iterable[str]:
         if name not in held:
             form = format_title(name)
             yield f"{title} was not timed as {form}: no fp32 artifact of it was given."
+
+
+def _saved_words(rows: Sequence[Row], saved: Sequence[Row] | None) -> Iterable[str]:
+    """The medians that ratios to a saved baseline are of, or why there are none."""
+    if saved is None:
+        return
+    ratios = [r for row in rows for r in (row.ratio_to_baseline, row.ratio_same_engine) if r]
+    if not ratios:
+        yield (
+            "The saved baseline has no row in these engines at this setting (threads, length, "
+            "batch, padding) on this device, so there is no ratio."
+        )
+    used = {(ratio.baseline, ratio.engine) for ratio in ratios}
+    for row in saved:
+        if (row.model.id, row.runtime.name) in used and row.latency_ms and row.latency_ms.p50:
+            where = f"{baseline_title(row.model.id)} in {engine_title(row.runtime.name)}"
+            length = f"{row.inputs.seq_len} tokens" if row.inputs.seq_len else "an unknown length"
+            yield (
+                f"Saved on {row.started_utc}: {where} took {three_figures(row.latency_ms.p50)} ms "
+                f"(median, {length}, threads: {row.runtime.threads}, batch: {row.inputs.batch})."
+            )
 
 
 def _unreadable(conditions: Conditions) -> bool:

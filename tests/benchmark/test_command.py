@@ -176,6 +176,11 @@ def test_a_saved_report_is_a_baseline(bundle: Path, tmp_path: Path) -> None:
     ratio = row["ratio_same_engine"]
     assert ratio["paired"] is False and ratio["baseline"] == "student/onnx-fp32"
     assert any("its times are of another run" in line for line in found["not_measured"])
+    assert any("student/onnx-fp32 in ONNX Runtime took" in line for line in found["not_measured"])
+    more = ("--threads", "2", "--baseline", output, "--json")
+    found = json.loads(run_command(command, *arguments, *more).stdout)
+    assert found["rows"][0]["ratio_same_engine"] is None
+    assert any("no row in these engines at this setting" in line for line in found["not_measured"])
 
 
 def test_none_means_no_baseline(make_bundle: Callable[..., Path], asked: dict[str, Any]) -> None:
