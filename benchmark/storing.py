@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from benchmark.keys import row_key
 from benchmark.schema import SCHEMA_VERSION, Row
 from edge.errors import DataError
 
@@ -64,16 +65,8 @@ def read_several(paths: Sequence[Path]) -> tuple[Row, ...]:
     found: dict[tuple[object, ...], Row] = {}
     for path in paths:
         for row in read_any(path):
-            found.setdefault(_identity(row), row)
+            found.setdefault(row_key(row), row)
     return tuple(found.values())
-
-
-def _identity(row: Row) -> tuple[object, ...]:
-    """A run and one cell of it."""
-    model, runtime, inputs = row.model, row.runtime, row.inputs
-    cell = (row.role, model.id, model.format, model.precision, model.target, runtime.name)
-    setting = (runtime.threads, inputs.seq_len, inputs.batch, inputs.padding)
-    return (row.run_id, *cell, *setting)
 
 
 def _row(file: Path, number: int, line: str) -> Row:

@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmark import summary
 from benchmark.figures import figures, front
-from benchmark.keys import setting_of
+from benchmark.keys import Key, place_key, setting_of
 from benchmark.labels import Labels, device_of, length_words
 from benchmark.report import Report
 from benchmark.schema import Conditions, Ratio, Row
@@ -247,9 +247,9 @@ def _started(rows: Sequence[Row]) -> str | None:
 
 def _environments(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """One for each device and run, with its name where there are several."""
-    groups: dict[tuple[str, str], Row] = {}
+    groups: dict[Key, Row] = {}
     for row in rows:
-        groups.setdefault((row.run_id, device_of(row)), row)
+        groups.setdefault((row.run_id, *place_key(row)), row)
     found = list(groups.values())
     several = len(found) > 1
     return [

@@ -15,6 +15,7 @@ from benchmark.devices import get_device
 from benchmark.keys import baselines_beside, reference_beside
 from benchmark.plan import Planner
 from benchmark.run import BenchmarkResult
+from benchmark.storing import dump_rows
 from edge.bundle import Artifact, Verification
 from edge.cli.run import _row
 from edge.cli.verify import _records, print_verifications
@@ -177,3 +178,19 @@ def test_several_runs_on_one_device_are_all_in_the_matrix() -> None:
     cells = [cell.strip() for cell in line.split("|")]
     assert [round(float(value)) for value in cells[2].split(";")] == [10, 20]
     assert "Several runs on one device follow each other." in text
+
+
+def test_rows_that_differ_in_anything_are_all_kept(tmp_path: Path) -> None:
+    row = made_row()
+    others = [
+        made_row(device="Phone"),
+        made_row(threads=2),
+        row.model_copy(update={"model": row.model.model_copy(update={"sha256": "other"})}),
+        row.model_copy(update={"model": row.model.model_copy(update={"target": "portable"})}),
+        row.model_copy(update={"device": row.device.model_copy(update={"address": "serial-2"})}),
+        row.model_copy(update={"runtime": row.runtime.model_copy(update={"provider": "GPU"})}),
+    ]
+    for name in ("a.jsonl", "b.jsonl"):
+        (tmp_path / name).write_text(dump_rows([row, *others]))
+    found = benchmark.read_several([tmp_path / "a.jsonl", tmp_path / "b.jsonl"])
+    assert found == (row, *others)
