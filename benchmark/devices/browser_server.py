@@ -12,20 +12,16 @@ import json
 import secrets
 import shutil
 import socket
-import ssl
 import sys
 import threading
-import time
 from collections.abc import Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
-
-import psutil
 
 from benchmark.devices.browser_exchange import Exchange
 from benchmark.devices.browser_facts import browser
+from benchmark.devices.browser_sockets import TimedReader, authority, own_address, secured
 from edge.console import say
 from edge.errors import ConfigError
 
@@ -87,15 +83,15 @@ class PageServer:
         self._server = _bound(address, port)
         self._server.owner = self
         if certificate is not None:
-            self._server.socket = _secured(self._server.socket, certificate)
+            self._server.socket = secured(self._server.socket, certificate)
         number = self._server.server_address[1]
         scheme = "http" if certificate is None else "https"
         names = {host, address}
         if ipaddress.ip_address(address).is_loopback:
             names |= {"localhost", "127.0.0.1", "::1"}
-        self.hosts = {_authority(name, number, scheme) for name in names}
+        self.hosts = {authority(name, number, scheme) for name in names}
         self.origins = {f"{scheme}://{authority}" for authority in self.hosts}
-        self.address = f"{scheme}://{_authority(host, number, scheme)}/{self.token}/"
+        self.address = f"{scheme}://{authority(host, number, scheme)}/{self.token}/"
         self._thread = threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True
         )
@@ -120,32 +116,6 @@ class _Server(ThreadingHTTPServer):
             say(f"a request of the page failed: {type(error).__name__}: {error}")
 
 
-class _TimedReader(io.RawIOBase):
-    """What a connection sends until a deadline; TimeoutError after it, however little comes."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self._connection = connection
-        self.allow(_IDLE_S)
-
-    def allow(self, duration_s: float) -> None:
-        """Set the deadline, so many seconds from now."""
-        self._deadline = time.monotonic() + duration_s
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        left_s = self._deadline - time.monotonic()
-        if left_s <= 0:
-            raise TimeoutError("the request took too long")
-        self._connection.settimeout(left_s)
-        try:
-            return self._connection.recv_into(buffer)
-        finally:
-            # Of what is sent.
-            self._connection.settimeout(_IDLE_S)
-
-
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server_version = "edge"
@@ -156,7 +126,7 @@ class _Handler(BaseHTTPRequestHandler):
     def setup(self) -> None:
         super().setup()
         self.rfile.close()
-        self._reader = _TimedReader(self.connection)
+        self._reader = TimedReader(self.connection, _IDLE_S)
         self.rfile = io.BufferedReader(self._reader)
 
     def handle_one_request(self) -> None:
@@ -334,30 +304,6 @@ class _Handler(BaseHTTPRequestHandler):
         """Nothing: the terminal belongs to the measurement."""
 
 
-def own_address(host: str) -> str:
-    """An address of this machine as it is bound; raises ConfigError for anything else."""
-    if host == "localhost":
-        return "127.0.0.1"
-    known = machine_addresses()
-    try:
-        address = str(ipaddress.ip_address(host))
-    except ValueError:
-        address = ""
-    if address not in known:
-        raise ConfigError(
-            f"--host {host!r} is no address of this machine: choose one of {', '.join(known)}"
-        )
-    return address
-
-
-def machine_addresses() -> list[str]:
-    """The addresses of this machine's network interfaces; those of one link only left out."""
-    families = (socket.AF_INET, socket.AF_INET6)
-    entries = [entry for group in psutil.net_if_addrs().values() for entry in group]
-    found = [entry.address for entry in entries if entry.family in families]
-    return list(dict.fromkeys(a for a in found if "%" not in a and not a.startswith("fe80")))
-
-
 def _bound(address: str, port: int | None) -> _Server:
     class Server(_Server):
         address_family = socket.AF_INET6 if ":" in address else socket.AF_INET
@@ -369,26 +315,6 @@ def _bound(address: str, port: int | None) -> _Server:
         raise ConfigError(
             f"cannot serve at {where}: {error.strerror or error}; choose another --port or --host"
         ) from None
-
-
-def _secured(plain: socket.socket, certificate: Path) -> socket.socket:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    try:
-        context.load_cert_chain(certificate)
-    except (OSError, ssl.SSLError) as error:
-        plain.close()
-        raise ConfigError(
-            f"{certificate} holds no certificate with its key in PEM form: {error}"
-        ) from None
-    # The handshake belongs to the thread of a connection, not to the one that accepts them.
-    return context.wrap_socket(plain, server_side=True, do_handshake_on_connect=False)
-
-
-def _authority(host: str, port: int, scheme: str) -> str:
-    """Host and port as a browser states them."""
-    name = f"[{host}]" if ":" in host else host.lower()
-    usual = {"http": 80, "https": 443}[scheme]
-    return name if port == usual else f"{name}:{port}"
 
 
 def listed(folder: Path) -> dict[str, Path]:
