@@ -12,8 +12,6 @@ from benchmark.config import part_of_rounds
 from benchmark.keys import REFERENCE_ENGINE, reference_at, reference_beside
 from benchmark.schema import Latency, ProtocolInfo, Ratio, Row
 
-_FIELDS = ("ratio_to_baseline", "ratio_same_engine")
-
 
 def with_ratios(rows: Sequence[Row], *, saved: Sequence[Row] | None = None) -> tuple[Row, ...]:
     """The rows of one comparison, with their ratios to the baseline among them.
@@ -42,12 +40,21 @@ def with_ratios(rows: Sequence[Row], *, saved: Sequence[Row] | None = None) -> t
 def with_current_ratios(rows: Sequence[Row]) -> tuple[Row, ...]:
     """Rows of saved reports, those ratios made anew that the medians beside them contradict.
 
-    Versions before 0.2 divided medians over common rounds only.
+    Earlier versions divided medians over common rounds only, and took the engine of a format's
+    other target for the same one.
     """
-    return tuple(
-        row.model_copy(update={name: _current(row, getattr(row, name), rows) for name in _FIELDS})
-        for row in rows
-    )
+
+    def current(row: Row) -> Row:
+        same = row.ratio_same_engine
+        if same is not None and same.engine != row.runtime.name:
+            same = None
+        changes = {
+            "ratio_to_baseline": _current(row, row.ratio_to_baseline, rows),
+            "ratio_same_engine": _current(row, same, rows),
+        }
+        return row.model_copy(update=changes)
+
+    return tuple(map(current, rows))
 
 
 def _current(row: Row, ratio: Ratio | None, rows: Sequence[Row]) -> Ratio | None:

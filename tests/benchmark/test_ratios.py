@@ -89,6 +89,9 @@ def test_saved_rows_of_an_older_version_are_put_right() -> None:
     row, _ = Report.merged(old).rows
     assert row.ratio_to_baseline is not None and row.ratio_to_baseline.ci95 is not None
     assert row.ratio_to_baseline.value == pytest.approx(20, rel=0.01)
+    # The engine of a format's other target is not the same one.
+    other = made_row(form="tflite", ratio_same_engine=_ratio(3.0))
+    assert with_current_ratios([other])[0].ratio_same_engine is None
     # Another run, setting or device is not what it was divided by.
     for changes in ({"run": "b"}, {"threads": 2}, {"length": 32}, {"batch": 8}, {"device": "x"}):
         other = made_row("bert-base", "checkpoint", ms=200.0, role="baseline", **changes)
