@@ -25,6 +25,7 @@ from pathlib import Path
 CHROMIUM = Path(os.environ.get("EDGE_CHROMIUM", "/usr/bin/chromium"))
 REQUIRED = "EDGE_REQUIRE_TOOLS"
 _LIMIT_S = 600
+_OURS = ("PYTHONPATH", "VIRTUAL_ENV")
 _WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz")
 _CHECKPOINT = """
 import json, pathlib, sys, transformers
@@ -47,11 +48,12 @@ class Installed:
         self.bin = environment / "bin"
         argv = ["-m", "pip", "--python", self.bin / "python", "install", "-q", "--no-index"]
         own = [sys.executable, *argv, "--disable-pip-version-check", "--no-deps", wheel]
-        subprocess.run(list(map(str, own)), check=True)
+        # Elsewhere, and without PYTHONPATH: from the clone, pip takes the clone for installed.
+        inherited = {k: v for k, v in os.environ.items() if k not in _OURS}
+        subprocess.run(list(map(str, own)), check=True, cwd=folder, env=inherited)
         (packages,) = environment.glob("lib/python3.*/site-packages")
         (packages / "libraries.pth").write_text(sysconfig.get_path("purelib") + "\n")
-        kept = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
-        self.env = {**kept, "EDGE_CACHE": str(folder / "cache"), "HF_HUB_OFFLINE": "1"}
+        self.env = {**inherited, "EDGE_CACHE": str(folder / "cache"), "HF_HUB_OFFLINE": "1"}
 
     def run(self, program: str, *arguments: object) -> str:
         """What a program of the environment prints."""
