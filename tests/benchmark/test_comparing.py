@@ -198,6 +198,20 @@ def test_what_cannot_be_judged_says_why() -> None:
     assert why(validity=wrong) == "its latency is invalid: wrong answers"
 
 
+def test_devices_of_one_model_are_told_apart_by_their_address() -> None:
+    def at(address: str, ms: float, run: str) -> Any:
+        device = made_row().device.model_copy(update={"address": address})
+        return made_row(ms=ms, run=run, device="Board").model_copy(update={"device": device})
+
+    a = [at("one", 10.0, "a"), at("two", 20.0, "a")]
+    b = [at("two", 20.0, "b"), at("one", 10.0, "b")]
+    pairs = compare_runs(a, b).pairs
+    assert len(pairs) == 2 and all(abs((pair.ratio or 0) - 1) < 0.05 for pair in pairs)
+    # The only one of its name on either side is the same device at another address.
+    (pair,) = compare_runs([at("one", 10.0, "a")], [at("new", 10.0, "b")]).pairs
+    assert pair.ratio is not None
+
+
 def test_instructions_size_and_memory_are_told() -> None:
     a = made_row(kind="emulated", instructions=100, size=5)
     b = made_row(kind="emulated", instructions=90, size=4, memory=None, run="b")
@@ -235,6 +249,7 @@ def test_the_command_says_all(files: tuple[Path, Path]) -> None:
     assert cells["model"] == "ONNX fp32 in ONNX Runtime"
     assert cells["verdict"] == "slower"
     assert cells["times faster (95%)"].startswith("0.8")
+    assert cells["by"] == "p50 over that of BERT-base in PyTorch"
     assert "only in" in found.stderr and "TFLite fp32 in LiteRT" in found.stderr
     assert "relative to BERT-base in PyTorch, timed in both runs" in found.stderr
 
