@@ -12,89 +12,92 @@ from torch.utils.data import BatchSampler, Dataset, Sampler
 
 from distill.config import Stage
 from distill.losses import IGNORED
+from distill.terms import Name
+from distill.views import View
 from edge.tasks.base import Array
 from edge.tokenization import Encoding, Tokenizer
 
-# The entry of a batch that says which rows of the data it holds, (B,).
-ROWS = "rows"
 # The entry of a batch that stands in for rows that other processes have; see `StepBatches`.
 IDLE = "idle"
-# A row's number, its tokens and its target.
-Row = tuple[int, Encoding, Array]
-# One for each row, (N, ...), or a list with one for each token of a row.
-Targets = Array | list[Array]
+# A row's number, what the student reads of it, and its target.
+Row = tuple[int, list[Encoding], Array]
+# One for each row, (N, ...), or one with a number for each token of a row.
+Targets = Array | Sequence[Array]
 # How many batches' worth of rows are sorted by length together: enough for little padding.
 _POOL_BATCHES = 50
 
 
-class Changing(Sequence[Encoding]):
-    """Encodings that change from epoch to epoch. lengths: (N,), near theirs, always the same."""
-
-    lengths: Array
-
-    def set_epoch(self, epoch: int) -> None:
-        """Told when an epoch starts."""
-        raise NotImplementedError
-
-
 class Samples(Dataset[Row]):
-    """Encoded rows and their targets in the task's form.
+    """Rows to train on: their targets in the task's form, and a view for each of their readers.
 
-    block: runs of so many rows stay together, as those of one question do.
+    encodings: what the student reads, as many in a run for each row as fit the number of targets.
+    views: what others read, by name, with a number of encodings for each row of its own; a batch
+    has their NAME.input_ids and so on. block: runs of so many rows stay together, as those of one
+    question do.
     """
-
-    block: int = 1
 
     def __init__(
         self, encodings: Sequence[Encoding], targets: Targets, tokenizer: Tokenizer
     ) -> None:
-        self.encodings = encodings
+        self.own = View(encodings, tokenizer)
         self.targets = targets
-        self._tokenizer = tokenizer
+        self.views: dict[Name, View] = {}
+        self.block = 1
+
+    @property
+    def encodings(self) -> Sequence[Encoding]:
+        """What the student reads."""
+        return self.own.encodings
 
     def set_epoch(self, epoch: int) -> None:
-        """Told when an epoch starts, for rows that change from one to the next."""
-        if isinstance(self.encodings, Changing):
-            self.encodings.set_epoch(epoch)
+        """Told when an epoch starts, for views that change from one to the next."""
+        for view in (self.own, *self.views.values()):
+            view.set_epoch(epoch)
 
-    def read_by(self, name: str) -> Samples:
-        """The rows as who takes part under a name reads them; batches have its NAME.input_ids.
-
-        Those are left out where it reads what the student does.
-        """
-        return self
+    def read_by(self, name: Name) -> View:
+        """The rows as who takes part under a name reads them."""
+        return self.views.get(name, self.own)
 
     def __len__(self) -> int:
-        return len(self.encodings)
+        return len(self.targets)
 
     def __getitem__(self, index: int) -> Row:
-        return index, self.encodings[index], self.targets[index]
+        own = [self.encodings[i] for i in self._inputs(self.own, [index])]
+        return index, own, self.targets[index]
 
     @property
     def lengths(self) -> Array:
-        if isinstance(self.encodings, Changing):
-            return self.encodings.lengths
-        return np.asarray([len(encoding) for encoding in self.encodings])
+        """The tokens of the longest text of each row that the student reads, (N,)."""
+        lengths = self.own.lengths
+        return lengths if len(lengths) == len(self) else lengths.reshape(len(self), -1).max(1)
 
     def collate(self, rows: Sequence[Row]) -> dict[str, Tensor]:
-        """Model inputs (B, L) padded to the longest row, `labels` and `rows` (B,).
+        """Model inputs and `rows` of the student (see `View.batch`), those of views, and `labels`.
 
         labels: (B,), (B, C), or (B, L) for tasks that answer for each token.
         """
-        encodings = [encoding for _, encoding, _ in rows]
-        length = max(map(len, encodings))
-        columns = self._tokenizer.pad(encodings, length)
-        batch = {name: torch.from_numpy(column).long() for name, column in columns.items()}
-        targets = [target for _, _, target in rows]
-        if isinstance(self.targets, list):
+        numbers = [number for number, _, _ in rows]
+        own = [encoding for _, encodings, _ in rows for encoding in encodings]
+        batch = self.own.batch(self._inputs(self.own, numbers), own)
+        batch["labels"] = self._labels([target for _, _, target in rows], max(map(len, own)))
+        for name, view in self.views.items():
+            inputs = view.batch(self._inputs(view, numbers))
+            batch |= {f"{name}.{key}": value for key, value in inputs.items()}
+        return batch
+
+    def _inputs(self, view: View, numbers: Sequence[int]) -> list[int]:
+        """Which encodings of a view are those of some rows."""
+        each = len(view) // len(self)
+        return [number * each + side for number in numbers for side in range(each)]
+
+    def _labels(self, targets: Sequence[Array], length: int) -> Tensor:
+        if not isinstance(self.targets, np.ndarray):
             targets = [
                 np.pad(target, (0, length - len(target)), constant_values=IGNORED)
                 for target in targets
             ]
         labels = torch.as_tensor(np.stack(targets))
-        batch["labels"] = labels.float() if labels.is_floating_point() else labels
-        batch[ROWS] = torch.as_tensor([index for index, _, _ in rows])
-        return batch
+        return labels.float() if labels.is_floating_point() else labels
 
 
 class BucketSampler(Sampler[int]):
@@ -167,6 +170,27 @@ class StepBatches(BatchSampler):
     ) -> None:
         super().__init__(order, batch_size, drop_last=False)
         self._parts, self._part, self._block = parts, part, order.block
+
+    @classmethod
+    def of(
+        cls,
+        samples: Samples,
+        batch_size: int,
+        *,
+        accumulation: int = 1,
+        seed: int,
+        parts: int = 1,
+        part: int = 0,
+    ) -> StepBatches:
+        """The batches of a data set, which is told when an epoch starts."""
+        order = BucketSampler(
+            samples.lengths,
+            batch_size * accumulation,
+            seed=seed,
+            on_epoch=samples.set_epoch,
+            block=samples.block,
+        )
+        return cls(order, batch_size, parts=parts, part=part)
 
     def set_epoch(self, epoch: int) -> None:
         assert isinstance(self.sampler, BucketSampler)

@@ -12,10 +12,11 @@ from distill.batches import Samples
 from distill.config import Stage
 from distill.evaluation import Judge
 from distill.questions import in_questions
-from distill.sentences import SentenceSamples, check_similarities, texts_in_turn
+from distill.sentences import check_similarities, texts_in_turn
 from distill.students import EMBEDS, Teacher
 from distill.students.embedded import directions_of, sample_of, vectors_of
 from distill.terms import LabelsTerm, MarginTerm, Name, TaughtTerm, counts
+from distill.views import View
 from edge.checkpoint import Checkpoint, max_length
 from edge.console import hush
 from edge.data import Table
@@ -93,32 +94,30 @@ def arranged(table: Table, stage: Stage, seed: int) -> Table:
     return in_questions(table, candidates, negatives=negatives, seed=seed)
 
 
-def joined(
-    samples: SentenceSamples,
+def teacher_views(
     table: Table,
     teachers: Mapping[Name, Teacher],
     length: int,
     *,
     own_words: bool = False,
     translations: bool = False,
-) -> None:
-    """Let cross-encoders read the two texts of a row as one, others their own tokens.
+) -> dict[Name, View]:
+    """What teachers read of the rows that the student does not, by name.
 
-    own_words: whether the student's tokens are others than the teachers'. translations: whether
-    they read the first text in place of the second.
+    Cross-encoders read the two texts of a row as one, others in their own tokens. own_words:
+    whether the student's tokens are others than the teachers'. translations: whether they read the
+    first text in place of the second.
     """
     joint = cross_encoders(teachers)
+    views: dict[Name, View] = {}
     for name, teacher in teachers.items():
         if name in joint:
-            encodings, tokenizer = _read_as_one(teacher, table, length)
+            views[name] = View(*_read_as_one(teacher, table, length))
         elif own_words or translations:
             tokenizer = _tokenizer(teacher)
             read = replace(table, pairs=table.texts) if translations else table
-            encodings = tokenizer.encode(texts_in_turn(read), max_length=length)
-        else:
-            continue
-        blank = np.full(len(encodings), np.nan)
-        samples.add_view(name, Samples(encodings, blank, tokenizer))
+            views[name] = View(tokenizer.encode(texts_in_turn(read), max_length=length), tokenizer)
+    return views
 
 
 def check_stage(stage: Stage, table: Table, samples: Samples) -> None:

@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import SupportsIndex, overload
 
 import numpy as np
 
-from distill.batches import Changing
+from distill.views import Changing, Random
 from edge.data import Table
 from edge.tokenization import Encoding, Tokenizer
 
@@ -73,11 +72,7 @@ class Mixer:
 
 
 class MixedEncodings(Changing):
-    """Encodings some of whose words are replaced by `others`, what their row has for each.
-
-    Which ones follows from seed, epoch and row alone, so a run that is continued sees what it
-    would have seen.
-    """
+    """Encodings some of whose words are replaced by `others`, what their row has for each."""
 
     def __init__(
         self,
@@ -88,27 +83,12 @@ class MixedEncodings(Changing):
         share: float,
         seed: int,
     ) -> None:
-        self._encodings, self._others = encodings, others
-        self._max_length, self._share, self._seed = max_length, share, seed
-        self._epoch = 0
-        self.lengths = np.minimum([len(encoding) for encoding in encodings], max_length)
+        lengths = np.minimum([len(encoding) for encoding in encodings], max_length)
+        super().__init__(encodings, seed=seed, stream=(_STREAM,), lengths=lengths)
+        self._others, self._max_length, self._share = others, max_length, share
 
-    def set_epoch(self, epoch: int) -> None:
-        self._epoch = epoch
-
-    def __len__(self) -> int:
-        return len(self._encodings)
-
-    @overload
-    def __getitem__(self, index: SupportsIndex) -> Encoding: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Encoding]: ...
-    def __getitem__(self, index: SupportsIndex | slice) -> Encoding | Sequence[Encoding]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        row = index.__index__()
-        random = np.random.default_rng((self._seed, self._epoch, row, _STREAM))
-        encoding, others = self._encodings[row], self._others[row]
+    def draw(self, row: int, random: Random) -> Encoding:
+        encoding, others = self.source[row], self._others[row]
         kinds = encoding.token_type_ids or [0] * len(encoding)
         pieces: list[_Piece] = []
         for word, positions in _runs(encoding):

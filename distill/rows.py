@@ -10,7 +10,7 @@ import numpy as np
 from distill.augment import targets_of
 from distill.batches import Samples, Targets
 from distill.losses import IGNORED
-from distill.masking import MaskedSamples
+from distill.masking import masked_samples
 from distill.mixing import Mixer
 from distill.sentences import sentence_samples
 from distill.words import Masking
@@ -158,7 +158,7 @@ def _plain(task: Task, table: Table, reading: _Reading) -> Samples:
     if mixer is not None:
         size = mixer.size
         encodings = mixer.mix(table, encodings, [rows[i] for i in real], reading.max_length)
-    return MaskedSamples(encodings, tokenizer, reading.masking, seed=reading.seed, vocabulary=size)
+    return masked_samples(encodings, tokenizer, reading.masking, seed=reading.seed, vocabulary=size)
 
 
 def _sentences(task: Task, table: Table, reading: _Reading) -> Samples:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from distill.augment import augment, mix, targets_of
 from distill.config import Recipe, Stage
 from distill.students import EMBEDS
+from distill.terms import Name
 from distill.words import Masking
 from edge.data import Table
 from edge.errors import ConfigError
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from distill.batches import Samples
     from distill.mixing import Mixer
     from distill.prepare import Inputs
+    from distill.views import View
 
 
 @dataclass(frozen=True)
@@ -34,9 +38,12 @@ def texts_of(inputs: Inputs, recipe: Recipe) -> dict[str, Texts]:
     for stage in recipe.stages:
         key = _reads(stage)
         if key not in made:
-            own = own_texts(inputs, stage.masking, stage)
-            found = _augmented(inputs, stage) if stage.augment else own
-            made[key] = _worded(inputs, _with_views(found, stage, inputs.config.seed))
+            texts = made[key] = (
+                _augmented(inputs, stage)
+                if stage.augment
+                else own_texts(inputs, stage.masking, stage)
+            )
+            texts.samples.views.update(_views(inputs, texts, stage))
         _check_terms(inputs, stage, made[key])
     return {stage.name: made[_reads(stage)] for stage in recipe.stages}
 
@@ -54,30 +61,36 @@ def _check_terms(inputs: Inputs, stage: Stage, texts: Texts) -> None:
         check_stage(stage, texts.table, texts.samples)
 
 
-def _with_views(texts: Texts, stage: Stage, seed: int) -> Texts:
-    from distill.views import ViewedSamples
+def _views(inputs: Inputs, texts: Texts, stage: Stage) -> dict[Name, View]:
+    """What others than the student read of the rows, by name."""
+    from distill.views import companion_views
 
-    if not stage.views:
-        return texts
-    return Texts(texts.table, ViewedSamples(texts.samples, stage.views, seed=seed))
+    table, samples = texts.table, texts.samples
+    targets = np.asarray(samples.targets) if stage.views else np.empty(0)
+    views = companion_views(samples.own, targets, stage.views, seed=inputs.config.seed)
+    if inputs.student.task.name == EMBEDS:
+        from distill.embeddings import teacher_views
+
+        return views | teacher_views(
+            table,
+            inputs.named_teachers,
+            inputs.max_length,
+            own_words=inputs.own_words,
+            translations=stage.translations,
+        )
+    return views | _in_own_words(inputs, table)
 
 
-def _worded(inputs: Inputs, texts: Texts) -> Texts:
-    """The same texts, which teachers read in their own tokens where the student has others."""
-    from distill.batches import Samples
-    from distill.wording import WordedSamples
+def _in_own_words(inputs: Inputs, table: Table) -> dict[Name, View]:
+    """The rows in the teachers' tokens, where the student has others."""
+    from distill.views import View
 
-    # Texts that are read one by one are given to each reader as it needs them.
-    if not inputs.own_words or inputs.student.task.name == EMBEDS:
-        return texts
-    # Of hidden tokens a teacher that has others can say nothing.
-    if inputs.student.task.name == FillMask.name:
-        return texts
-    tokenizer, table = inputs.tokenizer(inputs.teachers[0]), texts.table
+    # Of masked tokens a teacher that has others can say nothing.
+    if not inputs.own_words or inputs.student.task.name == FillMask.name:
+        return {}
+    tokenizer = inputs.tokenizer(inputs.teachers[0])
     encodings = tokenizer.encode(table.texts, table.pairs, max_length=inputs.max_length)
-    theirs = Samples(encodings, texts.samples.targets, tokenizer)
-    others = dict.fromkeys(inputs.named_teachers, theirs)
-    return Texts(table, WordedSamples(texts.samples, others))
+    return dict.fromkeys(inputs.named_teachers, View(encodings, tokenizer))
 
 
 def own_texts(inputs: Inputs, masking: Masking | None, stage: Stage | None = None) -> Texts:
@@ -105,7 +118,7 @@ def own_texts(inputs: Inputs, masking: Masking | None, stage: Stage | None = Non
     check_variety(task, table, samples.targets)
     if stage is not None and stage.questions is not None:
         samples.block = stage.questions[0]
-    return _joined(inputs, Texts(table, samples), stage is not None and stage.translations)
+    return Texts(table, samples)
 
 
 def _mixer(inputs: Inputs, stage: Stage) -> Mixer | None:
@@ -116,23 +129,6 @@ def _mixer(inputs: Inputs, stage: Stage) -> Mixer | None:
         return None
     own, other = inputs.tokenizer(), inputs.tokenizer(inputs.teacher)
     return Mixer(own, other, stage.mixing.share, inputs.config.seed)
-
-
-def _joined(inputs: Inputs, texts: Texts, translations: bool = False) -> Texts:
-    """The same texts, which teachers that read them otherwise than the student read so."""
-    from distill.embeddings import joined
-    from distill.sentences import SentenceSamples
-
-    if isinstance(texts.samples, SentenceSamples):
-        joined(
-            texts.samples,
-            texts.table,
-            inputs.named_teachers,
-            inputs.max_length,
-            own_words=inputs.own_words,
-            translations=translations,
-        )
-    return texts
 
 
 def _augmented(inputs: Inputs, stage: Stage) -> Texts:
@@ -159,6 +155,6 @@ def _augmented(inputs: Inputs, stage: Stage) -> Texts:
         from distill.sentences import sentence_samples
 
         sentences = sentence_samples(task, mixed, tokenizer, max_length=inputs.max_length)
-        return _joined(inputs, Texts(mixed, sentences))
+        return Texts(mixed, sentences)
     encodings = read_texts(mixed, tokenizer, inputs.max_length, _mixer(inputs, stage))
     return Texts(mixed, Samples(encodings, targets_of(task, mixed), tokenizer))

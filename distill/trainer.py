@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from distill import processes
-from distill.batches import IDLE, BucketSampler, Collator, Samples, StepBatches, steps_of
+from distill.batches import IDLE, Collator, Samples, StepBatches, steps_of
 from distill.capture import Source
 from distill.config import Stage
 from distill.evaluation import Judge, measure
@@ -112,18 +112,21 @@ class DistillTrainer(Trainer):  # type: ignore[misc, unused-ignore]
         return scheduler
 
     def _batches(self, part: int, parts: int) -> StepBatches:
-        order = BucketSampler(
-            self.train_dataset.lengths,
-            self._batch_size * self.args.gradient_accumulation_steps,
+        return StepBatches.of(
+            self.train_dataset,
+            self._batch_size,
+            accumulation=self.args.gradient_accumulation_steps,
             seed=self.args.seed,
-            on_epoch=self.train_dataset.set_epoch,
-            block=self.train_dataset.block,
+            part=part,
+            parts=parts,
         )
-        return StepBatches(order, self._batch_size, parts=parts, part=part)
 
     def _first_batches(self) -> Iterator[dict[str, Tensor]]:
         """Enough rows to fit projections on, without chance; the same in all processes."""
-        for rows in itertools.islice(self._batches(0, 1), -(-_FIRST_ROWS // self._batch_size)):
+        batches = self._batches(0, 1)
+        # Texts may be at another epoch, where an earlier stage of this run trained on them.
+        batches.set_epoch(0)
+        for rows in itertools.islice(batches, -(-_FIRST_ROWS // self._batch_size)):
             batch = self.data_collator([self.train_dataset[row] for row in rows])
             yield {name: value.to(self.args.device) for name, value in batch.items()}
 

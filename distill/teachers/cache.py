@@ -17,7 +17,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from distill.batches import ROWS, Samples
 from distill.capture import Inputs, LiveTeacher, Needs, Signals
 from distill.counting import counting
 from distill.students import Teacher
@@ -43,6 +42,7 @@ from distill.teachers.signals import (
     wanted,
 )
 from distill.teachers.store import Column, Reader, Writer
+from distill.views import ROWS, View
 from edge.console import human_bytes, say
 from edge.errors import ConfigError, TrainingError
 from edge.storage import (
@@ -58,7 +58,6 @@ from edge.storage.system import flush_entry, remove
 from edge.tasks import Task
 
 Array = npt.NDArray[Any]
-_TARGETS = {"labels", ROWS}
 _DONE = "rows_done.json"
 _BATCH_TOKENS = 2048
 _BATCH_ROWS = 256
@@ -69,7 +68,7 @@ class _Job(NamedTuple):
     """What there is to ask a teacher. held: the names of columns that are there already."""
 
     model: Any
-    samples: Samples
+    rows: View
     task: Task
     needs: Needs
     identity: Identity
@@ -79,21 +78,21 @@ class _Job(NamedTuple):
 def cached_teacher(
     folder: Path,
     teacher: Teacher,
-    samples: Samples,
+    rows: View,
     needs: Needs,
     *,
     identity: Identity,
     keep: Needs = frozenset(),
 ) -> CachedTeacher:
-    """The teacher's signals for `samples` from `folder`, which is filled with what it lacks first.
+    """The teacher's signals for `rows` from `folder`, which is filled with what it lacks first.
 
-    samples: the rows that `identity` is about, in their order. keep: what later stages will need
-    of the same folder. A fill that was interrupted is continued; processes that ask for the same
-    folder wait for the one that fills it.
+    rows: as the teacher reads them, those that `identity` is about, in their order. keep: what
+    later stages will need of the same folder. A fill that was interrupted is continued; processes
+    that ask for the same folder wait for the one that fills it.
     Raises ConfigError when the folder holds something else, names what it was made from when
     that differs, and StorageError when the disk has no room, leaving the folder as it was.
     """
-    job = _Job(teacher.model, samples, teacher.checkpoint.task, needs | keep, identity)
+    job = _Job(teacher.model, rows, teacher.checkpoint.task, needs | keep, identity)
     folder = follow(folder)
     while _lacking(folder, job):
         with storage_errors(folder):
@@ -197,7 +196,7 @@ def _add(stage: Path, folder: Path) -> None:
 def _fill(folder: Path, job: _Job) -> None:
     """Ask the teacher about all rows that are not in the stage of `folder`, longest first."""
     stage = _stage(folder)
-    lengths = job.samples.lengths
+    lengths = job.rows.lengths
     order = disk_order(lengths)
     manifest = _plan(job, order)
     remove_all_dead(stage)
@@ -286,15 +285,15 @@ def _arrays(job: _Job, rows: Array, columns: tuple[Column, ...]) -> dict[str, Ar
         if column.name not in found:
             # A batch no longer than a layer's window: it sees all of each text.
             assert column.name.startswith(ATTENDED), column.name
-            length = int(job.samples.lengths[rows].max())
+            length = int(job.rows.lengths[rows].max())
             found[column.name] = np.ones((len(rows), length, length, 1), bool)
     return found
 
 
 def _ask(job: _Job, rows: Array) -> tuple[Signals, dict[str, Part]]:
     device = torch.device("cuda") if torch.cuda.is_available() else job.model.device
-    batch = job.samples.collate([job.samples[row] for row in rows])
-    inputs = {name: value.to(device) for name, value in batch.items() if name not in _TARGETS}
+    batch = job.rows.batch(rows.tolist())
+    inputs = {name: value.to(device) for name, value in batch.items() if name != ROWS}
     low = job.identity.compute == "bfloat16"
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=low):
         signals = LiveTeacher(job.model, job.needs)(inputs)

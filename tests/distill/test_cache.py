@@ -29,8 +29,7 @@ class World(NamedTuple):
         """Some rows, padded by `extra` more columns."""
         import torch
 
-        batch = self.samples.collate([self.samples[row] for row in rows])
-        del batch["labels"]
+        batch = self.samples.batch(list(rows))
         batch = {name: torch.nn.functional.pad(value, (0, extra)) for name, value in batch.items()}
         return {**batch, "rows": torch.tensor(rows)}
 
@@ -58,7 +57,7 @@ def _needs(*needs: tuple[str, int]) -> Any:
 
 
 def make_world(folder: Path, rows: int = 40) -> World:
-    from distill.batches import Samples
+    from distill.views import View
     from edge.tokenization import Tokenizer
 
     teacher = open_teacher(folder)
@@ -66,7 +65,7 @@ def make_world(folder: Path, rows: int = 40) -> World:
     texts = [" ".join(random.choice(WORDS, random.integers(1, 12))) for _ in range(rows)]
     table = Table("rows.tsv", texts, None, [0] * rows)
     tokenizer = Tokenizer.of(teacher.tokenizer, folder=folder)
-    samples = Samples(tokenizer.encode(texts, max_length=16), np.zeros(rows, int), tokenizer)
+    samples = View(tokenizer.encode(texts, max_length=16), tokenizer)
     return World(teacher, table, samples)
 
 
@@ -473,9 +472,9 @@ def test_a_real_teacher_once_and_for_all(shared: Path, sst2_teacher: Path, tmp_p
 
     world = make_world(sst2_teacher, rows=2)
     table = read_table(shared / "data" / "sst2" / "train_sentences.tsv").head(24)
-    tokenizer = world.samples._tokenizer
+    tokenizer = world.samples.tokenizer
     encodings = tokenizer.encode(table.texts, max_length=64)
-    samples = type(world.samples)(encodings, np.zeros(24, int), tokenizer)
+    samples = type(world.samples)(encodings, tokenizer)
     world = World(world.teacher, table, samples)
     batch = world.batch([3, 20, 11])
     found = world.cached(tmp_path / "cache", max_length=64)(batch).outputs["logits"]
@@ -501,7 +500,7 @@ def test_training_with_it_is_training_with_the_teacher(world: World, tmp_path: P
     unlabelled = Table("more", [f"{text} zebra" for text in world.table.texts[:8]], None, None)
     table = mix(world.table, unlabelled)
     targets = targets_of(task, table)
-    tokenizer = world.samples._tokenizer
+    tokenizer = world.samples.tokenizer
     samples = Samples(tokenizer.encode(table.texts, max_length=16), targets, tokenizer)
     terms = [{"match": "logits"}, {"match": "labels"}, {"match": "hidden_states", "layers": "last"}]
     stage = Stage.model_validate({"terms": [*terms, {"match": "hidden_states"}], "max_steps": 6})
@@ -517,7 +516,7 @@ def test_training_with_it_is_training_with_the_teacher(world: World, tmp_path: P
         if kind == "cached":
             identity = identify(world.teacher, table, max_length=16, dtype="float32")
             source = cached_teacher(
-                tmp_path / "cache", world.teacher, samples, learner.needs, identity=identity
+                tmp_path / "cache", world.teacher, samples.own, learner.needs, identity=identity
             )
             model.forward = None
         torch.manual_seed(0)

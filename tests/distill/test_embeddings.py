@@ -336,13 +336,12 @@ def test_texts_of_a_row_are_inputs_of_their_own(reader: Tokenizer) -> None:
 
 
 def test_who_reads_two_texts_as_one_has_inputs_beside(reader: Tokenizer) -> None:
-    from distill.batches import Samples
-    from distill.views import view_inputs
+    from distill.views import View, view_inputs
 
     table = Table("t", ["fine", "sad film"], ["great long plot", "poor"], None)
     found = sentence_samples(get_task("feature-extraction"), table, reader, max_length=8)
     joint = reader.encode(table.texts, table.pairs, max_length=16)
-    found.add_view("teacher", Samples(joint, np.zeros(2), reader))
+    found.views["teacher"] = View(joint, reader)
     batch = found.collate([found[1], found[0]])
     inputs = view_inputs(batch, "teacher")
     assert inputs["rows"].tolist() == [1, 0]

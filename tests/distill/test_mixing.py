@@ -18,7 +18,7 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer
 from distill import losses
 from distill.batches import Samples
 from distill.losses import IGNORED
-from distill.masking import MaskedSamples
+from distill.masking import masked_samples
 from distill.mixing import MixedEncodings, Mixer
 from distill.setting import Setting, Shape
 from distill.spec import parse_spec
@@ -163,12 +163,12 @@ def test_hidden_tokens_are_of_the_vocabulary_of_their_word(
     own, other = readers
     mixer = Mixer(own, other, 0.5, seed=0)
     mixed = mixer.read(table(pairs=False), max_length=32)
-    masked = MaskedSamples(mixed, own, Masking(share=0.5), seed=0, vocabulary=mixer.size)
+    masked = masked_samples(mixed, own, Masking(share=0.5), seed=0, vocabulary=mixer.size)
     size, both = own.info.vocabulary_size, set()
     for epoch in range(4):
         masked.set_epoch(epoch)
         for row in range(len(masked)):
-            _, encoding, labels = masked[row]
+            _, (encoding,), labels = masked[row]
             hidden = labels != IGNORED
             read = np.asarray(mixed[row].input_ids)
             assert (labels[hidden] == read[hidden]).all() and hidden.any()

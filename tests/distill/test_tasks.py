@@ -278,8 +278,9 @@ def test_tokens_are_hidden_anew_in_every_epoch(tokenizer: Any) -> None:
         found.set_epoch(epoch)
         hidden.append([found[row][2] != IGNORED for row in range(100)])
         for row in range(100):
-            _, encoding, labels = found[row]
-            read, whole = np.asarray(encoding.input_ids), np.asarray(found.encodings[row].input_ids)
+            _, (encoding,), labels = found[row]
+            whole = np.asarray(found.encodings.source[row].input_ids)
+            read = np.asarray(encoding.input_ids)
             chosen = labels != IGNORED
             assert chosen.sum() == 2 and not chosen[[0, -1]].any()
             assert (labels[chosen] == whole[chosen]).all()

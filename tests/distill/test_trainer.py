@@ -136,7 +136,7 @@ def test_hidden_term_against_loops(world: World, tokens: str) -> None:
     found = values_of(world, rows, {**HIDDEN, "layers": [[1, 2], [2, 4]], "tokens": tokens})
     distances: list[float] = []
     for row in rows:
-        ids = torch.tensor([world.samples[row][1].input_ids])
+        ids = torch.tensor([world.samples[row][1][0].input_ids])
         with torch.no_grad():
             ours, theirs = (
                 model.eval()(input_ids=ids, output_hidden_states=True).hidden_states
@@ -487,7 +487,7 @@ def test_evaluation_keeps_the_order_of_rows(world: World) -> None:
     assert model.training
     correct = []
     model.eval()
-    for _, encoding, target in world.samples:
+    for _, (encoding,), target in world.samples:
         with torch.no_grad():
             logits = model(input_ids=torch.tensor([encoding.input_ids])).logits
         correct.append(int(logits.argmax()) == int(target))
