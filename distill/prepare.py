@@ -13,7 +13,7 @@ from distill.config import DistillConfig, Recipe, Stage
 from distill.students import EMBEDS, TASK, TASKS, Student, Teacher, build_student
 from distill.terms import TEACHER, Name, teacher_names
 from distill.texts import Texts, texts_of
-from edge.console import hush, step
+from edge.console import hush, say, step
 from edge.data import Table
 from edge.errors import ConfigError, unknown_name
 from edge.tasks import Task, get_task
@@ -232,8 +232,16 @@ def _open(config: DistillConfig, recipe: Recipe) -> Inputs:
         teachers = _load_teachers(checkpoints)
         first = teachers[0] if teachers else None
         student = _build(config, spec, first, table, config.seed, task.name)
+    if spec.vocabulary is not None:
+        _say_vocabulary(spec.vocabulary, student)
     length = _max_length(config, teachers, student)
     return Inputs(config, teachers, student, table, held_out, length, spec)
+
+
+def _say_vocabulary(asked: int, student: Student) -> None:
+    count = len(student.tokenizer)
+    fewer = "" if count == asked else f", as these texts have no more word pieces than make {count}"
+    say(f"vocabulary: {count} of {asked} tokens{fewer}")
 
 
 def _task_of(config: DistillConfig, recipe: Recipe, checkpoints: tuple[Checkpoint, ...]) -> Task:

@@ -18,11 +18,12 @@ _TASKS = ("text-classification", "fill-mask")
 
 
 def with_vocabulary(student: Student, teacher: Teacher, table: Table, size: int) -> Student:
-    """The student with at most `size` tokens, trained on `table` as the teacher's were.
+    """The student with at most `size` tokens in all, learned from `table` as the teacher's were.
 
-    A token starts as the mean of the pieces that the teacher's vocabulary makes of it: as the
-    teacher's, where that has it. Raises ConfigError for a task whose answers belong to words, and
-    for more tokens than the teacher's, unless it has those very tokens.
+    Special tokens and those that were added to the teacher's tokenizer stay. A token starts as the
+    mean of the pieces that the teacher's vocabulary makes of it: as the teacher's, where that has
+    it. Raises ConfigError for a task whose answers belong to words, for fewer tokens than the
+    texts need, and for more than the teacher's, unless it has those very tokens.
     Sources: Zhao et al. 2019, "Extremely Small BERT Models from Mixed-Vocabulary Training", 3 (a
     small vocabulary learned from the texts); Gee et al. 2022, "Fast Vocabulary Transfer for
     Language Model Compression", 2.2 (the mean of pieces).
@@ -32,11 +33,8 @@ def with_vocabulary(student: Student, teacher: Teacher, table: Table, size: int)
             f"vocabulary={size}: {student.task.name} answers for each token, which teacher and "
             f"student must then share: it is for {' and '.join(_TASKS)}"
         )
-    known = len(teacher.tokenizer)
     with hush():
         tokenizer = _trained(teacher.tokenizer, _texts(table), size)
-    if size >= known and tokenizer.get_vocab() != teacher.tokenizer.get_vocab():
-        raise ConfigError(f"vocabulary={size}: the teacher has {known} tokens, ask for fewer")
     _embed_anew(student.model, teacher.tokenizer, tokenizer)
     checkpoint = replace(student.checkpoint, config=student.model.config)
     return replace(student, tokenizer=tokenizer, checkpoint=checkpoint)
@@ -49,11 +47,9 @@ def _texts(table: Table) -> list[str]:
 def _trained(tokenizer: Any, texts: list[str], size: int) -> Any:
     """A tokenizer like another one, with word pieces learned from `texts`, the same in every run.
 
-    Raises ConfigError for one that has no word pieces.
+    Raises ConfigError for one that has no word pieces, and for a size that cannot be.
     """
     import tokenizers
-    import transformers
-    from tokenizers import models, trainers
 
     inner = tokenizer.backend_tokenizer
     values = json.loads(inner.to_str())
@@ -63,29 +59,85 @@ def _trained(tokenizer: Any, texts: list[str], size: int) -> Any:
             f"vocabulary={size} learns word pieces, and the teacher's tokenizer is "
             f"{model.get('type')}: leave it out"
         )
+    kept = _kept(tokenizer, values["added_tokens"])
+    prefix = model["continuing_subword_prefix"]
+    needed = list(dict.fromkeys([*kept, *_letters(inner, texts, prefix)]))
+    _check_size(size, len(tokenizer), len(kept), len(needed))
+    model["vocab"] = _vocabulary(inner, model, needed, texts, size)
+    if size >= len(tokenizer) and model["vocab"] != tokenizer.get_vocab():
+        raise _too_many(size, len(tokenizer))
+    values["added_tokens"] = [
+        {**one, "id": model["vocab"][one["content"]]} for one in values["added_tokens"]
+    ]
+    values["post_processor"] = _renumbered(values["post_processor"], model["vocab"])
+    return _like(tokenizer, tokenizers.Tokenizer.from_str(json.dumps(values)))
+
+
+def _kept(tokenizer: Any, added: list[dict[str, Any]]) -> list[str]:
+    """Special and added tokens in the order of their ids, padding at its own where that is near.
+
+    Architectures count positions from the id of padding.
+    """
+    known = tokenizer.get_vocab()
+    names = {*tokenizer.all_special_tokens, *(one["content"] for one in added)}
+    kept = sorted(names, key=known.__getitem__)
+    if tokenizer.pad_token is not None and known[tokenizer.pad_token] < len(kept):
+        kept.remove(tokenizer.pad_token)
+        kept.insert(known[tokenizer.pad_token], tokenizer.pad_token)
+    return kept
+
+
+def _check_size(size: int, known: int, kept: int, needed: int) -> None:
+    """Raise ConfigError for fewer tokens than are needed, where there may be as many at all."""
+    if size >= needed:
+        return
+    if size >= known:
+        raise _too_many(size, known)
+    more = f"ask for at least {needed}"
+    if needed >= known:
+        more = f"leave it out, as the teacher has {known}"
+    raise ConfigError(
+        f"vocabulary={size} is less than the {needed} tokens that these texts need, {kept} special "
+        f"or added ones and {needed - kept} letters: {more}"
+    )
+
+
+def _too_many(size: int, known: int) -> ConfigError:
+    return ConfigError(f"vocabulary={size}: the teacher has {known} tokens, ask for fewer")
+
+
+def _vocabulary(
+    inner: Any, model: Mapping[str, Any], needed: list[str], texts: list[str], size: int
+) -> dict[str, int]:
+    """Tokens and their ids: those that are `needed` first, then pieces of words up to `size`."""
+    import tokenizers
+    from tokenizers import models, trainers
+
     blank = tokenizers.Tokenizer(models.WordPiece(unk_token=model["unk_token"]))
     blank.normalizer, blank.pre_tokenizer = inner.normalizer, inner.pre_tokenizer
-    special = sorted(tokenizer.all_special_tokens, key=tokenizer.get_vocab().__getitem__)
-    prefix = model["continuing_subword_prefix"]
     trainer = trainers.WordPieceTrainer(
         vocab_size=size,
         # Its own order of letters changes from run to run, and with it which of two equally
         # frequent pairs becomes a piece: what is special keeps its place.
-        special_tokens=[*special, *_letters(inner, texts, prefix)],
-        continuing_subword_prefix=prefix,
+        special_tokens=needed,
+        continuing_subword_prefix=model["continuing_subword_prefix"],
         show_progress=False,
     )
     blank.train_from_iterator(texts, trainer)
-    model["vocab"] = blank.get_vocab()
-    kept = [one for one in values["added_tokens"] if one["content"] in special]
-    values["added_tokens"] = [{**one, "id": model["vocab"][one["content"]]} for one in kept]
-    values["post_processor"] = _renumbered(values["post_processor"], model["vocab"])
-    return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizers.Tokenizer.from_str(json.dumps(values)),
-        model_max_length=tokenizer.model_max_length,
-        model_input_names=tokenizer.model_input_names,
-        **tokenizer.special_tokens_map,
-    )
+    learned: dict[str, int] = blank.get_vocab()
+    return learned
+
+
+def _like(tokenizer: Any, inner: Any) -> Any:
+    """A Transformers tokenizer around `inner` with the settings of another one."""
+    import transformers
+
+    names = ("model_max_length", "model_input_names", "padding_side", "truncation_side")
+    settings = {name: getattr(tokenizer, name) for name in names}
+    roles = tokenizer.special_tokens_map
+    extra = [one for one in tokenizer.all_special_tokens if one not in roles.values()]
+    settings |= {"extra_special_tokens": extra} if extra else {}
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=inner, **settings, **roles)
 
 
 def _letters(inner: Any, texts: list[str], prefix: str) -> list[str]:
@@ -134,7 +186,7 @@ def _embed_anew(model: Any, theirs: Any, ours: Any) -> None:
             if bias is not None:
                 bias.copy_(shift)
     model.get_input_embeddings().padding_idx = ours.pad_token_id
-    model.config = _resized(model.config, ours)
+    model.config = _resized(model.config, theirs, ours)
 
 
 def _rows(model: Any) -> list[tuple[Any, Any]]:
@@ -157,10 +209,12 @@ def _pieces(theirs: Any, ours: Any) -> list[list[int]]:
     return found
 
 
-def _resized(config: Any, tokenizer: Any) -> Any:
+def _resized(config: Any, theirs: Any, ours: Any) -> Any:
+    """The configuration for the tokens of `ours`: every id of a token is that token's new one."""
     config = copy.deepcopy(config)
-    config.vocab_size = len(tokenizer)
-    for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
-        if getattr(config, name, None) is not None:
-            setattr(config, name, getattr(tokenizer, name))
+    config.vocab_size = len(ours)
+    for name, value in config.to_dict().items():
+        if name.endswith("_token_id") and isinstance(value, int):
+            token = theirs.convert_ids_to_tokens(value)
+            setattr(config, name, ours.get_vocab().get(token))
     return config

@@ -112,3 +112,81 @@ def test_vocabularies_that_cannot_be(
         build_student(
             parse_spec(f"layers=1,vocabulary={SIZE}"), tagger, read_table(data["train"]), seed=0
         )
+
+
+def with_added(source: Path, folder: Path) -> Path:
+    """A copy with a token of each kind that a person may add: special, plain, and for a role."""
+    import transformers
+
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    tokenizer.add_tokens(["[EMO]"], special_tokens=True)
+    tokenizer.add_tokens(["covid"])
+    tokenizer.add_special_tokens({"additional_special_tokens": ["[URL]"]})
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(source)
+    torch.manual_seed(1)
+    model.resize_token_embeddings(len(tokenizer))
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("size", [46, 60])
+def test_added_tokens_stay_and_count(
+    wordy: Path, data: dict[str, Path], tmp_path: Path, size: int
+) -> None:
+    teacher = open_teacher(with_added(wordy, tmp_path / "added"))
+    table = read_table(data["train"])
+    student = build_student(parse_spec(f"layers=1,vocabulary={size}"), teacher, table, seed=0)
+    student.model.save_pretrained(tmp_path / "student")
+    student.tokenizer.save_pretrained(tmp_path / "student")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "student")
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "student")
+    rows = model.get_input_embeddings().weight
+    assert len(tokenizer) == model.config.vocab_size == len(rows) == size
+    assert sorted(tokenizer.get_vocab().values()) == list(range(size))
+    old = teacher.model.get_input_embeddings().weight
+    special = set(teacher.tokenizer.all_special_tokens)
+    assert set(tokenizer.all_special_tokens) == special and "[URL]" in special
+    for token in ("[EMO]", "covid", "[URL]", "[MASK]"):
+        (index,) = tokenizer.encode(token, add_special_tokens=False)
+        assert tokenizer.convert_ids_to_tokens(index) == token
+        assert torch.equal(rows[index], old[teacher.tokenizer.get_vocab()[token]]), token
+    assert model.config.pad_token_id == tokenizer.pad_token_id == 0
+    assert tokenizer.model_max_length == teacher.tokenizer.model_max_length
+
+
+def test_a_vocabulary_that_the_texts_do_not_fit_in(
+    wordy: Path, taught: Path, data: dict[str, Path], tmp_path: Path
+) -> None:
+    table = read_table(data["train"])
+    for size in (5, 29):
+        with pytest.raises(ConfigError, match=f"vocabulary={size} is less than the 30 tokens that"):
+            build_student(
+                parse_spec(f"layers=1,vocabulary={size}"), open_teacher(wordy), table, seed=0
+            )
+    least = build_student(parse_spec("layers=1,vocabulary=30"), open_teacher(wordy), table, seed=0)
+    assert len(least.tokenizer) == 30
+    with pytest.raises(ConfigError, match="5 special or added ones .* as the teacher has 17"):
+        run(taught, data, tmp_path / "out", student="layers=1,vocabulary=5")
+
+
+def test_every_id_of_a_token_in_the_configuration_is_the_new_one(
+    wordy: Path, data: dict[str, Path]
+) -> None:
+    teacher = open_teacher(wordy)
+    vocabulary = teacher.tokenizer.get_vocab()
+    teacher.model.config.sep_token_id = vocabulary["[SEP]"]
+    teacher.model.config.eos_token_id = vocabulary["zzz3"]
+    spec = parse_spec("layers=1,vocabulary=45")
+    student = build_student(spec, teacher, read_table(data["train"]), seed=0)
+    config = student.model.config
+    assert config.sep_token_id == student.tokenizer.sep_token_id
+    # A token that is gone has no number, instead of another token's.
+    assert config.eos_token_id is None
+
+
+def test_the_number_of_tokens_is_said(
+    wordy: Path, data: dict[str, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run(wordy, data, tmp_path / "out", student="layers=1,vocabulary=45", recipe="kd", max_steps=1)
+    assert "vocabulary: 45 of 45 tokens\n" in capfd.readouterr().err
