@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from distill import processes
 from distill.config import Assistant, Recipe, Stage
-from distill.resume import RECORD_FILE, TrainingState
+from distill.resume import RECORD_FILE, TrainingState, damage_of_output
 from distill.spec import OF_STUDENT, parse_spec
 from edge.console import say
 from edge.errors import ConfigError
+from edge.storage.system import remove
 
 if TYPE_CHECKING:
     from distill.prepare import Run
@@ -64,6 +65,7 @@ class Chain:
 
     def _assistant(self, number: int, spec: str) -> dict[str, Any]:
         folder = self.folder / f"assistant-{number}"
+        processes.from_main(lambda: _remove_if_damaged(folder))
         link = self._link(number - 1, spec, folder)
         record = _finished(folder, link) or self.train(link).to_dict()
         return {name: record[name] for name in _TOLD}
@@ -141,6 +143,16 @@ def with_words(recipe: Recipe, student: str) -> Recipe:
     own = OF_STUDENT.partition("=")[0]
     specs = [one.student.replace(OF_STUDENT, f"{own}={size}") for one in recipe.assistants]
     return with_assistants(recipe, specs)
+
+
+def _remove_if_damaged(folder: Path) -> None:
+    """Remove an assistant that is not what the run wrote, so that it is trained again."""
+    if not folder.exists():
+        return
+    problem = damage_of_output(folder)
+    if problem is not None:
+        say(f"{folder} is damaged ({problem}): training it again")
+        remove(folder)
 
 
 def _finished(folder: Path, link: Run) -> dict[str, Any] | None:

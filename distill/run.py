@@ -15,12 +15,14 @@ from distill import processes
 from distill.chain import Chain, with_assistants, with_words
 from distill.config import DistillConfig, Recipe, load_recipe
 from distill.resume import RECORD_FILE, TrainingState
+from distill.states import records_of
 from distill.transfer import with_texts
 from edge.console import hush, step
 from edge.errors import ConfigError
 from edge.storage import check_target, output_lock, staged_folder, write_text
 
 if TYPE_CHECKING:
+    from distill.objectives import Learner
     from distill.prepare import Run
 
 LOG_FILE = "training_log.csv"
@@ -186,8 +188,7 @@ def _train_and_write(run: Run, start: float) -> DistillResult:
         with processes.shared_fate():
             if processes.is_main():
                 with staged_folder(output, replaces=is_distilled) as folder:
-                    _write(folder, run, [*log, *more], result, state.earlier())
-                    learner.write(folder)
+                    _write(folder, run, learner, [*log, *more], result, state.earlier())
     return result
 
 
@@ -212,22 +213,26 @@ def _measured_teachers(run: Run) -> list[dict[str, Any]]:
     ]
 
 
-def _write(folder: Path, run: Run, log: Log, result: DistillResult, earlier: Log) -> None:
+def _write(
+    folder: Path, run: Run, learner: Learner, log: Log, result: DistillResult, earlier: Log
+) -> None:
     from edge.checkpoint import save_checkpoint
 
     with hush():
         save_checkpoint(run.inputs.student.model, run.inputs.student.tokenizer, folder)
+    learner.write(folder)
+    _write_log(folder / LOG_FILE, log)
     record = {
         **result.to_dict(),
         "seed": run.inputs.config.seed,
         "copied_layers": run.inputs.student.copied_layers,
         "processes": processes.count(),
         "made_from": run.fingerprint,
+        "files": {name: one.model_dump() for name, one in records_of(folder).items()},
     }
     if earlier:
         record["before_it_was_resumed"] = earlier
     write_text(folder / RECORD_FILE, json.dumps(record, indent=1) + "\n")
-    _write_log(folder / LOG_FILE, log)
 
 
 def _write_log(path: Path, log: Log) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from distill import processes
+from distill import processes, states
 from distill.batches import IDLE, Collator, Samples, StepBatches, steps_of
 from distill.capture import Source
 from distill.config import Stage
@@ -23,7 +23,6 @@ from distill.evaluation import Judge, measure
 from distill.keeping import KeepBest, KeepState
 from distill.objectives import Learner, Read
 from distill.progress import Progress
-from distill.resume import last_checkpoint, step_of
 from distill.terms import TEACHER, Name
 from distill.views import view_inputs
 from edge.console import say
@@ -89,6 +88,9 @@ class DistillTrainer(Trainer):  # type: ignore[misc, unused-ignore]
         # Dropout falls elsewhere in each process; a run that is continued brings its own state.
         if processes.index():
             torch.manual_seed(self.args.seed + processes.index())
+        state = kwargs.get("resume_from_checkpoint")
+        if self._best is not None and state:
+            self._best.resume(Path(state))
         try:
             done = super().train(*args, **kwargs)
         finally:
@@ -190,7 +192,7 @@ class DistillTrainer(Trainer):  # type: ignore[misc, unused-ignore]
         metrics = {f"eval_{name}": value}
         self.log(metrics)
         if self._best is not None:
-            self._best.look(self, f"eval_{name}")
+            self._best.look(self)
         return metrics
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -230,26 +232,30 @@ class DistillTrainer(Trainer):  # type: ignore[misc, unused-ignore]
 
     def _fail(self, what: str) -> NoReturn:
         """Raise TrainingError, which says how to go on from what is kept."""
-        kept = last_checkpoint(Path(self.args.output_dir))
+        kept = states.newest_whole(Path(self.args.output_dir))
         advice = (
-            f"the weights of step {step_of(kept)} are kept, --resume with a lower --learning-rate "
-            "or other weights continues from there"
+            f"the weights of step {states.step_of(kept)} are kept, --resume with a lower "
+            "--learning-rate or other weights continues from there"
             if kept
             else "lower --learning-rate or the weights and run again"
         )
         processes.raise_once(TrainingError(f"{what}: {advice}"))
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """All of a checkpoint or nothing; the one before it stays until this one is whole."""
+        """All of a state or nothing; the one before it stays to fall back to."""
         self._check_weights()
         folder = Path(self.args.output_dir)
-        with processes.shared_fate():
-            try:
-                with storage_errors(folder):
-                    super()._save_checkpoint(model, trial)
-            except BaseException:
-                shutil.rmtree(folder / f"checkpoint-{self.state.global_step}", ignore_errors=True)
-                raise
+        state = folder / f"checkpoint-{self.state.global_step}"
+        try:
+            with processes.shared_fate(), storage_errors(folder):
+                super()._save_checkpoint(model, trial)
+            # Once every process has written its part.
+            with processes.shared_fate(), storage_errors(folder):
+                if processes.is_main():
+                    states.seal(state, self._best.record if self._best else None)
+        except BaseException:
+            shutil.rmtree(state, ignore_errors=True)
+            raise
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         if not _internal_call:
@@ -322,7 +328,6 @@ def _arguments(
         seed=seed,
         eval_strategy="epoch" if evaluates else "no",
         save_strategy="no",
-        save_total_limit=1,
         logging_steps=max(1, steps_of(stage, rows) // _LOGS_A_STAGE),
         # It hides a NaN, and reads the loss back from the device at every step.
         logging_nan_inf_filter=False,

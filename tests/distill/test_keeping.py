@@ -198,7 +198,7 @@ def test_a_run_that_broke_is_resumed_with_another_learning_rate(
         "a lower --learning-rate or other weights continues from there"
     )
     kept = tmp_path / "student.training" / "0-train"
-    assert [path.name for path in kept.iterdir()] == ["checkpoint-8"]
+    assert sorted(path.name for path in kept.iterdir()) == ["checkpoint-7", "checkpoint-8"]
     run(resume=True, learning_rate=1e-4)
     assert "with other settings" in capfd.readouterr().err
     steps = [row for row in rows_of(tmp_path / "student") if row["loss"]]
@@ -253,7 +253,10 @@ def test_a_full_disk_loses_nothing(
         with pytest.raises(StorageError, match="no space left while writing .*: free some space"):
             run(epochs=3)
     stage = tmp_path / "student.training" / "0-train"
-    assert [path.name for path in stage.iterdir()] == [f"checkpoint-{full_at - 1}"]
+    assert {path.name for path in stage.iterdir()} == {
+        f"checkpoint-{full_at - 2}",
+        f"checkpoint-{full_at - 1}",
+    }
     run(epochs=3)
     files = [tmp_path / name / WEIGHTS for name in ("whole", "student")]
     assert files[0].read_bytes() == files[1].read_bytes()

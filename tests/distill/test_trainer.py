@@ -387,7 +387,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(world: World, tmp_path: Path, b
     with pytest.raises(TrainingError, match=f"'hidden_states' became nan at step {batch + 1}:"):
         trainer.train()
     kept = sorted(path.name for path in tmp_path.glob("checkpoint-*"))
-    assert kept == ([f"checkpoint-{batch}"] if batch else [])
+    assert kept == ([f"checkpoint-{batch - 1}", f"checkpoint-{batch}"] if batch else [])
 
 
 def test_a_weight_that_is_not_finite_is_not_saved(world: World, tmp_path: Path) -> None:
@@ -496,13 +496,14 @@ def test_evaluation_keeps_the_order_of_rows(world: World) -> None:
 
 def test_half_written_training_checkpoints_are_passed_over(tmp_path: Path) -> None:
     from distill.resume import TrainingState
+    from distill.states import seal
 
     for step in (8, 9, 10):
         (tmp_path / f"checkpoint-{step}").mkdir()
         (tmp_path / f"checkpoint-{step}" / "model.safetensors").touch()
-    (tmp_path / "checkpoint-8" / "trainer_state.json").write_text("{}")
-    (tmp_path / "checkpoint-9" / "trainer_state.json").write_text("{}")
-    (tmp_path / "checkpoint-10" / "trainer_state.json").write_text('{"epoch": ')
+        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text("{}")
+    seal(tmp_path / "checkpoint-8", None)
+    seal(tmp_path / "checkpoint-9", None)
     state = TrainingState(tmp_path)
     assert state.last_checkpoint(tmp_path) == tmp_path / "checkpoint-9"
     assert not (tmp_path / "checkpoint-10").exists()
