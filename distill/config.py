@@ -22,6 +22,7 @@ from distill.terms import (
     STUDENT,
     TEACHER,
     TEACHERS,
+    LabelsTerm,
     MarginTerm,
     Name,
     TaughtTerm,
@@ -208,6 +209,12 @@ class Stage(Config):
         )
 
     @property
+    def reads_labels(self) -> bool:
+        """Whether the rows need labels: for a term, or for a companion."""
+        terms = any(isinstance(term, LabelsTerm) and counts(term) for term in self.terms)
+        return terms or any(one.reads_labels for one in self.companions)
+
+    @property
     def brought(self) -> Brought:
         """Everybody whom companions bring; a name that several use stands for all of theirs."""
         members: tuple[Name, ...] = ()
@@ -293,6 +300,10 @@ class Recipe(Config):
     @property
     def needs_teacher(self) -> bool:
         return any(stage.needs_teacher for stage in self.stages)
+
+    @property
+    def reads_labels(self) -> bool:
+        return any(stage.reads_labels for stage in self.all_stages)
 
     @property
     def all_stages(self) -> tuple[Stage, ...]:

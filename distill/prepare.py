@@ -225,7 +225,7 @@ def _open(config: DistillConfig, recipe: Recipe) -> Inputs:
     spec = parse_spec(config.student or recipe.student)
     checkpoints = _open_teachers(config)
     task = _task_of(config, recipe, checkpoints)
-    table = task.read_training(config.train, columns=config.columns)
+    table = _read_rows(config, recipe, task)
     held_out = task.read(config.eval, columns=config.columns) if config.eval else None
     with step("loading"):
         _set_threads(config.threads)
@@ -236,6 +236,25 @@ def _open(config: DistillConfig, recipe: Recipe) -> Inputs:
         _say_vocabulary(spec.vocabulary, student)
     length = _max_length(config, teachers, student)
     return Inputs(config, teachers, student, table, held_out, length, spec)
+
+
+def reads_labels(config: DistillConfig, recipe: Recipe, task: str) -> bool:
+    """Whether the data file needs labels: for the recipe, for baselines, or to know its words."""
+    return task != TASK or config.baselines or recipe.reads_labels or not config.teachers
+
+
+def _read_rows(config: DistillConfig, recipe: Recipe, task: Task) -> Table:
+    """The rows to train on, whose labels may be missing where nothing learns from them."""
+    if reads_labels(config, recipe, task.name):
+        return task.read_training(config.train, columns=config.columns)
+    table = task.read(config.train, columns=config.columns, targets=False)
+    bare = len(table) if table.targets is None else table.targets.count(None)
+    if bare:
+        say(
+            f"{table.source}: {bare:,} of {len(table):,} rows have no label, which recipe "
+            f"{recipe.name} does not need"
+        )
+    return table
 
 
 def _say_vocabulary(asked: int, student: Student) -> None:

@@ -81,10 +81,7 @@ def check_variety(task: Task, table: Table, targets: Targets) -> None:
 
 def _texts(task: Task, table: Table, reading: _Reading) -> Samples:
     encodings = read_texts(table, reading.tokenizer, reading.max_length, reading.mixer)
-    # A question's candidates may be other questions', whose labels nobody knows.
-    some = table.targets is not None and None in table.targets
-    targets = targets_of(task, table) if some else task.targets(table)
-    return Samples(encodings, targets, reading.tokenizer)
+    return Samples(encodings, targets_of(task, table, needed=False), reading.tokenizer)
 
 
 def read_texts(

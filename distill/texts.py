@@ -115,7 +115,9 @@ def own_texts(inputs: Inputs, masking: Masking | None, stage: Stage | None = Non
         seed=config.seed,
         mixer=_mixer(inputs, stage) if stage is not None else None,
     )
-    check_variety(task, table, samples.targets)
+    bare = table.targets is None or None in table.targets
+    if not bare or stage is None or stage.reads_labels:
+        check_variety(task, table, samples.targets)
     if stage is not None and stage.questions is not None:
         samples.block = stage.questions[0]
     return Texts(table, samples)
@@ -157,4 +159,4 @@ def _augmented(inputs: Inputs, stage: Stage) -> Texts:
         sentences = sentence_samples(task, mixed, tokenizer, max_length=inputs.max_length)
         return Texts(mixed, sentences)
     encodings = read_texts(mixed, tokenizer, inputs.max_length, _mixer(inputs, stage))
-    return Texts(mixed, Samples(encodings, targets_of(task, mixed), tokenizer))
+    return Texts(mixed, Samples(encodings, targets_of(task, mixed, needed=False), tokenizer))

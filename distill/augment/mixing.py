@@ -12,6 +12,7 @@ import numpy.typing as npt
 from edge.data import Table
 from edge.errors import DataError
 from edge.tasks import Task
+from edge.tasks.text_classification import MULTI_LABEL, REGRESSION
 from edge.tokenization import Tokenizer
 
 Array = npt.NDArray[Any]
@@ -39,23 +40,36 @@ def mix(labelled: Table, *extra: Table) -> Table:
     )
 
 
-def targets_of(task: Task, table: Table) -> Array:
+def targets_of(task: Task, table: Table, *, needed: bool = True) -> Array:
     """Targets in the task's form, (N, ...), of a table in which those of some rows are None.
 
     Where nothing is known: -100 for classes, a number that is not one for scores, as terms that
-    follow labels expect. Raises DataError when a known one does not fit the task, or none is known.
+    follow labels expect. Raises DataError when a known one does not fit the task, or none is known
+    and one is needed.
     """
     from distill.losses import IGNORED
 
-    given = table.targets or []
+    given = table.targets or [None] * len(table)
     known = np.asarray([target is not None for target in given], bool)
-    if not known.any():
+    if not known.any() and needed:
         raise DataError(f"{table.source} has no labels at all: at least some rows need one")
+    if not known.any():
+        return _no_targets(task, len(table))
     found = task.targets(table.take(np.flatnonzero(known).tolist()))
     unknown = IGNORED if np.issubdtype(found.dtype, np.integer) else np.nan
     values: Array = np.full((len(known), *found.shape[1:]), unknown, found.dtype)
     values[known] = found
     return values
+
+
+def _no_targets(task: Task, count: int) -> Array:
+    """Targets of rows none of which has a label."""
+    from distill.losses import IGNORED
+
+    if task.problem_type == REGRESSION:
+        return np.full(count, np.nan)
+    several = (len(task.labels or ()),) if task.problem_type == MULTI_LABEL else ()
+    return np.full((count, *several), IGNORED, np.int64)
 
 
 def encode_rows(table: Table, targets: Array, tokenizer: Tokenizer, *, max_length: int) -> Any:

@@ -58,6 +58,11 @@ class AnyCompanion(Config):
         """Texts that come with each row of a batch for it to read, by name; see `distill.views`."""
         return {}
 
+    @property
+    def reads_labels(self) -> bool:
+        """Whether the rows need labels for it."""
+        return False
+
     def brings(self, who: Callable[[Name], tuple[Name, ...]]) -> Brought:
         """Whom it brings; `who` says for whom the names of those before it stand."""
         return Brought(self.members, self.groups)
@@ -154,6 +159,10 @@ class Ensemble(AnyCompanion):
     @property
     def reads(self) -> tuple[Name, ...]:
         return (self.of,)
+
+    @property
+    def reads_labels(self) -> bool:
+        return self.mean == "min-logit" or self.weights in ("labels", "best", "convex")
 
 
 class Hybrid(AnyCompanion):
@@ -308,6 +317,10 @@ class Virtual(AnyCompanion):
     name: Name = "virtual"
     probability: float = Field(default=0.99, ge=0.5, lt=1)
 
+    @property
+    def reads_labels(self) -> bool:
+        return True
+
 
 class Partner(AnyCompanion):
     """The student reading another text of the same class, another one in every epoch.
@@ -323,6 +336,10 @@ class Partner(AnyCompanion):
     @property
     def views(self) -> Mapping[Name, str]:
         return {self.name: "partner"}
+
+    @property
+    def reads_labels(self) -> bool:
+        return True
 
 
 class Transformed(AnyCompanion):
