@@ -111,8 +111,16 @@ class Inputs:
         from distill.spec import parse_spec
 
         parsed = parse_spec(spec) if spec else self.spec
+        if parsed.source is None and parsed.vocabulary is None:
+            parsed = parsed.model_copy(update={"vocabulary": self.spec.vocabulary})
         seed, task = self.config.seed + number, self.student.task.name
-        return _build(self.config, parsed, self.teacher, self.table, seed, task).model
+        other = _build(self.config, parsed, self.teacher, self.table, seed, task)
+        if other.tokenizer.get_vocab() != self.student.tokenizer.get_vocab():
+            raise ConfigError(
+                f"companion '{spec}' would be given the student's tokens, and has others: give it "
+                "the vocabulary of the student"
+            )
+        return other.model
 
     @cached_property
     def own_words(self) -> bool:

@@ -335,3 +335,14 @@ def test_projections_start_alike_after_a_stage_that_an_earlier_run_finished(
 def test_stages_with_a_name_for_two() -> None:
     with pytest.raises(ConfigError, match="has two that are called"):
         Stage.build({"terms": [FOLLOW], "companions": [{"kind": "partner"}] * 2})
+
+
+def test_companions_read_the_students_tokens(opened: Callable[..., Inputs]) -> None:
+    inputs = opened("AutoModelForSequenceClassification", vocabulary=True)
+    assert inputs.own_words
+    for spec in (None, "layers=2", "layers=2,vocabulary=60"):
+        peer = inputs._new_student(spec, 1)
+        assert len(peer.get_input_embeddings().weight) == len(inputs.student.tokenizer)
+    for spec in ("layers=2,vocabulary=50", inputs.config.teachers[0]):
+        with pytest.raises(ConfigError, match="would be given the student's tokens, and has other"):
+            inputs._new_student(spec, 1)
