@@ -19,6 +19,7 @@ from edge.bundle import Artifact, Bundle
 from edge.data import Table
 from edge.engines.runner import bundle_task
 from edge.errors import ConfigError
+from edge.evaluate import bundle_examples
 from edge.signature import SHORTEST_LENGTH
 
 if TYPE_CHECKING:
@@ -148,11 +149,13 @@ class Planner:
         config = self._config
         if config.eval is None:
             return {}
-        bundles = {bundle.path: bundle for bundle, _ in self._chosen}
-        return {
-            path: bundle_task(bundle).read(config.eval, columns=config.columns)
-            for path, bundle in bundles.items()
-        }
+        tables = {}
+        for bundle in {bundle.path: bundle for bundle, _ in self._chosen}.values():
+            table = bundle_task(bundle).read(config.eval, columns=config.columns)
+            # Labels that do not fit are better refused now than when every model has been timed.
+            bundle_examples(bundle, table)
+            tables[bundle.path] = table
+        return tables
 
     def _obstacle(self, artifact: Artifact) -> str | None:
         """Why an artifact cannot be timed there, and what would change that."""

@@ -9,6 +9,7 @@ from converters.base import Inputs
 from converters.config import ConvertConfig
 from edge.tasks import Task
 from edge.tasks.base import Examples
+from edge.tasks.summary import say_understood
 from edge.tokenization import Encoding, Tokenizer
 
 
@@ -34,11 +35,14 @@ def read_calibration(
     labelled = config.max_drop is not None
     table = task.read(config.calibration, columns=config.columns, targets=labelled)
     table = table.head(config.calibration_count)
+    task.note_pairs(table)
     if not labelled and table.targets is None:
         encodings = tokenizer.encode(table.texts, table.pairs, max_length=max_length)
+        say_understood(task, table, encodings, max_length=max_length)
         return Calibration(encodings, None, len(table))
     # Labels that are there and do not fit tell that the data is of another task.
     examples = task.examples(table, tokenizer, max_length=max_length)
+    say_understood(task, table, examples.encodings, max_length=max_length)
     return Calibration(examples.encodings, examples, len(table))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +48,8 @@ from edge.storage import (
     staged_folder,
     write_text,
 )
-from edge.tasks import Task
 from edge.tasks.base import Examples
+from edge.tasks.summary import say_understood
 from edge.tokenization import Tokenizer, word_pieces
 from edge.tokenization import describe as describe_tokenizer
 from edge.verify import verify_new
@@ -78,7 +79,7 @@ def _convert(config: ConvertConfig) -> Manifest:
         )
         tokenizer = load_tokenizer(checkpoint)
     lengths = config.lengths(max_length(checkpoint, tokenizer))
-    samples = _samples(config, checkpoint.task)
+    samples = _samples(config, checkpoint, tokenizer, max_length=lengths[-1])
     with staged_folder(config.output, replaces=is_bundle) as stage:
         info = _write_tokenizer(stage, checkpoint, tokenizer)
         ours = Tokenizer.from_file(stage / TOKENIZER_FILE, info)
@@ -128,11 +129,20 @@ def _scored(
     return examples, next(iter(found.items()))
 
 
-def _samples(config: ConvertConfig, task: Task) -> list[tuple[str, str | None]]:
+def _samples(
+    config: ConvertConfig, checkpoint: Checkpoint, tokenizer: Any, *, max_length: int
+) -> list[tuple[str, str | None]]:
+    """The first texts of the samples; they also tell whether the model reads pairs."""
+    task = checkpoint.task
     if config.samples is None:
         return []
     table = task.read(config.samples, columns=config.columns, targets=False)
-    table = table.head(config.sample_count)
+    # Nothing is asked of their labels.
+    table = replace(table.head(config.sample_count), targets=None)
+    task.note_pairs(table)
+    reader = Tokenizer.of(tokenizer, folder=checkpoint.path)
+    encodings = reader.encode(table.texts, table.pairs, max_length=max_length)
+    say_understood(task, table, encodings, max_length=max_length)
     pairs: Sequence[str | None] = table.pairs or [None] * len(table)
     return list(zip(table.texts, pairs, strict=True))
 
@@ -186,6 +196,7 @@ def _manifest(
         tokenizer=info,
         max_length=plan.max_length,
         embedding=checkpoint.embedding,
+        pairs=checkpoint.task.pairs,
         golden=Golden(file=GOLDEN_FILE, sha256=sha256(stage / GOLDEN_FILE), samples=samples),
         artifacts=(),
         tool=Tool(name="edge-encoders", version=__version__),

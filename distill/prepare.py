@@ -13,11 +13,13 @@ from distill.config import DistillConfig, Recipe, Stage
 from distill.students import EMBEDS, TASK, TASKS, Student, Teacher, build_student
 from distill.terms import TEACHER, Name, teacher_names
 from distill.texts import Texts, texts_of
+from edge.checkpoint import PAIRS_KEY
 from edge.console import hush, say, step
 from edge.data import Table
 from edge.errors import ConfigError, unknown_name
 from edge.tasks import Task, get_task
 from edge.tasks.feature_extraction import FeatureExtraction
+from edge.tasks.summary import say_understood
 
 if TYPE_CHECKING:
     from distill.capture import Needs, Source
@@ -213,7 +215,10 @@ def prepare(config: DistillConfig, recipe: Recipe, *, like: Run | None = None) -
     if not recipe.assistants:
         needs = {stage.name: inputs.learner(stage).asked for stage in recipe.stages}
     alike = like and like.recipe.stages == recipe.stages and like.inputs.words == inputs.words
-    texts = like.texts if like and alike else texts_of(inputs, recipe)
+    texts = like.texts if like and alike else texts_of(inputs, recipe, tell=like is None)
+    if judge and held_out and like is None:
+        encodings, task = judge.examples.encodings, inputs.student.task
+        say_understood(task, held_out, encodings, max_length=inputs.max_length)
     fingerprint = {
         "config": config.model_dump(mode="json", exclude=_OF_NO_ACCOUNT),
         "recipe": recipe.model_dump(mode="json"),
@@ -333,7 +338,11 @@ def _build(
             f"embedding_dim={spec.embedding_dim} is for embeddings, and this student does {task}: "
             "leave it out"
         )
-    return build_student(spec, teacher, table, task=task, **options)
+    student = build_student(spec, teacher, table, task=task, **options)
+    if task == TASK:
+        # What it learns to read is told with it: evaluating it on anything else has no meaning.
+        setattr(student.model.config, PAIRS_KEY, table.pairs is not None)
+    return student
 
 
 def _judge(inputs: Inputs, reader: Teacher | None = None) -> Judge | None:

@@ -66,13 +66,12 @@ def check_variety(task: Task, table: Table, targets: Targets) -> None:
     """Raise DataError for a constant target: it teaches nothing, and is often the wrong column."""
     if isinstance(task, QuestionAnswering | FillMask | FeatureExtraction):
         return
-    values = targets
-    if isinstance(values, list):
-        values = np.concatenate(values)
-        values = values[values != IGNORED]
-    if np.equal(values, values[0]).all():
-        first = (table.targets or [None])[0]
-        named = first if not isinstance(task, TokenClassification) else first[0]
+    values = np.concatenate(targets) if isinstance(targets, list) else np.asarray(targets)
+    unknown = np.isnan(values) if np.issubdtype(values.dtype, np.floating) else values == IGNORED
+    values = values[~unknown.reshape(len(values), -1).any(-1)]
+    if not len(values) or np.equal(values, values[0]).all():
+        first = next((value for value in table.targets or () if value is not None), None)
+        named = first if not isinstance(task, TokenClassification) or not first else first[0]
         raise DataError(
             f"{table.source} has one class only, {named!r} in every row: "
             "training needs at least two"
@@ -98,7 +97,7 @@ def _words(task: Task, table: Table, reading: _Reading) -> Samples:
     assert isinstance(task, TokenClassification)
     if table.words is None or table.targets is None:
         raise task.unfit(table, "there are no words with tags")
-    tags = task.tags(table, table.words)
+    tags = task.tags(table)
     index = {label: number for number, label in enumerate(task.labels or ())}
     strange = sorted({tag for row in tags for tag in row} - set(index))
     if strange:

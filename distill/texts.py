@@ -16,6 +16,7 @@ from edge.data import Table
 from edge.errors import ConfigError
 from edge.storage import cache_folder
 from edge.tasks.fill_mask import FillMask
+from edge.tasks.summary import say_understood
 
 if TYPE_CHECKING:
     from distill.batches import Samples
@@ -32,17 +33,20 @@ class Texts:
     samples: Samples
 
 
-def texts_of(inputs: Inputs, recipe: Recipe) -> dict[str, Texts]:
-    """By stage, what it trains on; stages that read alike share it."""
+def texts_of(inputs: Inputs, recipe: Recipe, *, tell: bool = True) -> dict[str, Texts]:
+    """By stage, what it trains on; stages that read alike share it.
+
+    tell: say in a line what was understood of the data file.
+    """
     made: dict[Any, Texts] = {}
     for stage in recipe.stages:
         key = _reads(stage)
         if key not in made:
-            texts = made[key] = (
-                _augmented(inputs, stage)
-                if stage.augment
-                else own_texts(inputs, stage.masking, stage)
-            )
+            own = own_texts(inputs, stage.masking, stage)
+            if tell and not made:
+                task, length = inputs.student.task, inputs.max_length
+                say_understood(task, inputs.table, own.samples.encodings, max_length=length)
+            texts = made[key] = _augmented(inputs, stage) if stage.augment else own
             texts.samples.views.update(_views(inputs, texts, stage))
         _check_terms(inputs, stage, made[key])
     return {stage.name: made[_reads(stage)] for stage in recipe.stages}

@@ -34,6 +34,8 @@ _TOKENIZERS = (
     "spm.model",
     "vocab.json",
 )
+# The key of a config.json that says whether a text classifier was trained on pairs of texts.
+PAIRS_KEY = "reads_pairs"
 # The ending of an architecture's class name tells what the checkpoint was trained for.
 _TASK_BY_ENDING = {
     "ForSequenceClassification": "text-classification",
@@ -237,6 +239,15 @@ def has_token_types(checkpoint: Checkpoint) -> bool:
     return bool(getattr(checkpoint.config, "type_vocab_size", 0))
 
 
+def reads_pairs(config: Any) -> bool | None:
+    """Whether a model was trained on pairs of texts, or on single ones; None where nothing tells.
+
+    config: Transformers' own, in which `edge distill` writes it down.
+    """
+    value = getattr(config, PAIRS_KEY, None)
+    return value if isinstance(value, bool) else None
+
+
 def count_parameters(model: Any) -> int:
     """Parameters, shared ones counted once."""
     return sum(parameter.numel() for parameter in model.parameters())
@@ -345,7 +356,12 @@ def _task_of(source: str | Path, config: Any, name: str | None) -> Task:
     labels = None
     if name in {"text-classification", "token-classification"}:
         labels = tuple(str(config.id2label[i]) for i in range(config.num_labels))
-    return get_task(name, labels=labels, problem_type=getattr(config, "problem_type", None))
+    return get_task(
+        name,
+        labels=labels,
+        problem_type=getattr(config, "problem_type", None),
+        pairs=reads_pairs(config),
+    )
 
 
 def _check_loaded(checkpoint: Checkpoint, model: Any, info: dict[str, Any]) -> None:

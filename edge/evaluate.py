@@ -12,6 +12,8 @@ from edge.data import Table
 from edge.engines.runner import Runner, bundle_task, bundle_tokenizer, choose
 from edge.reference import Reference
 from edge.tasks import Outputs, Task
+from edge.tasks.base import Examples
+from edge.tasks.summary import say_understood
 from edge.tokenization import Encoding, Tokenizer
 
 # Outputs of each encoding in turn, without batch dimension and padding: Runner.infer is one.
@@ -60,6 +62,17 @@ def evaluate_checkpoint(
         )
 
 
+def bundle_examples(bundle: Bundle, table: Table) -> Examples:
+    """The rows as the bundle's model runs them; says in a line what was understood of them.
+
+    Raises DataError when the table does not fit the bundle's task.
+    """
+    task, max_length = bundle_task(bundle), bundle.manifest.max_length
+    examples = task.examples(table, bundle_tokenizer(bundle), max_length=max_length)
+    say_understood(task, table, examples.encodings, max_length=max_length)
+    return examples
+
+
 def evaluate(
     bundle: Bundle,
     table: Table,
@@ -68,14 +81,15 @@ def evaluate(
     precisions: Sequence[str] = (),
     engine: str | None = None,
     threads: int = 1,
+    examples: Examples | None = None,
 ) -> list[Evaluation]:
     """Run every row through every artifact, each text at its own length, as an app would.
 
     engine: run in this one, leaving out artifacts of other formats; by default the first that is
-    available. Raises DataError when the table does not fit the bundle's task.
+    available. examples: those of `table`, where `bundle_examples` gave them already.
+    Raises DataError when the table does not fit the bundle's task.
     """
-    tokenizer, max_length = bundle_tokenizer(bundle), bundle.manifest.max_length
-    examples = bundle_task(bundle).examples(table, tokenizer, max_length=max_length)
+    examples = examples or bundle_examples(bundle, table)
     found = []
     for artifact, runs_in in choose(bundle, formats, precisions, engine):
         with Runner(bundle, artifact, runs_in, threads=threads) as runner:

@@ -18,6 +18,7 @@ from edge.reference import Reference
 from edge.storage import check_target, output_lock, staged_folder
 from edge.tasks import Outputs
 from edge.tasks.base import Examples
+from edge.tasks.summary import say_understood
 
 if TYPE_CHECKING:
     from edge.models.exits import EarlyExit
@@ -76,6 +77,7 @@ def measure_exits(
         model = load_early_exit(checkpoint)
         reference = Reference(checkpoint, model.model)
         examples = checkpoint.task.examples(table, reference.tokenizer, max_length=max_length)
+        say_understood(checkpoint.task, table, examples.encodings, max_length=max_length)
         runs = _run(model, examples, reference)
     chosen = sorted({*(thresholds or THRESHOLDS), model.threshold})
     layers = (*model.exit_layers, model.config.num_hidden_layers)

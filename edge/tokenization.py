@@ -30,7 +30,7 @@ class Encoding:
     input_ids, token_type_ids: n ids. offsets: n (start, end) positions in the characters of the
     text each token comes from. special: n flags, true for [CLS], [SEP] and the like. parts: n
     times 0 for a text, 1 for its pair, None for a special token. words: n indices of the words
-    that tokens come from, in their part, None likewise.
+    that tokens come from, in their part, None likewise. cut: whether the text went on.
     """
 
     input_ids: list[int]
@@ -39,6 +39,7 @@ class Encoding:
     special: list[bool] | None = None
     parts: list[int | None] | None = None
     words: list[int | None] | None = None
+    cut: bool = False
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -147,6 +148,7 @@ class Tokenizer:
             special=[bool(flag) for flag in found.special_tokens_mask],
             parts=found.sequence_ids,
             words=found.word_ids,
+            cut=bool(found.overflowing),
         )
 
     def pad(self, encodings: Sequence[Encoding], length: int) -> dict[str, Array]:

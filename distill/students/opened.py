@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,9 @@ from distill.students.base import Student, Teacher, new_model
 from edge.checkpoint import Checkpoint, load_tokenizer, open_checkpoint
 from edge.console import hush
 from edge.data import Table
-from edge.errors import CheckpointError, DataError
+from edge.data.classes import classes_of
+from edge.errors import CheckpointError
 from edge.tasks import get_task
-
-_MAX_DERIVED_LABELS = 1000
 
 
 def from_source(
@@ -100,31 +98,13 @@ def _with_labels(
     elif named or len(own) == 1 or problem is not None:
         labels = own
     else:
-        labels = _labels_of(table)
+        classes = classes_of(table)
+        labels, problem = classes.labels, classes.problem_type
     config.id2label = dict(enumerate(labels))
     config.label2id = {name: index for index, name in enumerate(labels)}
     task = get_task(checkpoint.task.name, labels=labels, problem_type=problem)
     config.problem_type = task.problem_type
     return replace(checkpoint, config=config, task=task)
-
-
-def _labels_of(table: Table) -> tuple[str, ...]:
-    """The classes a data file speaks of; one unnamed class when its targets are scores."""
-    if table.target_names:
-        return table.target_names
-    found = table.targets or []
-    if table.words is not None:
-        found = [tag for tags in found for tag in tags]
-    values = {str(value) for value in found}
-    if not table.scored and all(re.fullmatch(r"\d+", value) for value in values):
-        names = tuple(f"LABEL_{i}" for i in range(max(int(value) for value in values) + 1))
-    elif all(re.fullmatch(r"-?\d+(\.\d*)?", value) for value in values):
-        return ("LABEL_0",)
-    else:
-        names = tuple(sorted(values))
-    if len(names) > _MAX_DERIVED_LABELS:
-        raise DataError(f"{table.source} has {len(names)} labels: is --label-column the right one?")
-    return names
 
 
 def _load_encoder(checkpoint: Checkpoint) -> Any:

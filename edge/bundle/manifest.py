@@ -179,7 +179,8 @@ class Manifest(Config):
     task: Transformers' own name. problem_type: Transformers' own, for text-classification.
     activation: what turns logits into probabilities ("softmax", "sigmoid" or "none").
     max_length: the longest input in tokens; longer texts are truncated.
-    embedding: for feature-extraction.
+    embedding: for feature-extraction. pairs: whether a text classifier reads two texts as one
+    input, or one; None where nothing tells.
     """
 
     schema_version: Literal["1"] = SCHEMA_VERSION
@@ -191,6 +192,7 @@ class Manifest(Config):
     tokenizer: TokenizerInfo
     max_length: int
     embedding: Embedding | None = None
+    pairs: bool | None = None
     golden: Golden
     artifacts: tuple[Artifact, ...]
     tool: Tool

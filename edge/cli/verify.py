@@ -44,25 +44,24 @@ def verify(
 ) -> None:
     """Run every artifact in every engine it declares and compare it with the checkpoint."""
     from edge.bundle import Bundle
-    from edge.engines.runner import bundle_task, bundle_tokenizer
-    from edge.evaluate import evaluate
+    from edge.engines.runner import bundle_task
+    from edge.evaluate import bundle_examples, evaluate
     from edge.verify import require_passed
     from edge.verify import verify as run_verify
 
     opened = Bundle.open(bundle)
     read = columns(text_column, pair_column, label_column)
-    table = None
+    table = examples = None
     if eval:
-        task, tokenizer = bundle_task(opened), bundle_tokenizer(opened)
-        table = task.read(eval, columns=read).head(max_samples)
+        table = bundle_task(opened).read(eval, columns=read).head(max_samples)
         # Data of another task is better refused now than when every artifact has run.
-        task.examples(table, tokenizer, max_length=opened.manifest.max_length)
+        examples = bundle_examples(opened, table)
     formats, precisions = several(format), several(precision)
     artifacts = run_verify(opened, formats=formats, precisions=precisions)
     passed = all(a.verification and a.verification.status == "passed" for a in artifacts)
     # What does not run, or runs wrong, has no metric worth a look; the error below says so.
     metrics = (
-        evaluate(opened, table, formats=formats, precisions=precisions)
+        evaluate(opened, table, formats=formats, precisions=precisions, examples=examples)
         if table is not None and passed
         else []
     )

@@ -15,7 +15,12 @@ from edge.tokenization import Encoding, Tokenizer
 def bundle_task(bundle: Bundle) -> Task:
     """The task a bundle was made for."""
     manifest = bundle.manifest
-    return get_task(manifest.task, labels=manifest.labels, problem_type=manifest.problem_type)
+    return get_task(
+        manifest.task,
+        labels=manifest.labels,
+        problem_type=manifest.problem_type,
+        pairs=manifest.pairs,
+    )
 
 
 def bundle_tokenizer(bundle: Bundle) -> Tokenizer:

@@ -18,13 +18,22 @@ TASKS = {
 
 
 def get_task(
-    name: str, *, labels: tuple[str, ...] | None = None, problem_type: str | None = None
+    name: str,
+    *,
+    labels: tuple[str, ...] | None = None,
+    problem_type: str | None = None,
+    pairs: bool | None = None,
 ) -> Task:
-    """The task called `name`; raises ConfigError with the nearest name otherwise."""
+    """The task called `name`; raises ConfigError with the nearest name otherwise.
+
+    pairs: see Task; for text-classification, which takes one text as well as two.
+    """
     if name not in TASKS:
         raise unknown_name("task", name, TASKS)
     module, _, attribute = TASKS[name].partition(":")
     task: Task = getattr(importlib.import_module(module), attribute)(labels, problem_type)
+    if name == "text-classification":
+        task.pairs = pairs
     return task
 
 

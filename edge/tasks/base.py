@@ -11,7 +11,8 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
-from edge.data import TEXTS, Columns, Layout, Table, read_table
+from edge.data import TEXTS, Columns, Layout, Table, TargetColumn, read_table
+from edge.data.targets import score_column
 from edge.errors import ConfigError, DataError
 from edge.tokenization import Encoding, Tokenizer
 
@@ -45,7 +46,11 @@ class Queries:
 
 
 class Task(ABC):
-    """One task. labels: the class names in the order of the logits, or None."""
+    """One task.
+
+    labels: the class names in the order of the logits, or None. pairs: whether the model reads
+    two texts as one input, or one; None where nothing tells.
+    """
 
     name: ClassVar[str]
     auto_class: ClassVar[str]
@@ -61,6 +66,7 @@ class Task(ABC):
     def __init__(self, labels: tuple[str, ...] | None, problem_type: str | None) -> None:
         self.labels = labels
         self.problem_type = problem_type
+        self.pairs: bool | None = None
 
     def heads(self, output: Any, attention_mask: Any) -> dict[str, Any]:
         """Named float tensors from a Transformers model output.
@@ -114,11 +120,19 @@ class Task(ABC):
         self, source: str | Path, *, columns: Columns | None = None, targets: bool = True
     ) -> Table:
         """A data file of this task; raises DataError for another's. See `edge.data.read_table`."""
-        return read_table(source, columns=columns, targets=targets, layout=self.layout)
+        return read_table(
+            source, columns=columns, targets=targets, layout=self.layout, pairs=self.pairs
+        )
+
+    def note_pairs(self, table: Table) -> None:
+        """Take texts or pairs for what the model reads, as `table` has them, if nothing tells."""
+        if self.name == "text-classification" and self.pairs is None:
+            self.pairs = table.pairs is not None
 
     def read_training(self, source: str | Path, *, columns: Columns | None = None) -> Table:
         """A data file to learn from; raises DataError for another task's."""
-        return read_table(source, columns=columns, layout=self.training or self.layout)
+        layout = self.training or self.layout
+        return read_table(source, columns=columns, layout=layout, pairs=self.pairs)
 
     @abstractmethod
     def examples(self, table: Table, tokenizer: Tokenizer, *, max_length: int) -> Examples:
@@ -127,9 +141,20 @@ class Task(ABC):
         Raises DataError when the table does not fit the task or its labels.
         """
 
+    def column(self, table: Table) -> TargetColumn | None:
+        """What the targets of a table are, decided for the whole column; None without a column.
+
+        Raises DataError, naming the row, if they do not fit.
+        """
+        return None
+
     def targets(self, table: Table) -> Array:
         """One target a row in the metric's form; raises DataError if they do not fit."""
-        raise DataError(f"{table.source}: {self.name} has no single target a row to train on")
+        column = self.column(table)
+        if column is None:
+            raise DataError(f"{table.source}: {self.name} has no single target a row to train on")
+        values: Array = column.values
+        return values
 
     def metric(self, outputs: Sequence[Outputs], targets: Array) -> tuple[str, float]:
         """Name and value of the task's metric over all samples."""
@@ -169,54 +194,7 @@ def stable_sigmoid(logits: Array) -> Array:
     return result
 
 
-def label_indices(table: Table, labels: tuple[str, ...] | None, count: int) -> Array:
-    """Targets as class indices: integers as they are, names looked up in `labels`.
-
-    Raises DataError for a label outside the checkpoint's label set.
-    """
-    names = {name: index for index, name in enumerate(labels or ())}
-    if table.target_names:
-        return _by_name([table.target_names[int(t)] for t in table.targets or []], names, table)
-    found = []
-    for number, value in enumerate(table.targets or [], start=1):
-        index = names.get(str(value))
-        if index is None and _is_integer(value):
-            index = int(value)
-        if index is None or not 0 <= index < count:
-            raise DataError(
-                f"{table.source} row {number}: label {value!r} is not one of the checkpoint's "
-                f"{count} labels ({', '.join(names) or 'unnamed'})"
-            )
-        found.append(index)
-    return np.asarray(found, np.int64)
-
-
-def _by_name(values: list[str], names: dict[str, int], table: Table) -> Array:
-    """Class names of the data set to the checkpoint's indices; positions when names differ."""
-    lowered = {name.lower(): index for name, index in names.items()}
-    if all(value.lower() in lowered for value in values):
-        return np.asarray([lowered[value.lower()] for value in values], np.int64)
-    if table.target_names is not None and len(table.target_names) == len(names):
-        position = {name: index for index, name in enumerate(table.target_names)}
-        return np.asarray([position[value] for value in values], np.int64)
-    raise DataError(
-        f"{table.source}: classes {', '.join(table.target_names or ())} do not match the "
-        f"checkpoint's labels {', '.join(names)}"
-    )
-
-
 def numbers(table: Table) -> Array:
-    """Targets as finite numbers; raises DataError for anything else."""
-    try:
-        values = np.asarray([float(value) for value in table.targets or []], np.float64)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{table.source}: a regression target must be a number ({error})") from None
-    if not np.isfinite(values).all():
-        raise DataError(f"{table.source}: a regression target is not finite")
+    """Targets as finite numbers (N,); raises DataError, naming the row, for anything else."""
+    values: Array = score_column(table).values
     return values
-
-
-def _is_integer(value: Any) -> bool:
-    if isinstance(value, str):
-        return value.strip().lstrip("-").isdigit()
-    return isinstance(value, int | np.integer) or (isinstance(value, float) and value.is_integer())

@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from edge.data import Layout, Table
+from edge.data import Layout, Table, TargetColumn
+from edge.data.table import PAIRS
+from edge.data.targets import score_column
 from edge.metrics import ndcg, pearson, reciprocal_rank, spearman
 from edge.tasks.base import Array, Examples, Outputs, Queries, Task, numbers
 from edge.tokenization import Encoding, Tokenizer
@@ -24,6 +26,7 @@ class FeatureExtraction(Task):
     layout = Layout(
         text=("sentence1", "text", "sentence", "query", "question"),
         pair=("sentence2", "text_pair", "passage", "document"),
+        pairs=PAIRS,
         target=("score", "label", "similarity"),
         pair_needed=True,
         expects="feature-extraction needs two texts and their similarity in each row, as in STS-B",
@@ -35,8 +38,8 @@ class FeatureExtraction(Task):
         expects="feature-extraction learns from texts, or from pairs of them in each row",
     )
 
-    def targets(self, table: Table) -> Array:
-        return numbers(table)
+    def column(self, table: Table) -> TargetColumn | None:
+        return None if table.targets is None else score_column(table)
 
     def answer(self, outputs: Outputs, encoding: Encoding) -> Array | None:
         return None

@@ -26,7 +26,7 @@ class FillMask(Task):
     outputs = {"logits": ("batch", "sequence", "vocabulary")}
     activation = "softmax"
     layout = Layout(
-        target=(), expects="fill-mask needs a text in each row, or a .txt file of lines"
+        pair=(), target=(), expects="fill-mask needs a text in each row, or a .txt file of lines"
     )
 
     def answer(self, outputs: Outputs, encoding: Encoding) -> Array | None:

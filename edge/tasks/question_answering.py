@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from edge.data import Layout, Table
-from edge.errors import ConfigError
+from edge.data.values import refused
+from edge.errors import ConfigError, DataError
 from edge.metrics import answer_scores
 from edge.tasks.base import Array, Examples, Outputs, Queries, Task, in_pieces
 from edge.tokenization import Encoding, Tokenizer
@@ -93,20 +94,25 @@ class QuestionAnswering(Task):
 
     def accepted(self, table: Table) -> list[list[str]]:
         """The answers of each row, at least one."""
-        found = []
-        for number, value in enumerate(table.targets or (), start=1):
+        accepted = []
+        for row, value in enumerate(table.targets or ()):
             if isinstance(value, dict):
                 value = value.get("text")
             several = [value] if isinstance(value, str) else value
             if not isinstance(several, list):
-                raise self.unfit(table, f"row {number} has {str(value)[:40]!r} for its answers")
+                raise self._refused(table, row, f"has {str(value)[:40]!r} for its answers")
             answers: list[Any] = [a.get("text") if isinstance(a, dict) else a for a in several]
             if not answers:
-                raise self.unfit(table, f"row {number} has no answer, which only SQuAD 2 allows")
+                raise self._refused(table, row, "has no answer, which only SQuAD 2 allows")
             if not all(isinstance(answer, str) for answer in answers):
-                raise self.unfit(table, f"row {number} has an answer that is not text")
-            found.append(answers)
-        return found
+                raise self._refused(table, row, "has an answer that is not text")
+            if not all(answer.strip() for answer in answers):
+                raise self._refused(table, row, "has an empty answer")
+            accepted.append(answers)
+        return accepted
+
+    def _refused(self, table: Table, row: int, problem: str) -> DataError:
+        return refused(table, row, f"{problem}; {self.layout.expects}", "")
 
 
 def best_span(start: Array, end: Array, encoding: Encoding) -> tuple[int, int, float]:

@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from edge.data import Layout, Table
+from edge.data import Layout, Table, TargetColumn
+from edge.data.table import PAIRS
+from edge.data.targets import class_column, label_sets, score_column
 from edge.metrics import accuracy, micro_f1, pearson
 from edge.tasks.base import (
     Array,
     Examples,
     Outputs,
     Task,
-    label_indices,
-    numbers,
     softmax,
     stable_sigmoid,
 )
@@ -33,7 +33,9 @@ class TextClassification(Task):
     auto_class = "AutoModelForSequenceClassification"
     outputs = {"logits": ("batch", "labels")}
     takes_pairs = True
-    layout = Layout(expects="text-classification needs a text, or two, and a label in each row")
+    layout = Layout(
+        pairs=PAIRS, expects="text-classification needs a text, or two, and a label in each row"
+    )
 
     def __init__(self, labels: tuple[str, ...] | None, problem_type: str | None) -> None:
         default = REGRESSION if labels is not None and len(labels) == 1 else SINGLE_LABEL
@@ -69,13 +71,12 @@ class TextClassification(Task):
         encodings = tokenizer.encode(table.texts, table.pairs, max_length=max_length)
         return Examples(encodings, lambda outputs: dict([self.metric(list(outputs), targets)]))
 
-    def targets(self, table: Table) -> Array:
+    def column(self, table: Table) -> TargetColumn:
         if self.problem_type == REGRESSION:
-            return numbers(table)
-        count = len(self.labels or ())
+            return score_column(table)
         if self.problem_type == MULTI_LABEL:
-            return _label_sets(table, self.labels or ())
-        return label_indices(table, self.labels, count)
+            return label_sets(table, self.labels)
+        return class_column(table, self.labels)
 
     def metric(self, outputs: Sequence[Outputs], targets: Array) -> tuple[str, float]:
         logits = np.stack([sample["logits"] for sample in outputs])
@@ -84,18 +85,3 @@ class TextClassification(Task):
         if self.problem_type == MULTI_LABEL:
             return "micro_f1", micro_f1((logits > 0).astype(np.int64), targets)
         return "accuracy", accuracy(logits.argmax(-1), targets)
-
-
-def _label_sets(table: Table, labels: tuple[str, ...]) -> Array:
-    """Rows of 0 and 1, shape (n, labels), from lists of names or "a,b" strings."""
-    found = np.zeros((len(table), len(labels)), np.int64)
-    for row, value in enumerate(table.targets or []):
-        parts = value.split(",") if isinstance(value, str) else list(value)
-        single = Table(
-            table.source,
-            [""] * len(parts),
-            None,
-            [p.strip() if isinstance(p, str) else p for p in parts],
-        )
-        found[row, label_indices(single, labels, len(labels))] = 1
-    return found

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from edge.data import Layout, Table
+from edge.data import Layout, Table, TargetColumn
+from edge.data.tags import tag_column
+from edge.data.values import refused
 from edge.metrics import entity_f1, split_tag
 from edge.tasks.base import Array, Examples, Outputs, Task, in_pieces, softmax
 from edge.tokenization import Encoding, Tokenizer
@@ -56,7 +58,7 @@ class TokenClassification(Task):
         words = table.words
         if words is None or table.targets is None:
             raise self.unfit(table, "there are no words with tags")
-        targets = self.tags(table, words)
+        targets = self.tags(table)
         encodings, rows = in_pieces(tokenizer.encode_words(words), max_length, OVERLAP)
 
         def score(outputs: Iterable[Outputs]) -> dict[str, float]:
@@ -84,35 +86,39 @@ class TokenClassification(Task):
     def _label(self, index: int) -> str:
         return self.labels[index] if self.labels else str(index)
 
-    def tags(self, table: Table, words: list[list[str]]) -> list[list[str]]:
+    def column(self, table: Table) -> TargetColumn:
         """The tags of each row by name, checked against words and labels."""
-        labels = self.labels or ()
+        assert table.words is not None
+        labels, expects = self.labels or (), self.layout.expects or ""
+        column = tag_column(table, table.words, labels, expects=expects)
         kinds = {split_tag(label)[1] for label in labels}
-        # Classes under other names, as many of them, are the model's in their order.
-        names = table.target_names
-        strange = names is not None and not {split_tag(name)[1] for name in names} <= kinds
-        if names is None or (strange and len(names) == len(labels)):
-            names = labels
-        found = []
-        for number, (row, tags) in enumerate(zip(words, table.targets or (), strict=True), 1):
-            if not isinstance(tags, list):
-                raise self.unfit(table, f"row {number} has {str(tags)[:40]!r} for its tags")
-            if len(tags) != len(row):
-                raise self.unfit(table, f"row {number} has {len(row)} tokens and {len(tags)} tags")
-            found.append([_named(tag, names) for tag in tags])
-            for tag in found[-1]:
-                kind = split_tag(tag)[1]
+        prefixed = any("-" in label and split_tag(label)[0] for label in labels)
+        schemes: dict[str, str] = {}
+        for row, tags in enumerate(column.values):
+            for word, tag in enumerate(tags):
+                prefix, kind = split_tag(tag)
                 if kind not in kinds and kind:
-                    raise self.unfit(
-                        table,
-                        f"row {number}: tag {tag!r} is not one of the model's "
-                        f"({', '.join(labels)})",
-                    )
-        return found
+                    known = f"is not one of the model's ({', '.join(labels)})"
+                    raise refused(table, row, f"tag {tag!r} {known}; {expects}", word=word)
+                if not prefixed or not kind:
+                    continue
+                schemes.setdefault("" if tag == kind else prefix, tag)
+                if two := _two_schemes(schemes):
+                    problem = f"tags {two[0]!r} and {two[1]!r} are of two schemes: write all in one"
+                    raise refused(table, row, problem, word=word)
+        return column
+
+    def tags(self, table: Table) -> list[list[str]]:
+        """The tags of each row by name; raises DataError where they do not fit."""
+        values: list[list[str]] = self.column(table).values
+        return values
 
 
-def _named(tag: Any, names: tuple[str, ...]) -> str:
-    """A tag as text: names as they are, integers as indices of classes."""
-    if isinstance(tag, int) and 0 <= tag < len(names):
-        return names[tag]
-    return str(tag)
+def _two_schemes(tags: dict[str, str]) -> tuple[str, str] | None:
+    """Two tags that no scheme has together, of tags by their prefix: IOBES, BILOU, no prefix."""
+    for ones, others in ((("",), tuple("BIESLU")), (("E", "S"), ("L", "U"))):
+        first = next((tags[one] for one in ones if one in tags), None)
+        second = next((tags[other] for other in others if other in tags), None)
+        if first is not None and second is not None:
+            return first, second
+    return None

@@ -125,7 +125,9 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 def test_labels_are_indices_or_names(tmp_path: Path) -> None:
     task = get_task("text-classification", labels=("bad", "good"))
-    path = write(tmp_path, "a.tsv", "text\tlabel\na\tgood\nb\t0\n")
+    path = write(tmp_path, "a.tsv", "text\tlabel\na\tgood\nb\tbad\n")
+    assert task.targets(read_table(path)).tolist() == [1, 0]
+    path = write(tmp_path, "n.tsv", "text\tlabel\na\t1\nb\t0\n")
     assert task.targets(read_table(path)).tolist() == [1, 0]
     path = write(tmp_path, "b.tsv", "text\tlabel\na\tgood\nb\tugly\n")
     with pytest.raises(
@@ -233,7 +235,7 @@ def test_lists_of_words_and_tags_are_read_alike(tmp_path: Path) -> None:
     for name in ("a.parquet", "saved", "a.jsonl"):
         table = task.read(tmp_path / name)
         assert (table.words, table.targets) == (rows["tokens"], rows["ner_tags"]), name
-        assert table.target_names == (("O", "B-PER") if name == "saved" else None)
+        assert table.target_names == (None if name == "a.jsonl" else ("O", "B-PER"))
 
 
 CLASSES = "text\tlabel\na film\tgood\n"

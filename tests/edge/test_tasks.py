@@ -97,8 +97,9 @@ def test_tags_may_be_indices_or_in_another_scheme(tokenizer: Tokenizer) -> None:
     assert f1([1, 1, 2]) == 1.0
     assert f1(["B-PER", "I-PER", "B-LOC"]) == 1.0
     assert f1([0, 0, 1], ("I-PER", "I-LOC", "O")) == 1.0
-    # Classes under names of their own, as many: the model's in their order.
-    assert f1([1, 1, 2], ("nothing", "I-person", "I-place")) == 1.0
+    # As many classes under other names are not the model's in their order.
+    with pytest.raises(DataError, match="row 1: tag 'I-person' is not one of the model's"):
+        f1([1, 1, 2], ("nothing", "I-person", "I-place"))
 
 
 def test_parts_of_speech_have_an_accuracy(tokenizer: Tokenizer) -> None:

@@ -1,0 +1,9 @@
+"""Data files: TSV, CSV, JSON, Parquet, CoNLL, text lines, a `datasets` folder or name."""
+
+from __future__ import annotations
+
+from edge.data.read import read_table
+from edge.data.table import TEXTS, Columns, Layout, Table
+from edge.data.values import TargetColumn
+
+__all__ = ["TEXTS", "Columns", "Layout", "Table", "TargetColumn", "read_table"]

@@ -1,0 +1,109 @@
+"""The classes of a data file that no model names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from edge.data.table import Table
+from edge.data.targets import are_flags, as_lists, score_column
+from edge.data.values import (
+    canonical,
+    check_alike,
+    is_missing,
+    kind_of,
+    known_targets,
+    refused,
+    whole_number,
+)
+from edge.errors import DataError
+
+_MAX_CLASSES = 1000
+
+
+@dataclass(frozen=True)
+class Classes:
+    """The classes that a data file speaks of. problem_type: Transformers' own, where it tells."""
+
+    labels: tuple[str, ...]
+    problem_type: Literal["multi_label_classification"] | None = None
+
+
+def classes_of(table: Table) -> Classes:
+    """The classes of a file that no model names; one unnamed class where targets are scores.
+
+    Whole numbers are classes, also as 0.0 to 3.0, unless their column is of scores by its name.
+    Where they count from 0 without a gap they stay unnamed, else a class has its number for a
+    name. Lists are several labels a row. Raises DataError, naming the row, for what is missing or
+    of another kind than the rest.
+    """
+    table = _labelled(table)
+    values = table.targets or []
+    if table.target_names:
+        return Classes(_checked(table, table.target_names))
+    if table.words is not None:
+        return Classes(_listed(table, values))
+    if any(isinstance(value, list) for value in values):
+        return _sets(table)
+    if table.scored:
+        score_column(table)
+        return Classes(("LABEL_0",))
+    check_alike(table, known_targets(table), range(len(values)))
+    numbers = bool(values) and kind_of(values[0]) == "number"
+    if numbers and any(whole_number(value) is None for value in values):
+        score_column(table)
+        return Classes(("LABEL_0",))
+    return Classes(_checked(table, _names(values)))
+
+
+def _sets(table: Table) -> Classes:
+    """The classes of rows with several labels each."""
+    sets = as_lists(table, known_targets(table, empty=True), ())
+    width = len(sets[0]) if sets else 0
+    if width > 1 and are_flags(table, sets, width):
+        labels = tuple(f"LABEL_{i}" for i in range(width))
+    else:
+        labels = _listed(table, sets)
+    return Classes(labels, "multi_label_classification")
+
+
+def _listed(table: Table, sets: Sequence[Any]) -> tuple[str, ...]:
+    """The classes in lists."""
+    flat: list[Any] = []
+    rows: list[int] = []
+    for row, part in enumerate(sets):
+        if not isinstance(part, list):
+            raise refused(table, row, f"has {str(part)[:40]!r} where a list goes", "")
+        for value in part:
+            if value is None or is_missing(value):
+                raise refused(table, row, f"has a list with {value!r} in it", "")
+        flat += part
+        rows += [row] * len(part)
+    check_alike(table, flat, rows)
+    return _checked(table, _names(flat))
+
+
+def _names(values: Iterable[Any]) -> tuple[str, ...]:
+    """Names in their order, or LABEL_0 and so on for numbers from 0 without a gap."""
+    names = {canonical(value) for value in values}
+    numbers = sorted(number for name in names if (number := whole_number(name)) is not None)
+    if len(numbers) < len(names):
+        return tuple(sorted(names))
+    if numbers == list(range(len(numbers))):
+        return tuple(f"LABEL_{i}" for i in numbers)
+    return tuple(map(str, numbers))
+
+
+def _checked(table: Table, labels: tuple[str, ...]) -> tuple[str, ...]:
+    if len(labels) > _MAX_CLASSES:
+        raise DataError(
+            f"{table.source} has {len(labels)} labels: is --label-column the right one?"
+        )
+    return labels
+
+
+def _labelled(table: Table) -> Table:
+    """The rows that have a label, whatever it is."""
+    values = table.targets or []
+    return table.take([row for row, value in enumerate(values) if value is not None])

@@ -1,0 +1,233 @@
+"""Reading a data file whole: every column, with the line that each row is at.
+
+TSV has no quoting: a quote is a character like any other.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import re
+import zlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edge.data.records import from_json, from_json_lines
+from edge.errors import DataError
+
+Rows = dict[str, list[Any]]
+_DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
+_SHOWN = 60
+
+
+@dataclass(frozen=True)
+class Contents:
+    """All columns of a file by name, and what the file says of them.
+
+    class_names: of columns whose integers are positions among names. lines: see Table.
+    """
+
+    rows: Rows
+    lines: list[int | None] | None = None
+    line_per_word: bool = False
+    class_names: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+def read_file(path: Path) -> Contents:
+    """All columns of a file, by the ending of its name; raises DataError when it is damaged."""
+    kind = suffix(path)
+    if kind not in READERS:
+        raise DataError(
+            f"{path}: unknown kind of data file '{''.join(path.suffixes[-2:])}': "
+            f"use {', '.join(sorted(READERS))}, each but .parquet also as .gz"
+        )
+    if kind == ".parquet" and path.suffix.lower() == ".gz":
+        raise DataError(f"{path}: Parquet compresses by itself: unpack it with gunzip")
+    return READERS[kind](path)
+
+
+def suffix(path: Path) -> str:
+    """The ending that tells the kind of a file, without that of its compression."""
+    bare = path.with_suffix("") if path.suffix.lower() == ".gz" else path
+    return bare.suffix.lower()
+
+
+def read_text(path: Path) -> str:
+    """The text of a file, unpacked if it is compressed; raises DataError if it is not UTF-8."""
+    try:
+        data = path.read_bytes()
+        if path.suffix.lower() == ".gz":
+            data = gzip.decompress(data)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(f"{path} cannot be unpacked ({error}): is it complete?") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror or error})") from None
+    wide = data.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\x00" in data[:4096]
+    if wide:
+        raise DataError(
+            f"{path} cannot be read as UTF-8 text: it looks like UTF-16; convert it with "
+            "`iconv -f UTF-16 -t UTF-8`"
+        )
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"{path} line {line} cannot be read as UTF-8 text (byte 0x{data[error.start]:02x}): if "
+            "the file is Latin-1, convert it with `iconv -f LATIN1 -t UTF-8`"
+        ) from None
+    if "\x00" in text:
+        line = text.count("\n", 0, text.index("\x00")) + 1
+        raise DataError(f"{path} line {line} holds a NUL character: remove it")
+    return text
+
+
+def _read_separated(path: Path, **dialect: Any) -> Contents:
+    # A field may hold a whole document; the csv module's own limit is 128 KiB.
+    csv.field_size_limit(1 << 30)
+    reader = csv.reader(_physical_lines(read_text(path)), **dialect)
+    table: list[list[str]] = []
+    lines: list[int | None] = []
+    start = 1
+    try:
+        for fields in reader:
+            table.append(fields)
+            lines.append(start)
+            start = reader.line_num + 1
+    except csv.Error as error:
+        raise DataError(
+            f"{path} line {start}: quotes do not match ({error}): within quotes, write each "
+            "quote twice"
+        ) from None
+    if not table:
+        raise DataError(f"{path} is empty: it has no header row")
+    header = _header(path, table[0], dialect["delimiter"])
+    for line, fields in zip(lines[1:], table[1:], strict=True):
+        if len(fields) != len(header):
+            raise DataError(
+                f"{path} line {line}: {len(fields)} fields where the header has {len(header)}"
+            )
+        # A file put behind another brings its header, and its byte order mark.
+        if [cell.strip("\ufeff ") for cell in fields] == header:
+            raise DataError(f"{path} line {line} repeats the header: remove it")
+    columns = {name: [row[i] for row in table[1:]] for i, name in enumerate(header)}
+    return Contents(columns, lines[1:])
+
+
+def _physical_lines(text: str) -> Iterable[str]:
+    # Not splitlines: a text may hold U+2028 and the like.
+    return re.findall(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+", text)
+
+
+def _header(path: Path, cells: list[str], delimiter: str) -> list[str]:
+    """The names of the columns, checked."""
+    names = [cell.strip("\ufeff ") for cell in cells]
+    if len(names) == 1:
+        others = [mark for mark in _DELIMITERS if mark != delimiter and mark in names[0]]
+        if others:
+            raise DataError(
+                f"{path} line 1 has one field, {names[0][:_SHOWN]!r}, and looks separated by "
+                f"{_DELIMITERS[others[0]]}s: {_DELIMITERS[delimiter]}s are read here, "
+                f"{'.tsv files have tabs' if delimiter == ',' else '.csv files have commas'}"
+            )
+    check_names(path, names)
+    return names
+
+
+def check_names(path: Path, names: list[str]) -> None:
+    """Raise DataError where two columns have one name."""
+    twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
+    if twice is not None:
+        raise DataError(f"{path} has two columns named '{twice}': rename or remove one")
+
+
+def _read_csv(path: Path) -> Contents:
+    return _read_separated(path, delimiter=",", strict=True)
+
+
+def _read_tsv(path: Path) -> Contents:
+    return _read_separated(path, delimiter="\t", quoting=csv.QUOTE_NONE)
+
+
+def _read_json_lines(path: Path) -> Contents:
+    return Contents(*from_json_lines(path, read_text(path)))
+
+
+def _read_json(path: Path) -> Contents:
+    return Contents(*from_json(path, read_text(path)))
+
+
+def _read_conll(path: Path) -> Contents:
+    """A token a line, its tag in the last column; an empty line ends a sentence."""
+    rows: Rows = {"tokens": [], "tags": []}
+    lines: list[int | None] = []
+    sentence: list[list[str]] = []
+    width = 0
+    separator = None
+    for number, line in enumerate((*read_text(path).split("\n"), ""), start=1):
+        # Only these separate columns: a token may hold any other kind of space.
+        line = line.rstrip("\r").strip(" ")
+        if not line.strip() or re.split("[\t ]", line)[0] == "-DOCSTART-":
+            if sentence:
+                rows["tokens"].append([token[0] for token in sentence])
+                rows["tags"].append([token[-1] for token in sentence])
+                lines.append(number - len(sentence))
+            sentence = []
+            continue
+        separator = separator or ("\t" if "\t" in line else " +")
+        fields = [cell.strip(" ") for cell in re.split(separator, line)]
+        _check_token(path, number, fields, width)
+        width = width or len(fields)
+        sentence.append(fields)
+    return Contents(rows, lines, line_per_word=True)
+
+
+def _check_token(path: Path, number: int, fields: list[str], width: int) -> None:
+    if (width and len(fields) != width) or len(fields) < 2:
+        raise DataError(
+            f"{path} line {number}: {len(fields)} columns where "
+            f"{f'the lines above have {width}' if width else 'a token and its tag go'}"
+        )
+    for cell, name in ((fields[0], "token"), (fields[-1], "tag")):
+        if not cell:
+            raise DataError(
+                f"{path} line {number} has an empty {name}: is there a tab too many at its "
+                f"{'start' if name == 'token' else 'end'}?"
+            )
+
+
+def _read_lines(path: Path) -> Contents:
+    numbered = [
+        (number, line.rstrip("\r"))
+        for number, line in enumerate(read_text(path).split("\n"), start=1)
+        if line.strip()
+    ]
+    return Contents({"text": [line for _, line in numbered]}, [number for number, _ in numbered])
+
+
+def _read_parquet(path: Path) -> Contents:
+    import pyarrow
+    import pyarrow.parquet
+
+    from edge.data.hub import schema_names
+
+    try:
+        table = pyarrow.parquet.read_table(path)
+        check_names(path, table.column_names)
+        rows: Rows = table.to_pydict()
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DataError(f"{path} is not a Parquet file ({error})") from None
+    return Contents(rows, class_names=schema_names(table.schema.metadata))
+
+
+READERS: dict[str, Callable[[Path], Contents]] = {
+    ".tsv": _read_tsv,
+    ".csv": _read_csv,
+    ".jsonl": _read_json_lines,
+    ".json": _read_json,
+    ".parquet": _read_parquet,
+    ".conll": _read_conll,
+    ".txt": _read_lines,
+}

@@ -1,0 +1,114 @@
+"""JSON: lines, arrays of records, and SQuAD's own form."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from edge.errors import DataError
+
+Rows = dict[str, list[Any]]
+_Read = tuple[Rows, list[int | None] | None]
+_FORMS = (
+    "records are read from JSON lines, from an array of them, or from one under 'data' or 'rows'"
+)
+
+
+def from_json_lines(path: Path, text: str) -> _Read:
+    """A record a line, all with the same keys."""
+    rows: Rows = {}
+    lines: list[int | None] = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            record = _parse(line)
+        except ValueError as error:
+            raise DataError(f"{path} line {number} is not valid JSON ({error})") from None
+        if not isinstance(record, dict) or (rows and set(record) != set(rows)):
+            raise DataError(f"{path} line {number}: every line must have the same keys")
+        for name, value in record.items():
+            rows.setdefault(name, []).append(value)
+        lines.append(number)
+    return rows, lines
+
+
+def from_json(path: Path, text: str) -> _Read:
+    """A document: records in an array, SQuAD's own form as one row a question, or JSON lines."""
+    try:
+        document = _parse(text)
+    except ValueError as error:
+        # One record a line is no document; the first line of a damaged document is no record.
+        first = next((line for line in text.split("\n") if line.strip()), "")
+        if _is_record(first):
+            return from_json_lines(path, text)
+        raise DataError(f"{path} is not valid JSON ({error})") from None
+    if isinstance(document, dict):
+        records = document.get("data", document.get("rows"))
+        if not isinstance(records, list):
+            if any(isinstance(value, list | dict) for value in document.values()) and all(
+                isinstance(value, list | dict) for value in document.values()
+            ):
+                raise DataError(f"{path} holds columns, not records: {_FORMS}")
+            return from_json_lines(path, json.dumps(document))
+        if any(isinstance(record, dict) and "paragraphs" in record for record in records):
+            return _from_squad(path, records), None
+    else:
+        records = document
+    return _from_records(path, records), None
+
+
+def _parse(text: str) -> Any:
+    return json.loads(text, object_pairs_hook=_object)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for i, name in enumerate(names) if name in names[:i])
+        raise ValueError(f"the key '{twice}' is there twice")
+    return found
+
+
+def _is_record(line: str) -> bool:
+    try:
+        return isinstance(_parse(line), dict)
+    except ValueError as error:
+        # A key that is there twice is told with its line.
+        return "there twice" in str(error) and line.strip().endswith("}")
+
+
+def _from_records(path: Path, records: Any) -> Rows:
+    if not isinstance(records, list):
+        raise DataError(f"{path} holds {type(records).__name__}, no records: {_FORMS}")
+    rows: Rows = {}
+    for number, record in enumerate(records, start=1):
+        # The viewer of data sets on the hub wraps each record.
+        if isinstance(record, dict) and isinstance(record.get("row"), dict):
+            record = record["row"]
+        if not isinstance(record, dict):
+            raise DataError(f"{path} row {number} is {str(record)[:40]!r}, no record: {_FORMS}")
+        if rows and set(record) != set(rows):
+            raise DataError(f"{path} row {number}: every record must have the same keys")
+        for name, value in record.items():
+            rows.setdefault(name, []).append(value)
+    return rows
+
+
+def _from_squad(path: Path, articles: Iterable[Any]) -> Rows:
+    rows: Rows = {"id": [], "question": [], "context": [], "answers": []}
+    try:
+        for paragraph in (part for article in articles for part in article["paragraphs"]):
+            for asked in paragraph["qas"]:
+                row = {**asked, "context": paragraph["context"]}
+                for name, column in rows.items():
+                    column.append(row[name])
+    except (KeyError, TypeError) as error:
+        raise DataError(
+            f"{path} has 'data' but is not SQuAD's JSON: article, paragraph or question without "
+            f"{error}"
+        ) from None
+    return rows

@@ -1,0 +1,86 @@
+"""The line that says what a command understood of a data file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from edge.console import say
+from edge.data import Table, TargetColumn
+from edge.tasks.base import Task
+from edge.tokenization import Encoding
+
+_SHOWN_CLASSES = 8
+
+
+def say_understood(
+    task: Task, table: Table, encodings: Sequence[Encoding], *, max_length: int
+) -> None:
+    """Say on stderr what was read, and in further lines what may be wrong with it.
+
+    encodings: what the model reads of the rows, of at most `max_length` tokens each.
+    """
+    column = target_column(task, table)
+    say(understood(task, table, encodings, max_length=max_length, column=column))
+    if column is not None and column.warning is not None:
+        say(f"warning: {table.source}: {column.warning}")
+    if task.takes_pairs and task.pairs is None and table.pairs is not None:
+        say(
+            f"warning: {table.source} has pairs of texts, and nothing tells whether the model "
+            "reads pairs"
+        )
+    for name in table.unread:
+        say(f"warning: {table.source}: column '{name}' is not read{_how_to_read(task, table)}")
+
+
+def understood(
+    task: Task,
+    table: Table,
+    encodings: Sequence[Encoding],
+    *,
+    max_length: int,
+    column: TargetColumn | None,
+) -> str:
+    """What was read in one line: task, rows, columns, classes with counts, cut texts, tokens."""
+    text, pair, label = table.read
+    texts = f"pairs of {text or 'text'} and {pair or 'text_pair'}" if table.pairs else text
+    parts = [f"{len(table):,} rows of {texts or 'text'}"]
+    if column is not None:
+        parts.append(f"{label or 'label'}: {column.how}{_counts(column)}")
+    bare = sum(value is None for value in table.targets or ())
+    if bare:
+        parts.append(f"{bare:,} rows without a label")
+    parts.append(_lengths(table, encodings, max_length))
+    return f"{table.source}: {task.name}; {'; '.join(parts)}"
+
+
+def target_column(task: Task, table: Table) -> TargetColumn | None:
+    """What the targets of the rows that have one are; None where there are no targets."""
+    labelled = [row for row, value in enumerate(table.targets or ()) if value is not None]
+    if not labelled:
+        return None
+    known = table if len(labelled) == len(table) else table.take(labelled)
+    return task.column(known)
+
+
+def _counts(column: TargetColumn) -> str:
+    if not column.counts:
+        return ""
+    shown = [f"{name} {count:,}" for name, count in column.counts.items()]
+    more = f" and {len(shown) - _SHOWN_CLASSES} more" if len(shown) > _SHOWN_CLASSES else ""
+    return f", {', '.join(shown[:_SHOWN_CLASSES])}{more}"
+
+
+def _lengths(table: Table, encodings: Sequence[Encoding], max_length: int) -> str:
+    tokens = f"{sum(map(len, encodings)):,} tokens"
+    cut = sum(encoding.cut for encoding in encodings)
+    if cut:
+        return f"{cut:,} cut at {max_length} tokens; {tokens}"
+    texts = len(table) * (2 if table.pairs is not None else 1)
+    pieces = f"in {len(encodings):,} pieces of up to {max_length} tokens; "
+    return f"{pieces if len(encodings) > texts else f'none cut at {max_length} tokens; '}{tokens}"
+
+
+def _how_to_read(task: Task, table: Table) -> str:
+    if table.pairs is not None or not (task.layout.pair or task.layout.pairs):
+        return ""
+    return ": name it with --pair-column if it is a second text"
