@@ -28,9 +28,7 @@ def classes(*labels: str) -> Task:
 
 
 def sets(*labels: str) -> Task:
-    return get_task(
-        "text-classification", labels=labels, problem_type="multi_label_classification"
-    )
+    return get_task("text-classification", labels=labels, problem_type="multi_label_classification")
 
 
 @pytest.mark.parametrize(

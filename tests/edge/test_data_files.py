@@ -1,0 +1,205 @@
+"""Forms of data files, and where damaged ones are damaged."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge.data import Columns, read_table
+from edge.errors import DataError
+from edge.tasks import get_task
+
+ROWS = [{"text": "a film", "label": 0}, {"text": "é\u2028b", "label": 1}]
+TSV = "text\tlabel\na film\t0\né\u2028b\t1\n"
+LINES = "".join(json.dumps(row) + "\n" for row in ROWS)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.tsv", TSV),
+        ("a.tsv", TSV.replace("\n", "\r\n")),
+        ("a.tsv", "\ufeff" + TSV),
+        ("a.csv", "text, label\na film,0\né\u2028b,1\n"),
+        ("a.csv", 'text,label\n"a film","0"\n"é\u2028b",1'),
+        ("a.jsonl", LINES),
+        ("a.jsonl", LINES.replace("\n", "\r\n\n")),
+        ("a.json", LINES),
+        ("a.json", json.dumps(ROWS)),
+        ("a.json", json.dumps(ROWS, indent=1)),
+        ("a.json", json.dumps({"version": 1, "data": ROWS})),
+        ("a.json", json.dumps({"rows": [{"row_idx": 0, "row": row} for row in ROWS]})),
+    ],
+)
+@pytest.mark.parametrize("packed", [False, True])
+def test_every_form_gives_the_same_rows(
+    tmp_path: Path, name: str, content: str, packed: bool
+) -> None:
+    data = content.encode()
+    path = tmp_path / (f"{name}.gz" if packed else name)
+    path.write_bytes(gzip.compress(data) if packed else data)
+    table = read_table(path)
+    assert table.texts == ["a film", "é\u2028b"]
+    assert [int(value) for value in table.targets or ()] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        (
+            "a.csv",
+            "text;label\na;1\n",
+            "line 1 has one field, 'text;label', and looks separated by",
+        ),
+        ("a.csv", "text\tlabel\na\t1\n", "separated by tabs: commas are read here, .tsv files"),
+        ("a.tsv", "text,label\na,1\n", "separated by commas: tabs are read here, .csv files have"),
+        ("a.tsv", "text\ttext\na\tb\n", "has two columns named 'text': rename or remove one"),
+        ("a.tsv", f"{TSV}{TSV}", "line 4 repeats the header: remove it"),
+        ("a.tsv", f"{TSV}\ufeff{TSV}", "line 4 repeats the header"),
+        ("a.tsv", "a good film\t1\na bad film\t0\n", "(is the header line missing?)"),
+        ("a.tsv", "Text\tLabel\na\t1\n", "has no column 'text or sentence1': did you mean 'Text'?"),
+        ("a.csv", 'text,label\na,1\n"b,0\nc,1\n', "line 3: quotes do not match"),
+        ("a.csv", 'text,label\n"b" c,0\n', "line 2: quotes do not match"),
+        ("a.csv", 'text,label\n"b\nc",0\nd\n', "line 4: 1 fields where the header has 2"),
+        (
+            "a.jsonl",
+            '{"text": "a", "text": "b", "label": 1}\n',
+            "line 1 is not valid JSON (the key",
+        ),
+        ("a.jsonl", json.dumps(ROWS) + "\n", "line 1: every line must have the same keys"),
+        ("a.json", '[{"text": "a", "label": 1}, 3]', "row 2 is '3', no record: records are read"),
+        ("a.json", '[{"text": "a", "label": 1}, {"text": "b"}]', "row 2: every record must have"),
+        ("a.json", '{"text": ["a"], "label": [1]}', "holds columns, not records: records are read"),
+        ("a.json", '[{"text": "a", "label": 1},', "is not valid JSON"),
+        ("a.json", "3", "holds int, no records: records are read from JSON lines"),
+        ("a.json", '[{"text": "a", "label": 1, "label": 2}]', "the key 'label' is there twice"),
+        ("a.txt.zip", "", "unknown kind of data file '.txt.zip'"),
+        ("a.tsv", "text\tlabel\na\x00b\t1\n", "looks like UTF-16"),
+    ],
+)
+def test_a_damaged_file_is_refused_with_its_line(
+    tmp_path: Path, name: str, content: str, message: str
+) -> None:
+    path = tmp_path / name
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(DataError) as caught:
+        read_table(path)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (TSV.encode("utf-16"), "looks like UTF-16; convert it with `iconv -f UTF-16 -t UTF-8`"),
+        (TSV.encode("utf-16-le"), "looks like UTF-16"),
+        (
+            b"text\tlabel\nfine\t1\ncaf\xe9\t1\n",
+            r"line 3 cannot be read as UTF-8 text \(byte 0xe9\)",
+        ),
+    ],
+)
+def test_another_encoding_is_told(tmp_path: Path, data: bytes, message: str) -> None:
+    path = tmp_path / "a.tsv"
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=message):
+        read_table(path)
+
+
+def test_a_damaged_archive_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.tsv.gz"
+    for data in (TSV.encode(), gzip.compress(TSV.encode())[:-9]):
+        path.write_bytes(data)
+        with pytest.raises(DataError, match="cannot be unpacked"):
+            read_table(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            "Ada\tB-PER\t\nwrote\tO\t\n",
+            "line 1 has an empty tag: is there a tab too many at its end",
+        ),
+        ("Ada\tB-PER\nwrote\t\n", "line 2 has an empty tag"),
+        ("Ada\tB-PER\n\tO\n", "line 2 has an empty token"),
+        ("Ada\tB-PER\nwrote O\n", "line 2: 1 columns where the lines above have 2"),
+        ("Ada B-PER\nwrote\tO\n", "line 2: 1 columns where the lines above have 2"),
+        ("Ada B-PER\n\nwrote\n", "line 3: 1 columns where the lines above have 2"),
+    ],
+)
+def test_a_conll_line_has_a_token_and_a_tag(tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "a.conll"
+    path.write_text(content)
+    with pytest.raises(DataError, match=message):
+        get_task("token-classification").read(path)
+
+
+def test_a_tag_is_refused_with_its_own_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.conll"
+    path.write_text("-DOCSTART- O\n\nAda B-PER\n\nshe O\nis O\nAda B-PRE\n")
+    task = get_task("token-classification", labels=("O", "B-PER"))
+    with pytest.raises(DataError, match="line 7, row 2: tag 'B-PRE' is not one of the model's"):
+        task.targets(task.read(path))
+
+
+def texts(tmp_path: Path, header: str, columns: Columns | None = None, **options: Any) -> Any:
+    names = header.split()
+    path = tmp_path / "a.tsv"
+    cells = [f"the {name} here" if name != "label" else "1" for name in names]
+    path.write_text("\t".join(names) + "\n" + "\t".join(cells) + "\n")
+    layout = get_task("text-classification").layout
+    return read_table(path, columns=columns, layout=layout, **options)
+
+
+@pytest.mark.parametrize(
+    ("header", "read", "unread"),
+    [
+        ("question sentence label", ("question", "sentence"), ()),
+        ("label premise hypothesis", ("premise", "hypothesis"), ()),
+        ("question1 question2 label", ("question1", "question2"), ()),
+        ("sentence1 sentence2 label", ("sentence1", "sentence2"), ()),
+        ("text text_pair label", ("text", "text_pair"), ()),
+        ("query passage label", ("query", "passage"), ()),
+        ("text title label", ("text", None), ("title",)),
+        ("sentence label", ("sentence", None), ()),
+    ],
+)
+def test_names_that_belong_together_are_a_pair(
+    tmp_path: Path, header: str, read: tuple[str, str | None], unread: tuple[str, ...]
+) -> None:
+    table = texts(tmp_path, header)
+    assert (table.read[:2], table.unread) == (read, unread)
+    assert table.texts == [f"the {read[0]} here"]
+    assert table.pairs == (None if read[1] is None else [f"the {read[1]} here"])
+
+
+def test_columns_that_may_all_be_the_text_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="sentence1, sentence2, text may all be the text: name the"):
+        texts(tmp_path, "text sentence1 sentence2 label")
+    table = texts(tmp_path, "text sentence1 sentence2 label", Columns(text="text"))
+    assert (table.read[0], table.pairs) == ("text", None)
+    with pytest.raises(DataError, match="passage and document may both be the second text"):
+        texts(tmp_path, "query passage document label", Columns(text="query"))
+    with pytest.raises(DataError, match="the column 'text' cannot be two of text, second text"):
+        texts(tmp_path, "text label", Columns(text_pair="text"))
+
+
+def test_a_model_of_single_texts_reads_no_pairs(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="has pairs of texts, 'question' and 'sentence', and the"):
+        texts(tmp_path, "question sentence label", pairs=False)
+    table = texts(tmp_path, "question sentence label", Columns(text="sentence"), pairs=False)
+    assert (table.pairs, table.unread) == (None, ("question",))
+    with pytest.raises(DataError, match="leave out --pair-column"):
+        texts(tmp_path, "text other label", Columns(text_pair="other"), pairs=False)
+
+
+def test_a_model_of_pairs_reads_no_single_texts(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="has one text in each row, and the model reads two"):
+        texts(tmp_path, "text title label", pairs=True)
+    table = texts(tmp_path, "text title label", Columns(text_pair="title"), pairs=True)
+    assert table.pairs == ["the title here"]
