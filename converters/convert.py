@@ -30,6 +30,7 @@ from edge.bundle.golden import texts_for
 from edge.checkpoint import (
     Checkpoint,
     count_parameters,
+    glance,
     has_token_types,
     load_model,
     load_tokenizer,
@@ -68,6 +69,10 @@ def convert(config: ConvertConfig) -> Manifest:
 
 def _convert(config: ConvertConfig) -> Manifest:
     check_target(config.output, replaces=is_bundle)
+    task = glance(config.source, config.task)
+    for file in filter(None, (config.samples, config.calibration) if task else ()):
+        # A mistake in a file is told before Transformers is loaded.
+        task.check_file(file, columns=config.columns, targets=False)
     with hush():
         checkpoint = open_checkpoint(
             config.source,

@@ -16,10 +16,12 @@ from distill.chain import Chain, with_assistants, with_words
 from distill.config import DistillConfig, Recipe, load_recipe
 from distill.resume import RECORD_FILE, TrainingState
 from distill.states import records_of
+from distill.students import EMBEDS, TASK
 from distill.transfer import with_texts
 from edge.console import hush, step
 from edge.errors import ConfigError
 from edge.storage import check_target, output_lock, staged_folder, write_text
+from edge.tasks import get_task
 
 if TYPE_CHECKING:
     from distill.objectives import Learner
@@ -75,11 +77,27 @@ def distil(config: DistillConfig) -> DistillResult:
         return prepare(config, recipe)
 
     start = time.perf_counter()
+    if processes.count() == 1:
+        _check_files(config)
     processes.join(bf16=config.bf16)
     with contextlib.ExitStack() as stack:
         processes.from_main(lambda: stack.enter_context(output_lock(config.output)))
         stack.enter_context(_quiet_libraries())
         return _train_and_write(processes.main_first(ready), start)
+
+
+def _check_files(config: DistillConfig) -> None:
+    """Refuse what can be refused of data files before Transformers is loaded."""
+    from edge.checkpoint import glance
+
+    wanted = config.task or load_recipe(config.recipe).task
+    task = glance(config.teachers[0]) if config.teachers else None
+    if task is None or wanted == EMBEDS:
+        task = get_task(wanted or TASK) if not config.teachers or wanted == EMBEDS else None
+    if task is not None:
+        task.check_file(config.train, columns=config.columns, training=True)
+        if config.eval is not None:
+            task.check_file(config.eval, columns=config.columns)
 
 
 def is_distilled(path: Path) -> bool:

@@ -141,6 +141,24 @@ def open_checkpoint(
     )
 
 
+def glance(source: str | Path, task: str | None = None) -> Task | None:
+    """The task of a checkpoint folder by its config.json alone, without its labels.
+
+    For what can be refused before Transformers is loaded. task: what it is to do, if asked for.
+    None where the folder does not tell; `open_checkpoint` says why.
+    """
+    root = Path(source)
+    try:
+        values = _read_config(encoder_folder(root) if root.is_dir() else root)
+    except CheckpointError:
+        return None
+    if task is None and (root / MODULES_FILE).is_file():
+        task = "feature-extraction"
+    name = task or _task_name(values.get("architectures"))
+    pairs = values.get(PAIRS_KEY)
+    return get_task(name, pairs=pairs) if name in TASKS else None
+
+
 def load_model(checkpoint: Checkpoint, *, attention: str = "sdpa") -> Any:
     """The checkpoint's model with its task's head, float32, in eval mode.
 
@@ -344,10 +362,7 @@ def _load_config(path: Path, *, trust_remote_code: bool) -> Any:
 
 
 def _task_of(source: str | Path, config: Any, name: str | None) -> Task:
-    if name is None:
-        architecture = next(iter(config.architectures or []), "")
-        endings = (task for end, task in _TASK_BY_ENDING.items() if architecture.endswith(end))
-        name = next(endings, None)
+    name = name or _task_name(config.architectures)
     if name is None:
         raise CheckpointError(
             f"{source} does not say what it was trained for: name it with --task "
@@ -362,6 +377,13 @@ def _task_of(source: str | Path, config: Any, name: str | None) -> Task:
         problem_type=getattr(config, "problem_type", None),
         pairs=reads_pairs(config),
     )
+
+
+def _task_name(architectures: Any) -> str | None:
+    """What the first architecture says a checkpoint was trained for."""
+    architecture = str(next(iter(architectures or []), ""))
+    endings = (task for end, task in _TASK_BY_ENDING.items() if architecture.endswith(end))
+    return next(endings, None)
 
 
 def _check_loaded(checkpoint: Checkpoint, model: Any, info: dict[str, Any]) -> None:

@@ -51,7 +51,7 @@ def exits(
     json: AsJson = False,
 ) -> None:
     """Measure the exits of a checkpoint, or cut a plain shallower model at one of them."""
-    from edge.checkpoint import open_checkpoint
+    from edge.checkpoint import glance, open_checkpoint
     from edge.console import hush, show
     from edge.errors import ConfigError
     from edge.exits import cut_exit, measure_exits
@@ -60,6 +60,10 @@ def exits(
         raise ConfigError("edge exits needs --data to measure, or --cut LAYER to write a model")
     if (cut is None) != (output is None):
         raise ConfigError("--cut LAYER and --output FOLDER go together")
+    read = columns(text_column, pair_column, label_column)
+    if data is not None and (task := glance(checkpoint)) is not None:
+        # A mistake in the file is told before Transformers is loaded.
+        task.check_file(data, columns=read)
     with hush():
         opened = open_checkpoint(checkpoint)
     if cut is not None and output is not None:
@@ -70,7 +74,7 @@ def exits(
         return
     assert data is not None
     thresholds = _thresholds(threshold)
-    table = opened.task.read(data, columns=columns(text_column, pair_column, label_column))
+    table = opened.task.read(data, columns=read)
     report = measure_exits(
         opened,
         table.head(max_samples),

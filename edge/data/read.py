@@ -65,13 +65,22 @@ def _contents(source: str) -> Contents:
     path = Path(source)
     if path.is_file():
         return read_file(path)
-    folder = Path(source.partition(":")[0].partition("@")[0])
-    looks_local = suffix(path) in READERS or folder.is_absolute() or source.startswith(".")
-    if looks_local and not folder.is_dir():
+    if is_local(source) and not _folder(source).is_dir():
         raise DataError(f"data file {source} does not exist: check the path")
     from edge.data.hub import from_datasets
 
     return from_datasets(source)
+
+
+def is_local(source: str) -> bool:
+    """Whether a source is a path by its looks, not the name of a data set."""
+    known = suffix(Path(source)) in READERS
+    return known or _folder(source).is_absolute() or source.startswith(".")
+
+
+def _folder(source: str) -> Path:
+    """A source without the names of a configuration and a split."""
+    return Path(source.partition(":")[0].partition("@")[0])
 
 
 def _targets(

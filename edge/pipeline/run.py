@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge import __version__
 from edge.bundle import Bundle, Manifest, is_bundle
-from edge.checkpoint import open_checkpoint
+from edge.checkpoint import glance, open_checkpoint
 from edge.config import Config
 from edge.data import Columns
 from edge.engines.runner import bundle_task
@@ -117,6 +117,10 @@ class _Plan:
             where=f"recipe {recipe.name}, distill",
         )
         load_recipe(self.distill.recipe)
+        if (known := glance(inputs.teacher)) is not None:
+            # A mistake in a file is told before Transformers is loaded.
+            for file in (inputs.train, inputs.eval):
+                known.check_file(file, columns=inputs.columns)
         task = open_checkpoint(
             inputs.teacher,
             allow_pickle=inputs.allow_pickle,

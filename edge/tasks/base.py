@@ -12,10 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from edge.data import TEXTS, Columns, Layout, Table, TargetColumn, read_table
+from edge.data.read import is_local
 from edge.data.targets import score_column
 from edge.errors import ConfigError, DataError
 from edge.tokenization import Encoding, Tokenizer
 
+# Files above are read once only.
+_LARGE_BYTES = 64_000_000
 Array = npt.NDArray[Any]
 # One sample's outputs by name, without batch dimension and without padding.
 Outputs = dict[str, Array]
@@ -123,6 +126,28 @@ class Task(ABC):
         return read_table(
             source, columns=columns, targets=targets, layout=self.layout, pairs=self.pairs
         )
+
+    def check_file(
+        self,
+        source: str | Path,
+        *,
+        columns: Columns | None = None,
+        targets: bool = True,
+        training: bool = False,
+    ) -> None:
+        """Read a local file of moderate size, so that a mistake is told before anything is loaded.
+
+        Raises DataError as `read` does, or `read_training`.
+        """
+        path = Path(source)
+        if not (is_local(str(source)) and path.suffix) or path.is_dir():
+            return
+        if path.is_file() and path.stat().st_size > _LARGE_BYTES:
+            return
+        if training:
+            self.read_training(source, columns=columns)
+        else:
+            self.read(source, columns=columns, targets=targets)
 
     def note_pairs(self, table: Table) -> None:
         """Take texts or pairs for what the model reads, as `table` has them, if nothing tells."""
