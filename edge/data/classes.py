@@ -34,9 +34,9 @@ def classes_of(table: Table) -> Classes:
     """The classes of a file that no model names; one unnamed class where targets are scores.
 
     Whole numbers are classes, also as 0.0 to 3.0, unless their column is of scores by its name.
-    Where they count from 0 without a gap they stay unnamed, else a class has its number for a
-    name. Lists are several labels a row. Raises DataError, naming the row, for what is missing or
-    of another kind than the rest.
+    Where they count from 0 they stay unnamed, else, or with more gaps than numbers, a class has
+    its number for a name. Lists are several labels a row. Raises DataError, naming the row, for
+    what is missing or of another kind than the rest.
     """
     table = _labelled(table)
     values = table.targets or []
@@ -46,12 +46,9 @@ def classes_of(table: Table) -> Classes:
         return Classes(_listed(table, values))
     if any(isinstance(value, list) for value in values):
         return _sets(table)
-    if table.scored:
-        score_column(table)
-        return Classes(("LABEL_0",))
     check_alike(table, known_targets(table), range(len(values)))
     numbers = bool(values) and kind_of(values[0]) == "number"
-    if numbers and any(whole_number(value) is None for value in values):
+    if numbers and (table.scored or any(whole_number(value) is None for value in values)):
         score_column(table)
         return Classes(("LABEL_0",))
     return Classes(_checked(table, _names(values)))
@@ -85,13 +82,13 @@ def _listed(table: Table, sets: Sequence[Any]) -> tuple[str, ...]:
 
 
 def _names(values: Iterable[Any]) -> tuple[str, ...]:
-    """Names in their order, or LABEL_0 and so on for numbers from 0 without a gap."""
+    """Names in their order, or LABEL_0 and so on for numbers from 0."""
     names = {canonical(value) for value in values}
     numbers = sorted(number for name in names if (number := whole_number(name)) is not None)
     if len(numbers) < len(names):
         return tuple(sorted(names))
-    if numbers == list(range(len(numbers))):
-        return tuple(f"LABEL_{i}" for i in numbers)
+    if numbers and numbers[0] == 0 and numbers[-1] + 1 < 2 * len(numbers):
+        return tuple(f"LABEL_{i}" for i in range(numbers[-1] + 1))
     return tuple(map(str, numbers))
 
 

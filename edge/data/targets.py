@@ -23,6 +23,7 @@ from edge.data.values import (
 from edge.errors import DataError
 
 _SHOWN = 60
+_SHOWN_CLASSES = 12
 
 
 def class_column(table: Table, labels: Sequence[str] | None) -> TargetColumn:
@@ -44,8 +45,12 @@ def class_column(table: Table, labels: Sequence[str] | None) -> TargetColumn:
     mapping = class_mapping(table, values, range(len(values)), labels)
     indices = np.asarray([mapping[value] for value in values], np.int64)
     counts = np.bincount(indices, minlength=len(labels)).tolist()
-    named = by_label(counts, labels)
-    return TargetColumn(mapping.kind, indices, mapping.how, named, mapping.warning)
+    warning = mapping.warning
+    unused = [i for i, count in enumerate(counts[: int(indices.max(initial=0))]) if not count]
+    if mapping.kind == "numbers" and warning is None and unused:
+        shown = ", ".join(labels[i] for i in unused[:_SHOWN_CLASSES])
+        warning = f"no row has {shown}: write names, or numbers without a gap, if there is none"
+    return TargetColumn(mapping.kind, indices, mapping.how, by_label(counts, labels), warning)
 
 
 def label_sets(table: Table, labels: Sequence[str] | None) -> TargetColumn:

@@ -52,7 +52,7 @@ def asked(context: str, answers: Any) -> Table:
 
 
 def test_a_word_s_label_is_at_its_first_token(tokenizer: Any) -> None:
-    found = samples(WORDS, tagged([("zebra", "B-GOOD"), ("film", 0), ("bad", 2)]), tokenizer)
+    found = samples(WORDS, tagged([("zebra", 1), ("film", 0), ("bad", 2)]), tokenizer)
     expected = [IGNORED, 1, *[IGNORED] * 4, 0, 2, IGNORED]
     assert found.targets[0].tolist() == expected
     short = samples(WORDS, tagged([("bad", 2)], [("zebra", 1)]), tokenizer)

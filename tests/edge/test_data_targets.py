@@ -102,6 +102,10 @@ def test_numbers_that_meet_names_are_told() -> None:
     column = target_column(classes("LABEL_0", "LABEL_1"), table([0, 0]))
     assert column is not None
     assert (column.warning, column.counts) == (None, {"LABEL_0": 2, "LABEL_1": 0})
+    column = target_column(classes("LABEL_0", "LABEL_1", "LABEL_2"), table([0, 2]))
+    assert column is not None
+    assert column.warning is not None
+    assert "no row has LABEL_1" in column.warning
     named = table([0, 1], target_names=NAMES)
     column = target_column(classes("LABEL_0", "LABEL_1"), named)
     assert column is not None
@@ -182,7 +186,8 @@ def test_the_row_is_that_of_the_file(tmp_path: Path) -> None:
         (["0.0", "1.0", "3.0", "2.0"], ("LABEL_0", "LABEL_1", "LABEL_2", "LABEL_3")),
         ([1, 2, 3, 4], ("1", "2", "3", "4")),
         ([-1, 0, 1], ("-1", "0", "1")),
-        (["0", "2"], ("0", "2")),
+        (["0", "2"], ("LABEL_0", "LABEL_1", "LABEL_2")),
+        (["0", "7"], ("0", "7")),
         ([0.5, 1.0], ("LABEL_0",)),
         ([0, None, 1], ("LABEL_0", "LABEL_1")),
     ],
