@@ -6,8 +6,19 @@ import json
 from pathlib import Path
 from typing import Any
 
-from edge.data.files import Contents
+from edge.data.files import READERS, Contents, suffix
 from edge.errors import DataError
+
+
+def is_local(source: str) -> bool:
+    """Whether a source is a path by its looks, not the name of a data set."""
+    known = suffix(Path(source)) in READERS
+    return known or _folder(source).is_absolute() or source.startswith(".")
+
+
+def _folder(source: str) -> Path:
+    """A source without the names of a configuration and a split."""
+    return Path(source.partition(":")[0].partition("@")[0])
 
 
 def schema_names(metadata: dict[bytes, bytes] | None) -> dict[str, tuple[str, ...]]:
@@ -31,8 +42,10 @@ def _names(feature: Any) -> tuple[str, ...] | None:
     return _names(feature["feature"]) if "feature" in feature else None
 
 
-def from_datasets(source: str) -> Contents:
-    """A data set by its folder or name, "NAME", "NAME@CONFIG", either with ":SPLIT"."""
+def open_dataset(source: str) -> Any:
+    """The split of a `datasets` folder or name that `read_table` reads; raises DataError."""
+    if is_local(source) and not _folder(source).is_dir():
+        raise DataError(f"data file {source} does not exist: check the path")
     import datasets
 
     name, _, split = source.partition(":")
@@ -53,6 +66,14 @@ def from_datasets(source: str) -> Contents:
         if split and split not in loaded:
             raise DataError(f"{name} has no split '{split}': choose from {', '.join(loaded)}")
         loaded = loaded[split or next(iter(loaded))]
+    return loaded
+
+
+def from_datasets(source: str) -> Contents:
+    """All columns of a data set by its folder or name, see `open_dataset`."""
+    import datasets
+
+    loaded = open_dataset(source)
     # The classes of a label a row, or of one a word.
     classes = {key: getattr(value, "feature", value) for key, value in loaded.features.items()}
     names = {

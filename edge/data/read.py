@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from edge.data.columns import choose_columns
-from edge.data.files import READERS, Contents, read_file, suffix
+from edge.data.files import Contents, read_file
+from edge.data.hub import from_datasets
 from edge.data.table import SCORE, TEXTS, Columns, Layout, Table
 from edge.data.values import is_missing
 from edge.errors import DataError
@@ -65,22 +66,7 @@ def _contents(source: str) -> Contents:
     path = Path(source)
     if path.is_file():
         return read_file(path)
-    if is_local(source) and not _folder(source).is_dir():
-        raise DataError(f"data file {source} does not exist: check the path")
-    from edge.data.hub import from_datasets
-
     return from_datasets(source)
-
-
-def is_local(source: str) -> bool:
-    """Whether a source is a path by its looks, not the name of a data set."""
-    known = suffix(Path(source)) in READERS
-    return known or _folder(source).is_absolute() or source.startswith(".")
-
-
-def _folder(source: str) -> Path:
-    """A source without the names of a configuration and a split."""
-    return Path(source.partition(":")[0].partition("@")[0])
 
 
 def _targets(

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge.data import TEXTS, Columns, Layout, Table, TargetColumn, read_table
-from edge.data.read import is_local
+from edge.data.hub import is_local
 from edge.data.targets import score_column
 from edge.errors import ConfigError, DataError
 from edge.tokenization import Encoding, Tokenizer

@@ -71,7 +71,7 @@ def test_scores_tags_and_pieces_are_told(told: Callable[..., list[str]]) -> None
         "to 5; none cut at 8 tokens; 12 tokens"
     ]
     tags = "".join(
-        f"{word} O\n" for word in ["a", "film", "of", "the", "plot", "was", "not", "good"]
+        f"{word} O\n" for word in ("a", "film", "of", "the", "plot", "was", "not", "bad")
     )
     (line,) = told("a.conll", tags, "token-classification", labels=("O", "B-PER"))
     assert "tags: tags by name, O 8; in 2 pieces of up to 8 tokens" in line
