@@ -19,6 +19,7 @@ from edge.errors import DataError
 
 Rows = dict[str, list[Any]]
 _DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
+_DOCUMENT = re.compile(r"-DOCSTART-(?:[\t ]|$)")
 _SHOWN = 60
 
 
@@ -169,15 +170,17 @@ def _read_conll(path: Path) -> Contents:
     for number, line in enumerate((*read_text(path).split("\n"), ""), start=1):
         # Only these separate columns: a token may hold any other kind of space.
         line = line.rstrip("\r").strip(" ")
-        if not line.strip() or re.split("[\t ]", line)[0] == "-DOCSTART-":
+        if not line.strip() or _DOCUMENT.match(line):
             if sentence:
                 rows["tokens"].append([token[0] for token in sentence])
                 rows["tags"].append([token[-1] for token in sentence])
                 lines.append(number - len(sentence))
             sentence = []
             continue
-        separator = separator or ("\t" if "\t" in line else " +")
-        fields = [cell.strip(" ") for cell in re.split(separator, line)]
+        separator = separator or ("\t" if "\t" in line else " ")
+        cells = line.split(separator)
+        # Any number of spaces separates; a tab too many leaves a cell empty.
+        fields = [c.strip(" ") for c in cells] if separator == "\t" else [c for c in cells if c]
         _check_token(path, number, fields, width)
         width = width or len(fields)
         sentence.append(fields)

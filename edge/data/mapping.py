@@ -33,8 +33,17 @@ class ClassMapping:
     how: str
     warning: str | None = None
 
-    def __getitem__(self, value: Any) -> int:
-        return self.index[canonical(value)]
+    def indices(self, values: Sequence[Any]) -> list[int]:
+        """The class of each value."""
+        known: dict[Any, int] = {}
+        found = []
+        for value in values:
+            # 1, 1.0 and True are one key of a dict, and not one value here.
+            key = value if isinstance(value, str) else (type(value), str(value))
+            if key not in known:
+                known[key] = self.index[canonical(value)]
+            found.append(known[key])
+        return found
 
 
 def class_mapping(

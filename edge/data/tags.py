@@ -11,6 +11,7 @@ from edge.data.table import Table
 from edge.data.values import (
     TargetColumn,
     canonical,
+    distinct,
     is_missing,
     kind_of,
     known_targets,
@@ -60,7 +61,8 @@ def tag_column(
 
 def _check_tags(table: Table, flat: Sequence[Any], places: Sequence[_Place]) -> None:
     """Raise DataError for a tag that is missing, or of another kind than the first."""
-    for tag, (row, word) in zip(flat, places, strict=True):
+    for tag, index in zip(*distinct(flat, range(len(flat))), strict=True):
+        row, word = places[index]
         if tag is None or is_missing(tag) or (table.target_names and whole_number(tag) == -1):
             raise refused(table, row, f"tag {word + 1} is missing ({tag!r})", word=word)
         if kind_of(tag) != kind_of(flat[0]):

@@ -43,7 +43,7 @@ def class_column(table: Table, labels: Sequence[str] | None) -> TargetColumn:
                 "several need a checkpoint with problem_type multi_label_classification",
             )
     mapping = class_mapping(table, values, range(len(values)), labels)
-    indices = np.asarray([mapping[value] for value in values], np.int64)
+    indices = np.asarray(mapping.indices(values), np.int64)
     counts = np.bincount(indices, minlength=len(labels)).tolist()
     warning = mapping.warning
     unused = [i for i, count in enumerate(counts[: int(indices.max(initial=0))]) if not count]
@@ -75,7 +75,7 @@ def label_sets(table: Table, labels: Sequence[str] | None) -> TargetColumn:
     how, warning = "lists of class names, all of them empty", None
     if flat:
         mapping = class_mapping(table, flat, rows, labels)
-        np.add.at(found, (rows, [mapping[value] for value in flat]), 1)
+        np.add.at(found, (rows, mapping.indices(flat)), 1)
         twice = np.flatnonzero((found > 1).any(-1))
         if len(twice):
             raise refused(table, int(twice[0]), "one label is there twice")

@@ -94,8 +94,12 @@ class TokenClassification(Task):
         kinds = {split_tag(label)[1] for label in labels}
         prefixed = any("-" in label and split_tag(label)[0] for label in labels)
         schemes: dict[str, str] = {}
+        seen: set[str] = set()
         for row, tags in enumerate(column.values):
             for word, tag in enumerate(tags):
+                if tag in seen:
+                    continue
+                seen.add(tag)
                 prefix, kind = split_tag(tag)
                 if kind not in kinds and kind:
                     known = f"is not one of the model's ({', '.join(labels)})"
