@@ -70,9 +70,10 @@ def convert(config: ConvertConfig) -> Manifest:
 def _convert(config: ConvertConfig) -> Manifest:
     check_target(config.output, replaces=is_bundle)
     task = glance(config.source, config.task)
-    for file in filter(None, (config.samples, config.calibration) if task else ()):
-        # A mistake in a file is told before Transformers is loaded.
-        task.check_file(file, columns=config.columns, targets=False)
+    for file in (config.samples, config.calibration):
+        if task is not None and file is not None:
+            # A mistake in a file is told before Transformers is loaded.
+            task.check_file(file, columns=config.columns, targets=False)
     with hush():
         checkpoint = open_checkpoint(
             config.source,

@@ -223,7 +223,8 @@ def _load(checkpoint: Any) -> Any:
 
 def _gather(table: Table, method: Unlabelled) -> Iterator[Row]:
     assert method.source is not None  # filled in before anything is read
-    found = read_table(method.source, columns=method.columns, targets=False)
+    pairs = False if table.pairs is None else None
+    found = read_table(method.source, columns=method.columns, targets=False, pairs=pairs)
     if table.pairs is not None and found.pairs is None:
         raise DataError(
             f"{method.source} has single texts where {table.source} has pairs: name its second "
