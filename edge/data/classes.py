@@ -40,11 +40,13 @@ def classes_of(table: Table) -> Classes:
     """
     table = _labelled(table)
     values = table.targets or []
+    several = table.words is None and any(isinstance(value, list) for value in values)
     if table.target_names:
-        return Classes(_checked(table, table.target_names))
+        labels = _checked(table, table.target_names)
+        return Classes(labels, "multi_label_classification" if several else None)
     if table.words is not None:
         return Classes(_listed(table, values))
-    if any(isinstance(value, list) for value in values):
+    if several:
         return _sets(table)
     check_alike(table, known_targets(table), range(len(values)))
     numbers = bool(values) and kind_of(values[0]) == "number"

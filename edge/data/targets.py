@@ -63,7 +63,7 @@ def label_sets(table: Table, labels: Sequence[str] | None) -> TargetColumn:
     labels = tuple(labels or ())
     count = len(labels)
     sets = as_lists(table, known_targets(table, labels, empty=True), labels)
-    if are_flags(table, sets, count):
+    if not table.target_names and are_flags(table, sets, count):
         flags = np.asarray([list(map(number_of, part)) for part in sets], np.float64)
         found = flags.astype(np.int64).reshape(len(sets), count)
         how = f"lists of {count} flags, one for each label"

@@ -205,6 +205,9 @@ def test_lists_are_several_labels() -> None:
     flags = ("LABEL_0", "LABEL_1", "LABEL_2")
     assert classes_of(table([[0, 1, 0], [1, 1, 0]])) == Classes(flags, several)
     assert classes_of(table([[0, 1, 2], [1]])) == Classes(flags, several)
+    named = table([[1, 0], [0, 1]], target_names=("b", "a"))
+    assert classes_of(named) == Classes(("b", "a"), several)
+    assert sets("a", "b").targets(named).tolist() == [[1, 1], [1, 1]]
 
 
 @pytest.mark.parametrize("bad", ["", "NA", "null", float("nan"), "3", 3])
