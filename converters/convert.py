@@ -37,7 +37,7 @@ from edge.checkpoint import (
     max_length,
     open_checkpoint,
 )
-from edge.console import hush, step
+from edge.console import hush, say, step
 from edge.errors import CheckpointError
 from edge.memory import release_memory
 from edge.reference import Reference, golden_cases
@@ -161,8 +161,14 @@ def _write_tokenizer(stage: Path, checkpoint: Checkpoint, tokenizer: Any) -> Tok
             update={"inputs": tuple(n for n in info.inputs if n != "token_type_ids")}
         )
     write_text(stage / TOKENIZER_FILE, text)
-    if info.vocabulary is not None:
-        write_text(stage / info.vocabulary, word_pieces(text))
+    name = info.vocabulary
+    if name is not None:
+        lines = word_pieces(text)
+        if lines is None:
+            say(f"no {name}: two tokens of the tokenizer share an id or hold line breaks")
+            info = info.model_copy(update={"vocabulary": None})
+        else:
+            write_text(stage / name, lines)
     return info.model_copy(update={"sha256": sha256(stage / TOKENIZER_FILE)})
 
 
@@ -203,6 +209,7 @@ def _manifest(
         max_length=plan.max_length,
         embedding=checkpoint.embedding,
         pairs=checkpoint.task.pairs,
+        similarity=checkpoint.similarity,
         golden=Golden(file=GOLDEN_FILE, sha256=sha256(stage / GOLDEN_FILE), samples=samples),
         artifacts=(),
         tool=Tool(name="edge-encoders", version=__version__),

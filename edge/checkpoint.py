@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from edge.bundle import Embedding
+from edge.bundle.manifest import Similarity
 from edge.embedding import (
     MODULES_FILE,
     Pooling,
@@ -18,14 +19,26 @@ from edge.embedding import (
     read_head,
     sentence_encoder,
 )
-from edge.errors import CheckpointError, ConfigError, unknown_name
+from edge.errors import CheckpointError, ConfigError, nearest, unknown_name
 from edge.models import MODELS, register
+from edge.models.activation import read_activation
+from edge.models.labels import check_outputs, read_labels
 from edge.models.positions import longest_text
+from edge.models.support import check_architecture, declared_settings, reads_token_types
+from edge.settings import CONFIG, check_settings, read_json
 from edge.storage import sha256
 from edge.tasks import TASKS, Task, get_task
+from edge.tokenization import without_prompt
+from edge.tokenizer_files import (
+    check_tokenizer,
+    check_tokenizer_files,
+    lower,
+    open_tokenizer,
+    prompt_tokens,
+    put_prompt,
+)
+from edge.weights import check_weights
 
-_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
-_PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 _TOKENIZERS = (
     "tokenizer.json",
     "vocab.txt",
@@ -36,6 +49,8 @@ _TOKENIZERS = (
 )
 # The key of a config.json that says whether a text classifier was trained on pairs of texts.
 PAIRS_KEY = "reads_pairs"
+# Tables that Transformers used to save with the weights, and computes now.
+_BUFFERS = ("position_ids", "token_type_ids", "inv_freq", "embed_positions")
 # The ending of an architecture's class name tells what the checkpoint was trained for.
 _TASK_BY_ENDING = {
     "ForSequenceClassification": "text-classification",
@@ -69,6 +84,11 @@ class Checkpoint:
         if self.head is None:
             return None
         return Embedding(pooling=self.head.pooling, normalized=self.head.normalize)
+
+    @property
+    def similarity(self) -> Similarity | None:
+        """How two of its vectors are compared."""
+        return None if self.head is None else self.head.similarity
 
     @property
     def labels(self) -> tuple[str, ...] | None:
@@ -115,21 +135,28 @@ def open_checkpoint(
     values = _read_config(path)
     register(str(values["model_type"]))
     if not trust_remote_code:
-        _check_architecture(path, values)
-    _check_weights(path, allow_pickle=allow_pickle)
+        _check_known(path, values)
+    check_weights(path, allow_pickle=allow_pickle)
     if not any((path / name).is_file() for name in _TOKENIZERS):
         raise CheckpointError(
             f"{source} has no tokenizer: save one beside the weights with "
             "tokenizer.save_pretrained()"
         )
+    check_tokenizer_files(path)
     config = _load_config(path, trust_remote_code=trust_remote_code)
-    found = _task_of(source, config, task)
+    found = _task_of(source, config, values, task)
+    if not (trust_remote_code and values.get("auto_map")):
+        check_architecture(config, found.auto_class, where=str(path))
+        check_settings(values, CONFIG, file=path / "config.json", reads=declared_settings(config))
     embeds = found.name == "feature-extraction"
     if not embeds and (pooling, normalize) != (None, None):
         raise ConfigError(
             f"{source} does {found.name}: pooling and normalisation are for --task "
             "feature-extraction"
         )
+    head = read_head(root).changed(pooling, normalize) if embeds else None
+    if head is not None:
+        found.similarity = head.similarity
     return Checkpoint(
         source=str(source),
         path=path,
@@ -137,7 +164,7 @@ def open_checkpoint(
         task=found,
         allow_pickle=allow_pickle,
         trust_remote_code=trust_remote_code,
-        head=read_head(root).changed(pooling, normalize) if embeds else None,
+        head=head,
     )
 
 
@@ -195,44 +222,45 @@ def load_model(checkpoint: Checkpoint, *, attention: str = "sdpa") -> Any:
         raise CheckpointError(f"{checkpoint.source} cannot be loaded: {reason}") from error
     _check_loaded(checkpoint, model, info)
     if checkpoint.head is not None:
-        model = sentence_encoder(model, checkpoint.head, allow_pickle=checkpoint.allow_pickle)
+        head = counted_head(checkpoint) or checkpoint.head
+        model = sentence_encoder(model, head, allow_pickle=checkpoint.allow_pickle)
     return model.eval()
 
 
+def counted_head(checkpoint: Checkpoint) -> SentenceHead | None:
+    """The checkpoint's head, with its prompt's tokens counted where the mean leaves them out."""
+    head = checkpoint.head
+    if head is None or head.include_prompt:
+        return head
+    tokenizer = open_tokenizer(checkpoint.path, trust_remote_code=checkpoint.trust_remote_code)
+    if head.lowercase:
+        lower(tokenizer)
+    return replace(head, skipped=prompt_tokens(tokenizer, head.prompt))
+
+
 def load_tokenizer(checkpoint: Checkpoint) -> Any:
-    """The checkpoint's own Transformers tokenizer; raises CheckpointError when it is damaged."""
-    import transformers
+    """The checkpoint's own Transformers tokenizer, with what its head says of texts.
 
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(
-            checkpoint.path,
-            trust_remote_code=checkpoint.trust_remote_code,
-            local_files_only=True,
-        )
-    except Exception as error:
-        reason = " ".join(str(error).split())[:300]
-        raise CheckpointError(
-            f"{checkpoint.source} has a tokenizer that cannot be loaded: {reason}"
-        ) from error
+    Raises CheckpointError when it is damaged, or does not fit the model or its task.
+    """
+    tokenizer = open_tokenizer(checkpoint.path, trust_remote_code=checkpoint.trust_remote_code)
+    check_tokenizer(tokenizer, checkpoint.config, checkpoint.task, folder=checkpoint.path)
     if checkpoint.head is not None and checkpoint.head.lowercase:
-        _lower(tokenizer)
+        lower(tokenizer)
+    if checkpoint.head is not None and checkpoint.head.prompt:
+        put_prompt(tokenizer, checkpoint.head.prompt, folder=checkpoint.path)
     return tokenizer
-
-
-def _lower(tokenizer: Any) -> None:
-    """Let a fast tokenizer lower-case its texts first, as sentence-transformers would do."""
-    from tokenizers import normalizers
-
-    inner = getattr(tokenizer, "backend_tokenizer", None)
-    if inner is not None:
-        steps = [normalizers.Lowercase(), *([inner.normalizer] if inner.normalizer else [])]
-        inner.normalizer = normalizers.Sequence(steps)
 
 
 def save_checkpoint(model: Any, tokenizer: Any, folder: Path) -> None:
     """Write what Transformers loads into a folder that is there."""
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    prompt = getattr(getattr(model, "description", None), "prompt", "")
+    if prompt:
+        # The folder says so in its own way, and would put it before texts twice.
+        file = folder / "tokenizer.json"
+        file.write_text(without_prompt(file.read_text(encoding="utf-8"), prompt), encoding="utf-8")
     share_weights(folder)
 
 
@@ -247,14 +275,14 @@ def share_weights(folder: Path) -> None:
 
 def max_length(checkpoint: Checkpoint, tokenizer: Any) -> int:
     """The longest input in tokens: what positions and tokenizer both allow."""
-    own = tokenizer.model_max_length
+    own = int(tokenizer.model_max_length)
     limit = checkpoint.head.max_length if checkpoint.head else None
     return int(min(longest_text(checkpoint.config) or own, own, limit or own))
 
 
 def has_token_types(checkpoint: Checkpoint) -> bool:
     """Whether the model tells a text from its pair; some tokenizers offer it without need."""
-    return bool(getattr(checkpoint.config, "type_vocab_size", 0))
+    return reads_token_types(checkpoint.config, checkpoint.task.auto_class)
 
 
 def reads_pairs(config: Any) -> bool | None:
@@ -299,96 +327,101 @@ def _read_config(path: Path) -> dict[str, Any]:
     file = path / "config.json"
     if not file.is_file():
         raise CheckpointError(f"{path} has no config.json: it is not a Transformers checkpoint")
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{file} is not valid JSON ({error})") from None
+    values = read_json(file)
     if not isinstance(values, dict) or "model_type" not in values:
         raise CheckpointError(f"{file} names no model_type: it is not a Transformers checkpoint")
     return values
 
 
-def _check_architecture(path: Path, values: dict[str, Any]) -> None:
+def _check_known(path: Path, values: dict[str, Any]) -> None:
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
     name = str(values["model_type"])
     if name not in CONFIG_MAPPING_NAMES and name not in MODELS:
-        from edge.errors import nearest
-
         guess = nearest(name, [*CONFIG_MAPPING_NAMES, *MODELS])
         hint = f", did you mean '{guess}'?" if guess else ""
         raise CheckpointError(f"{path}/config.json: unknown architecture '{name}'{hint}")
-    if values.get("is_encoder_decoder") or values.get("is_decoder"):
-        raise CheckpointError(f"{path}: '{name}' has a decoder; only encoders are supported")
-
-
-def _check_weights(path: Path, *, allow_pickle: bool) -> None:
-    if any((path / name).is_file() for name in _WEIGHTS):
-        _check_safetensors(path)
-        return
-    if any((path / name).is_file() for name in _PICKLES):
-        if not allow_pickle:
-            raise CheckpointError(
-                f"{path} has pickled weights only, which can run code when loaded: convert them "
-                "to safetensors, or pass --allow-pickle if you trust their source"
-            )
-        return
-    raise CheckpointError(f"{path} has no weights (model.safetensors)")
-
-
-def _check_safetensors(path: Path) -> None:
-    from safetensors import SafetensorError, safe_open
-
-    for file in sorted(path.glob("*.safetensors")):
-        try:
-            with safe_open(file, framework="numpy") as tensors:
-                tensors.keys()
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(
-                f"{file} is corrupted ({error}): download or save it again"
-            ) from None
 
 
 def _load_config(path: Path, *, trust_remote_code: bool) -> Any:
     import transformers
 
     try:
-        return transformers.AutoConfig.from_pretrained(
+        config = transformers.AutoConfig.from_pretrained(
             path, trust_remote_code=trust_remote_code, local_files_only=True
         )
+        # Answers are read by name, and chunks would fit some lengths only; no number changes.
+        config.return_dict, config.chunk_size_feed_forward = True, 0
+        config.output_hidden_states = config.output_attentions = False
     except Exception as error:
         reason = " ".join(str(error).split())[:300]
         raise CheckpointError(f"{path}/config.json cannot be used: {reason}") from error
+    return config
 
 
-def _task_of(source: str | Path, config: Any, name: str | None) -> Task:
+def _endings(config: Any) -> list[str]:
+    """What the name of the first architecture ends with, the longest ending first."""
+    return _endings_of(config.architectures)
+
+
+def _endings_of(architectures: Any) -> list[str]:
+    architecture = str(next(iter(architectures or []), ""))
+    return [end for end in _TASK_BY_ENDING if architecture.endswith(end)]
+
+
+def _task_name(architectures: Any) -> str | None:
+    """What the first architecture says a checkpoint was trained for."""
+    return next((_TASK_BY_ENDING[end] for end in _endings_of(architectures)), None)
+
+
+def _task_of(source: str | Path, config: Any, values: dict[str, Any], name: str | None) -> Task:
     name = name or _task_name(config.architectures)
     if name is None:
         raise CheckpointError(
             f"{source} does not say what it was trained for: name it with --task "
             f"({', '.join(TASKS)})"
         )
-    labels = None
+    where, labels, activation = f"{source}/config.json", None, None
     if name in {"text-classification", "token-classification"}:
+        config.id2label = read_labels(values, where=where) or config.id2label
         labels = tuple(str(config.id2label[i]) for i in range(config.num_labels))
+        activation = read_activation(values, where=where)
+    problem_type = getattr(config, "problem_type", None)
+    # Another task's head is missed when the weights are loaded.
+    if any(_TASK_BY_ENDING[end] == name for end in _endings(config)):
+        check_outputs(name, problem_type, config.num_labels, where=where)
     return get_task(
         name,
         labels=labels,
-        problem_type=getattr(config, "problem_type", None),
+        problem_type=problem_type,
         pairs=reads_pairs(config),
+        activation=activation,
     )
 
 
-def _task_name(architectures: Any) -> str | None:
-    """What the first architecture says a checkpoint was trained for."""
-    architecture = str(next(iter(architectures or []), ""))
-    endings = (task for end, task in _TASK_BY_ENDING.items() if architecture.endswith(end))
-    return next(endings, None)
+def _unread_weights(model: Any, unexpected: Iterable[str]) -> list[str]:
+    """Weights of the encoder itself that the model has no place for; a head may be any task's."""
+    prefix = model.base_model_prefix
+    base = {name.split(".")[0] for name, _ in model.base_model.named_children()} - {"pooler"}
+    found = []
+    for key in sorted(unexpected):
+        parts = key.removeprefix(f"{prefix}.").split(".")
+        inside_encoder = key.startswith(f"{prefix}.") or parts[0] in base
+        if inside_encoder and parts[0] != "pooler" and parts[-1] not in _BUFFERS:
+            found.append(key)
+    return found
 
 
 def _check_loaded(checkpoint: Checkpoint, model: Any, info: dict[str, Any]) -> None:
     import torch
 
+    dropped = _unread_weights(model, info["unexpected_keys"])
+    if dropped:
+        raise CheckpointError(
+            f"{checkpoint.source} has weights that Transformers' {type(model).__name__} does not "
+            f"read ('{dropped[0]}'), so its answers would not be the checkpoint's: it was saved "
+            "with another class or an adapter"
+        )
     # A pooler is not part of an embedding; every other missing weight would be random.
     missing = [key for key in sorted(info["missing_keys"]) if "pooler." not in key]
     if missing:

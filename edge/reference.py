@@ -66,7 +66,14 @@ def golden_cases(
     for text, pair in texts:
         encoded = tokenizer(text, pair, truncation="longest_first", max_length=length)
         arrays = {name: np.asarray([_ids(encoded, name)], np.int32) for name in inputs}
-        outputs = session.run(arrays)
+        try:
+            outputs = session.run(arrays)
+        except Exception as error:  # each library has its own, and all are about this checkpoint
+            reason = " ".join(str(error).split())[:200]
+            raise CheckpointError(
+                f"{checkpoint.source} ({checkpoint.config.model_type}) cannot read "
+                f"{text[:40]!r}, {len(arrays['input_ids'][0])} tokens: {reason}"
+            ) from error
         tokens = arrays["input_ids"].shape[1]
         typed = "token_type_ids" in inputs
         cases.append(

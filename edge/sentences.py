@@ -11,9 +11,18 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from edge.embedding import LAYERS_OF, MODULES_FILE, WEIGHTS, Projection, SentenceHead
+from edge.embedding import (
+    LAYERS_OF,
+    MODULES_FILE,
+    PROMPTS_FILE,
+    WEIGHTS,
+    Projection,
+    SentenceHead,
+)
 
 _PREFIX = "sentence_transformers.models"
+# Rows of the mask that leaves a prompt out, where the encoder's positions set no limit.
+_LONGEST = 4096
 
 
 class SentenceEncoder(nn.Module):
@@ -28,10 +37,16 @@ class SentenceEncoder(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.description = head
+        self.counted: Tensor
         self._activations = [activation for _, activation in layers]
         self.head = nn.Sequential(
             *(nn.Sequential(layer, getattr(nn, name)()) for layer, name in layers)
         )
+        if head.skipped:
+            longest = getattr(encoder.config, "max_position_embeddings", None) or _LONGEST
+            # Sliced as the encoder's own table of positions is, which every exporter can.
+            counted = (torch.arange(longest) >= head.skipped).to(torch.long)[None]
+            self.register_buffer("counted", counted, persistent=False)
 
     @property
     def config(self) -> Any:
@@ -77,6 +92,8 @@ class SentenceEncoder(nn.Module):
 
     def pool(self, states: Tensor, mask: Tensor) -> Tensor:
         """(batch, sequence, hidden) to (batch, hidden)."""
+        if self.description.skipped:
+            mask = mask * self.counted[:, : mask.shape[1]].to(mask.dtype)
         return (_first if self.description.pooling == "cls" else _mean)(states, mask)
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -96,6 +113,8 @@ class SentenceEncoder(nn.Module):
         if self.description.max_length is not None:
             limit = {"max_seq_length": self.description.max_length, "do_lower_case": False}
             _write(folder / "sentence_bert_config.json", limit)
+        if self.description.prompt or self.description.similarity != "cosine":
+            _write(folder / PROMPTS_FILE, _prompts(self.description))
         _write(folder / paths[1] / "config.json", _pooling(self.description, self.config))
         for path, (layer, activation) in zip(paths[2:], self.layers, strict=False):
             _save_layer(folder / path, layer, activation)
@@ -137,7 +156,16 @@ def _mean(states: Tensor, mask: Tensor) -> Tensor:
 def _pooling(head: SentenceHead, config: Any) -> dict[str, Any]:
     modes = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean"}
     chosen = {name: pooling == head.pooling for name, pooling in modes.items()}
-    return {"word_embedding_dimension": config.hidden_size, **chosen}
+    include = {} if head.include_prompt else {"include_prompt": False}
+    return {"word_embedding_dimension": config.hidden_size, **chosen, **include}
+
+
+def _prompts(head: SentenceHead) -> dict[str, Any]:
+    return {
+        "prompts": {"default": head.prompt} if head.prompt else {},
+        "default_prompt_name": "default" if head.prompt else None,
+        "similarity_fn_name": head.similarity,
+    }
 
 
 def _save_layer(folder: Path, layer: nn.Linear, activation: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -77,6 +78,22 @@ class Encoding:
         columns = (self.token_type_ids, self.offsets, self.special, self.parts, self.words)
         taken: list[Any] = [c if c is None else [c[i] for i in tokens] for c in columns]
         return Encoding([self.input_ids[i] for i in tokens], *taken)
+
+
+# How texts begin: a prompt has to be the same tokens before every one of them.
+_PROBES = (
+    *(
+        "a",
+        "The film",
+        "12 of 3",
+        "(so)",
+        "-",
+        "\u7535\u5f71",
+        "\u00c9t\u00e9",
+        "\u0421\u043b\u043e\u0432\u043e",
+    ),
+    *(".5", "'s", "\U0001f600 yes", "[SEP] a", "x" * 40, "Queries: one, two"),
+)
 
 
 class Tokenizer:
@@ -201,20 +218,126 @@ def describe(tokenizer: Any, *, folder: Path) -> tuple[str, TokenizerInfo]:
         file="tokenizer.json",
         sha256="",
         vocabulary="vocab.txt" if values["model"].get("type") == "WordPiece" else None,
-        vocabulary_size=inner.get_vocab_size(),
+        vocabulary_size=1 + max(inner.get_vocab().values(), default=-1),
         pad_token_id=tokenizer.pad_token_id or 0,
         mask_token_id=tokenizer.mask_token_id,
         lowercase=lowercase,
         strip_accents=lowercase if accents is None else bool(accents),
         inputs=tuple(name for name in INPUT_NAMES if name in names),
+        prompt=getattr(tokenizer, "prompt", ""),
     )
     return json.dumps(values, ensure_ascii=False), info
 
 
-def word_pieces(tokenizer_json: str) -> str:
-    """The vocabulary of a WordPiece tokenizer, one token a line in the order of ids."""
-    vocabulary: dict[str, int] = json.loads(tokenizer_json)["model"]["vocab"]
-    return "\n".join(sorted(vocabulary, key=lambda token: vocabulary[token])) + "\n"
+def word_pieces(tokenizer_json: str) -> str | None:
+    """The vocabulary of a WordPiece tokenizer: on each line the token with the line's number as id.
+
+    Added tokens are on their lines too, and an id without a token has one that no text contains.
+    None where lines cannot say it: two tokens share an id, or one holds a line break.
+    """
+    values = json.loads(tokenizer_json)
+    vocabulary: dict[str, int] = dict(values["model"]["vocab"])
+    vocabulary |= {added["content"]: added["id"] for added in values.get("added_tokens") or ()}
+    names = {index: token for token, index in vocabulary.items()}
+    # White space separates words before they are looked up, so such a line is never matched.
+    lines = [names.get(index, f"[unused {index}]") for index in range(max(names, default=-1) + 1)]
+    text = "".join(f"{line}\n" for line in lines)
+    distinct = len(set(lines)) == len(lines)
+    return text if distinct and _by_line(text) == vocabulary | _unused(lines, vocabulary) else None
+
+
+def _by_line(text: str) -> dict[str, int]:
+    """A vocabulary as apps read it: a token and the number of its line."""
+    return {token: index for index, token in enumerate(re.split("\r\n|\r|\n", text)[:-1])}
+
+
+def _unused(lines: Sequence[str], vocabulary: dict[str, int]) -> dict[str, int]:
+    return {line: index for index, line in enumerate(lines) if line not in vocabulary}
+
+
+def with_prompt(tokenizer_json: str, prompt: str) -> str:
+    """A `tokenizer.json` that puts the tokens of `prompt` before every single text.
+
+    They are part of its template, as [CLS] is, so that whoever reads the file reads texts alike.
+    Raises CheckpointError where the first word of a text depends on what is before it.
+    """
+    import tokenizers
+
+    plain = without_prompt(tokenizer_json, prompt)
+    inner = tokenizers.Tokenizer.from_str(plain)
+    alone, given = inner.encode("a"), inner.encode(f"{prompt}a".strip())
+    before, _ = _around(alone)
+    count = len(given) - len(alone)
+    values = json.loads(plain)
+    template = _template(inner)
+    pieces = [
+        ("SpecialToken", given.tokens[i], given.ids[i], given.type_ids[i])
+        for i in range(before, before + count)
+    ]
+    template["single"][before:before] = [_piece(*piece) for piece in pieces]
+    template["special_tokens"] |= {token: _named(token, index) for _, token, index, _ in pieces}
+    values["post_processor"] = template
+    text = json.dumps(values, ensure_ascii=False)
+    prompted = tokenizers.Tokenizer.from_str(text)
+    for probe in _PROBES:
+        if prompted.encode(probe).ids != inner.encode(f"{prompt}{probe}".strip()).ids:
+            raise CheckpointError(
+                f"the prompt {prompt!r} cannot be carried: with this tokenizer the tokens of "
+                f"{probe!r} are others after it. Set default_prompt_name to null and put the "
+                "prompt before the texts"
+            )
+    return text
+
+
+def without_prompt(tokenizer_json: str, prompt: str) -> str:
+    """The same file as it was before `with_prompt`; one without the prompt stays as it is."""
+    import tokenizers
+
+    values = json.loads(tokenizer_json)
+    template = values.get("post_processor") or {}
+    single = template.get("single", []) if template.get("type") == "TemplateProcessing" else []
+    text = next((i for i, piece in enumerate(single) if "Sequence" in piece), 0)
+    inner = tokenizers.Tokenizer.from_str(tokenizer_json)
+    tokens = inner.encode(prompt.strip(), add_special_tokens=False).tokens
+    before = [piece["SpecialToken"]["id"] for piece in single[:text]]
+    if not tokens or before[-len(tokens) :] != tokens:
+        return tokenizer_json
+    del single[text - len(tokens) : text]
+    return json.dumps(values, ensure_ascii=False)
+
+
+def _template(inner: tokenizers.Tokenizer) -> dict[str, Any]:
+    """What a tokenizer puts around one text and around two, as a template says it."""
+    single, pair = inner.encode("a"), inner.encode("a", "a")
+    rows = {
+        name: list(zip(found.tokens, found.ids, found.type_ids, found.sequence_ids, strict=True))
+        for name, found in (("single", single), ("pair", pair))
+    }
+    template: dict[str, Any] = {"type": "TemplateProcessing", "special_tokens": {}}
+    for name, tokens in rows.items():
+        template[name] = []
+        for part, run in groupby(tokens, lambda row: row[3]):
+            if part is not None:
+                template[name].append(_piece("Sequence", "AB"[part], 0, next(run)[2]))
+                continue
+            for token, index, kind, _ in run:
+                template[name].append(_piece("SpecialToken", token, index, kind))
+                template["special_tokens"][token] = _named(token, index)
+    return template
+
+
+def _around(encoding: tokenizers.Encoding) -> tuple[int, int]:
+    """How many special tokens are before a text and after it."""
+    text = [i for i, part in enumerate(encoding.sequence_ids) if part is not None]
+    return text[0], len(encoding) - 1 - text[-1]
+
+
+def _piece(kind: str, name: str, index: int, type_id: int) -> dict[str, Any]:
+    return {kind: {"id": name, "type_id": type_id}}
+
+
+def _named(token: str, index: int) -> dict[str, Any]:
+    return {"id": token, "ids": [index], "tokens": [token]}
 
 
 def _bert_normalizer(normalizer: dict[str, Any] | None) -> dict[str, Any]:

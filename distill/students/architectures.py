@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from distill.spec import StudentSpec, spec_keys
 from edge.errors import ConfigError, UserError, unknown_name
 from edge.models import MODELS, register
+from edge.models.activation import take_activation
 from edge.models.positions import unused_positions
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ def other_config(spec: StudentSpec, teacher: Teacher) -> Any:
         values |= {own: getattr(theirs, own) for own in usual if hasattr(theirs, own)}
     values |= _sizes(spec, names) | _checked(spec.settings, known, name)
     config = AutoConfig.for_model(name, **values)
+    take_activation(config, theirs)
     _check_heads(config)
     return config
 

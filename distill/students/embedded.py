@@ -19,7 +19,7 @@ from distill.spec import StudentSpec
 from distill.students.base import EMBEDS, Student, Teacher
 from distill.students.build import build_student
 from distill.students.projection import eigenvectors
-from edge.checkpoint import max_length
+from edge.checkpoint import counted_head, max_length
 from edge.console import hush
 from edge.data import Table
 from edge.embedding import SentenceHead, dense_layers
@@ -27,6 +27,7 @@ from edge.errors import ConfigError
 from edge.models.inputs import accepted
 from edge.sentences import SentenceEncoder
 from edge.tasks import get_task
+from edge.tokenizer_files import put_prompt
 
 _SAMPLE = 1024
 _BATCH_SIZE = 32
@@ -136,15 +137,24 @@ def _head(
     spec: StudentSpec, teacher: Teacher | None, student: Student
 ) -> tuple[SentenceHead, Layers]:
     """What the student itself says, or else as the teacher does."""
-    theirs, own = vectors_of(teacher), student.checkpoint.head
+    theirs, own = vectors_of(teacher), counted_head(student.checkpoint)
     if spec.source is not None and own is not None and own != SentenceHead():
         layers = dense_layers(own, allow_pickle=student.checkpoint.allow_pickle)
         unit = theirs.description.normalize if theirs else own.normalize
+        if theirs is not None and own.prompt != theirs.description.prompt:
+            raise ConfigError(
+                f"the student's texts start with the prompt {own.prompt!r} and the teacher's with "
+                f"{theirs.description.prompt!r}: set default_prompt_name of both to the same "
+                "prompt, or to null"
+            )
         return replace(own, projections=(), normalize=unit, lowercase=False), layers
-    if theirs is None:
+    if theirs is None or teacher is None:
         # Where cosines are trained, dot products should give the same order.
         return SentenceHead(normalize=True), []
     head = replace(theirs.description, projections=(), lowercase=False)
+    if head.prompt and student.tokenizer is not teacher.tokenizer:
+        # They read the same texts, with the tokens of the student's tokenizer.
+        put_prompt(student.tokenizer, head.prompt, folder=student.checkpoint.path)
     same = theirs.config.hidden_size == student.model.config.hidden_size
     if spec.source is not None or not same:
         return head, []

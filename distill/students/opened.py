@@ -13,6 +13,9 @@ from edge.console import hush
 from edge.data import Table
 from edge.data.classes import classes_of
 from edge.errors import CheckpointError
+from edge.models.activation import read_activation, take_activation
+from edge.models.labels import read_labels
+from edge.settings import read_object
 from edge.tasks import get_task
 
 
@@ -71,9 +74,13 @@ def _config_checkpoint(
     except Exception as error:  # Transformers raises many classes here, all about this file
         reason = " ".join(str(error).split())[:300]
         raise CheckpointError(f"student {path} is not a model configuration: {reason}") from None
-    labels = tuple(str(config.id2label[i]) for i in range(config.num_labels))
-    named = labels if task.endswith("-classification") else None
-    found = get_task(task, labels=named, problem_type=config.problem_type)
+    named, activation = None, None
+    if task.endswith("-classification"):
+        values = read_object(path if path.is_file() else path / "config.json")
+        config.id2label = read_labels(values, where=str(path)) or config.id2label
+        named = tuple(str(config.id2label[i]) for i in range(config.num_labels))
+        activation = read_activation(values, where=str(path))
+    found = get_task(task, labels=named, problem_type=config.problem_type, activation=activation)
     return Checkpoint(str(path), folder, config, found, trust_remote_code=trust_remote_code)
 
 
@@ -102,7 +109,12 @@ def _with_labels(
         labels, problem = classes.labels, classes.problem_type
     config.id2label = dict(enumerate(labels))
     config.label2id = {name: index for index, name in enumerate(labels)}
-    task = get_task(checkpoint.task.name, labels=labels, problem_type=problem)
+    if teacher is not None:
+        take_activation(config, teacher.checkpoint.config)
+    activation = read_activation(vars(config), where=checkpoint.source)
+    task = get_task(
+        checkpoint.task.name, labels=labels, problem_type=problem, activation=activation
+    )
     config.problem_type = task.problem_type
     return replace(checkpoint, config=config, task=task)
 

@@ -19,6 +19,8 @@ GOLDEN_FILE = "golden.json"
 TOKENIZER_FILE = "tokenizer.json"
 
 RelativePath = str
+Activation = Literal["softmax", "sigmoid", "none"]
+Similarity = Literal["cosine", "dot", "euclidean", "manhattan"]
 
 
 class Source(Config):
@@ -34,7 +36,8 @@ class TokenizerInfo(Config):
     """How to turn a text into input ids; `file` is a Hugging Face tokenizers file.
 
     vocabulary: a plain word-piece list for apps that tokenise on their own, or None.
-    inputs: the model inputs a text fills, by name.
+    inputs: the model inputs a text fills, by name. prompt: what `file` puts before every text; an
+    app that tokenises by `vocabulary` has to do so itself.
     """
 
     file: RelativePath
@@ -46,6 +49,7 @@ class TokenizerInfo(Config):
     lowercase: bool
     strip_accents: bool
     inputs: tuple[str, ...]
+    prompt: str = ""
 
 
 class Verification(Config):
@@ -177,26 +181,35 @@ class Manifest(Config):
     """The whole of `edge.json`.
 
     task: Transformers' own name. problem_type: Transformers' own, for text-classification.
-    activation: what turns logits into probabilities ("softmax", "sigmoid" or "none").
+    activation: what turns logits into the answer ("softmax", "sigmoid" or "none").
     max_length: the longest input in tokens; longer texts are truncated.
-    embedding: for feature-extraction. pairs: whether a text classifier reads two texts as one
-    input, or one; None where nothing tells.
+    embedding: for feature-extraction. similarity: how the checkpoint compares two vectors there.
+    pairs: whether a text classifier reads two texts as one input, or one; None where nothing tells.
     """
 
     schema_version: Literal["1"] = SCHEMA_VERSION
     task: str
     problem_type: str | None
     labels: tuple[str, ...] | None
-    activation: Literal["softmax", "sigmoid", "none"]
+    activation: Activation
     source: Source
     tokenizer: TokenizerInfo
     max_length: int
     embedding: Embedding | None = None
     pairs: bool | None = None
+    similarity: Similarity | None = None
     golden: Golden
     artifacts: tuple[Artifact, ...]
     tool: Tool
     created_utc: str
+
+    @model_validator(mode="after")
+    def _distinct_labels(self) -> Self:
+        labels = self.labels or ()
+        twice = next((name for name in labels if labels.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"two labels have the name {twice!r}")
+        return self
 
 
 def json_schema() -> dict[str, object]:

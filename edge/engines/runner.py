@@ -20,6 +20,8 @@ def bundle_task(bundle: Bundle) -> Task:
         labels=manifest.labels,
         problem_type=manifest.problem_type,
         pairs=manifest.pairs,
+        activation=manifest.activation,
+        similarity=manifest.similarity,
     )
 
 

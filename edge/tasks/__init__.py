@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 
+from edge.bundle.manifest import Activation, Similarity
 from edge.errors import unknown_name
 from edge.tasks.base import Outputs, Task
 
@@ -23,10 +24,14 @@ def get_task(
     labels: tuple[str, ...] | None = None,
     problem_type: str | None = None,
     pairs: bool | None = None,
+    activation: Activation | None = None,
+    similarity: Similarity | None = None,
 ) -> Task:
     """The task called `name`; raises ConfigError with the nearest name otherwise.
 
     pairs: see Task; for text-classification, which takes one text as well as two.
+    activation: what turns logits into the answer, and similarity: how two vectors are compared;
+    where not what the task usually has.
     """
     if name not in TASKS:
         raise unknown_name("task", name, TASKS)
@@ -34,6 +39,8 @@ def get_task(
     task: Task = getattr(importlib.import_module(module), attribute)(labels, problem_type)
     if name == "text-classification":
         task.pairs = pairs
+    task.activation = activation or task.activation
+    task.similarity = similarity or task.similarity
     return task
 
 

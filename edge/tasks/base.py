@@ -6,11 +6,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
+from edge.bundle.manifest import Activation, Similarity
 from edge.data import TEXTS, Columns, Layout, Table, TargetColumn, read_table
 from edge.data.hub import is_local
 from edge.data.targets import score_column
@@ -64,7 +65,8 @@ class Task(ABC):
     layout: ClassVar[Layout] = TEXTS
     # The same of files to learn from, where less will do.
     training: ClassVar[Layout | None] = None
-    activation: Literal["softmax", "sigmoid", "none"] = "none"
+    activation: Activation = "none"
+    similarity: Similarity = "cosine"
 
     def __init__(self, labels: tuple[str, ...] | None, problem_type: str | None) -> None:
         self.labels = labels
@@ -217,6 +219,13 @@ def stable_sigmoid(logits: Array) -> Array:
     """In float64, without overflow."""
     result: Array = 0.5 * (1.0 + np.tanh(0.5 * logits.astype(np.float64)))
     return result
+
+
+def activated(logits: Array, activation: Activation) -> Array:
+    """Logits as the answer that a person reads, over the last axis, in float64."""
+    if activation == "softmax":
+        return softmax(logits)
+    return stable_sigmoid(logits) if activation == "sigmoid" else logits.astype(np.float64)
 
 
 def numbers(table: Table) -> Array:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from edge.bundle.manifest import Similarity
 from edge.data import Layout, Table, TargetColumn
 from edge.data.table import PAIRS
 from edge.data.targets import score_column
@@ -71,7 +72,7 @@ class FeatureExtraction(Task):
         return Queries(encodings, answers)
 
     def examples(self, table: Table, tokenizer: Tokenizer, *, max_length: int) -> Examples:
-        """Each text runs alone; the cosine of two is held against their similarity."""
+        """Each text runs alone; how alike two vectors are is held against their similarity."""
         if table.pairs is None or table.targets is None:
             raise self.unfit(table, "there are no pairs with similarities")
         targets = numbers(table)
@@ -79,7 +80,8 @@ class FeatureExtraction(Task):
 
         def score(outputs: Iterable[Outputs]) -> dict[str, float]:
             vectors = np.stack([output["sentence_embedding"] for output in outputs])
-            return agreement(_cosines(*np.split(vectors, 2)), targets, table.texts)
+            first, second = np.split(vectors, 2)
+            return agreement(compared(first, second, self.similarity), targets, table.texts)
 
         return Examples(tokenizer.encode(texts, max_length=max_length), score)
 
@@ -107,6 +109,20 @@ def agreement(scores: Array, targets: Array, questions: list[str]) -> dict[str, 
         "mrr": float(np.mean([reciprocal_rank(scores[rows], gains[rows]) for rows in ranked])),
     }
     return {**ranking, **metrics}
+
+
+def compared(first: Array, second: Array, similarity: Similarity) -> Array:
+    """How alike each row's two vectors are, (N, size) both, to (N,); distances are negative."""
+    if similarity == "cosine":
+        return _cosines(first, second)
+    first, second = first.astype(np.float64), second.astype(np.float64)
+    order = {"euclidean": 2, "manhattan": 1}
+    result: Array = (
+        (first * second).sum(-1)
+        if similarity == "dot"
+        else -np.linalg.norm(first - second, ord=order[similarity], axis=-1)
+    )
+    return result
 
 
 def _cosines(first: Array, second: Array) -> Array:

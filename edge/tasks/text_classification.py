@@ -16,8 +16,7 @@ from edge.tasks.base import (
     Examples,
     Outputs,
     Task,
-    softmax,
-    stable_sigmoid,
+    activated,
 )
 from edge.tokenization import Encoding, Tokenizer
 
@@ -54,14 +53,14 @@ class TextClassification(Task):
     def predict(self, outputs: Outputs, encoding: Encoding, tokenizer: Tokenizer) -> dict[str, Any]:
         logits = outputs["logits"]
         names = self.labels or tuple(str(i) for i in range(len(logits)))
+        answers = activated(logits, self.activation)
         if self.problem_type == REGRESSION:
-            return {"score": float(logits[0])}
-        multi = self.problem_type == MULTI_LABEL
-        chances = stable_sigmoid(logits) if multi else softmax(logits)
-        scores = {name: float(chance) for name, chance in zip(names, chances, strict=True)}
-        if multi:
-            return {"labels": [n for n, chance in scores.items() if chance > 0.5], "scores": scores}
-        best = max(scores, key=lambda name: scores[name])
+            return {"score": float(answers[0])}
+        scores = {name: float(answer) for name, answer in zip(names, answers, strict=True)}
+        if self.problem_type == MULTI_LABEL:
+            chosen = [name for name, logit in zip(names, logits, strict=True) if logit > 0]
+            return {"labels": chosen, "scores": scores}
+        best = names[int(np.argmax(logits))]
         return {"label": best, "score": scores[best], "scores": scores}
 
     def examples(self, table: Table, tokenizer: Tokenizer, *, max_length: int) -> Examples:
@@ -81,7 +80,7 @@ class TextClassification(Task):
     def metric(self, outputs: Sequence[Outputs], targets: Array) -> tuple[str, float]:
         logits = np.stack([sample["logits"] for sample in outputs])
         if self.problem_type == REGRESSION:
-            return "pearson", pearson(logits[:, 0], targets)
+            return "pearson", pearson(activated(logits, self.activation)[:, 0], targets)
         if self.problem_type == MULTI_LABEL:
             return "micro_f1", micro_f1((logits > 0).astype(np.int64), targets)
         return "accuracy", accuracy(logits.argmax(-1), targets)
