@@ -50,7 +50,7 @@ _TOKENIZERS = (
 # The key of a config.json that says whether a text classifier was trained on pairs of texts.
 PAIRS_KEY = "reads_pairs"
 # Tables that Transformers used to save with the weights, and computes now.
-_BUFFERS = ("position_ids", "token_type_ids", "inv_freq", "embed_positions")
+_BUFFERS = {"position_ids", "token_type_ids", "inv_freq", "embed_positions"}
 # The ending of an architecture's class name tells what the checkpoint was trained for.
 _TASK_BY_ENDING = {
     "ForSequenceClassification": "text-classification",
@@ -407,7 +407,7 @@ def _unread_weights(model: Any, unexpected: Iterable[str]) -> list[str]:
     for key in sorted(unexpected):
         parts = key.removeprefix(f"{prefix}.").split(".")
         inside_encoder = key.startswith(f"{prefix}.") or parts[0] in base
-        if inside_encoder and parts[0] != "pooler" and parts[-1] not in _BUFFERS:
+        if inside_encoder and parts[0] != "pooler" and not _BUFFERS & {*parts}:
             found.append(key)
     return found
 
@@ -419,8 +419,8 @@ def _check_loaded(checkpoint: Checkpoint, model: Any, info: dict[str, Any]) -> N
     if dropped:
         raise CheckpointError(
             f"{checkpoint.source} has weights that Transformers' {type(model).__name__} does not "
-            f"read ('{dropped[0]}'), so its answers would not be the checkpoint's: it was saved "
-            "with another class or an adapter"
+            f"read ('{dropped[0]}'), so its answers would not be the checkpoint's: save it with "
+            "the class and config.json that it was trained with, adapters merged"
         )
     # A pooler is not part of an embedding; every other missing weight would be random.
     missing = [key for key in sorted(info["missing_keys"]) if "pooler." not in key]
