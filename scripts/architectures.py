@@ -1,6 +1,7 @@
 """Convert a tiny random model of every architecture for every task, and print what passed.
 
     .venv/bin/python scripts/architectures.py [--architecture NAME ...] [--task NAME ...]
+        [--others] [--format NAME ...] [--precision NAME ...]
 
 Takes about a quarter of a minute a model. Exits with 1 when one was refused.
 """
@@ -33,25 +34,25 @@ def main() -> int:
     for architecture in options.architecture:
         for task in options.task:
             try:
-                line = _passed(models, architecture, task)
+                line = _passed(models, architecture, task, options)
             except EdgeError as error:
                 line, refused = f"REFUSED {error}", refused + 1
             print(f"{architecture}\t{task}\t{line}", flush=True)
     return int(refused > 0)
 
 
-def _passed(models: ModuleType, architecture: str, task: str) -> str:
+def _passed(models: ModuleType, architecture: str, task: str, options: argparse.Namespace) -> str:
     """The figures of each artifact: relative error, and agreement where the task has answers."""
     with tempfile.TemporaryDirectory() as folder, hush():
         # A question-answering head has as many labels as outputs: two.
         source = models.tiny_checkpoint(
             Path(folder) / "checkpoint", architecture, task=task, labels=("a", "b")
         )
-        manifest = convert(
-            ConvertConfig(
-                source=str(source), output=Path(folder) / "bundle", task=task, seq_length=LENGTHS
-            )
-        )
+        chosen = {"format": options.format, "precision": options.precision}
+        values = {"source": str(source), "output": Path(folder) / "bundle", "task": task}
+        values["seq_length"] = None if options.others else LENGTHS
+        values |= {name: value for name, value in chosen.items() if value}
+        manifest = convert(ConvertConfig.build(values))
     return "  ".join(_figures(artifact) for artifact in manifest.artifacts)
 
 
@@ -64,11 +65,18 @@ def _figures(artifact: Artifact) -> str:
 
 def _options(models: ModuleType) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--architecture", nargs="+", choices=models.ARCHITECTURES, default=[*models.ARCHITECTURES]
-    )
+    known = models.ARCHITECTURES | models.OTHER_ARCHITECTURES
+    parser.add_argument("--architecture", nargs="+", choices=known)
     parser.add_argument("--task", nargs="+", choices=TASKS, default=[*TASKS])
-    return parser.parse_args()
+    parser.add_argument(
+        "--others", action="store_true", help="the further encoders, at their longest text"
+    )
+    parser.add_argument("--format", nargs="+", help="all of them where none is named")
+    parser.add_argument("--precision", nargs="+", help="the usual ones where none is named")
+    options = parser.parse_args()
+    usual = models.OTHER_ARCHITECTURES if options.others else models.ARCHITECTURES
+    options.architecture = options.architecture or [*usual]
+    return options
 
 
 def _load(path: Path) -> Any:

@@ -77,6 +77,30 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     },
     "bilstm": {"embedding_size": 32, "lstm_size": 32, "classifier_size": 32},
 }
+# Further encoders of Transformers, which scripts/architectures.py tries; no test builds them all.
+OTHER_ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "big_bird": {**_SIZE, "attention_type": "original_full"},
+    "data2vec-text": _SIZE,
+    "deberta": {**_SIZE, "relative_attention": True, "pos_att_type": ["p2c", "c2p"]},
+    "ernie": _SIZE,
+    "esm": {**_SIZE, "position_embedding_type": "absolute", "token_dropout": False},
+    "eurobert": {**_SIZE, "num_key_value_heads": 2, "head_dim": 16},
+    "flaubert": {"emb_dim": 32, "n_layers": 2, "n_heads": 2},
+    "funnel": {"d_model": 32, "block_sizes": [1, 1], "n_head": 2, "d_head": 16, "d_inner": 64},
+    "ibert": _SIZE,
+    "jina_embeddings_v3": _SIZE,
+    "longformer": {**_SIZE, "attention_window": [8, 8]},
+    "luke": {**_SIZE, "entity_vocab_size": 20, "entity_emb_size": 16},
+    "megatron-bert": _SIZE,
+    "mra": _SIZE,
+    "nomic_bert": _SIZE,
+    "rembert": {**_SIZE, "input_embedding_size": 16, "output_embedding_size": 16},
+    "roberta-prelayernorm": _SIZE,
+    "roformer": {**_SIZE, "embedding_size": 32},
+    "xlm": {"emb_dim": 32, "n_layers": 2, "n_heads": 2},
+    "xlm-roberta-xl": _SIZE,
+    "xmod": {**_SIZE, "languages": ["en_XX"], "default_language": "en_XX"},
+}
 _WITHOUT_TOKEN_TYPES = (
     *("distilbert", "roberta", "xlm-roberta", "camembert"),
     *("mpnet", "modernbert", "bilstm"),
@@ -94,7 +118,8 @@ def tiny_checkpoint(
 ) -> Path:
     """Save a random model of 2 layers and width 32, with its tokenizer, to `folder`.
 
-    architecture: one of ARCHITECTURES. task: Transformers' own name; the labels are those of a
+    architecture: one of ARCHITECTURES or OTHER_ARCHITECTURES.
+    task: Transformers' own name; the labels are those of a
     classification. changes: of the model's configuration. The same arguments give the same
     weights.
     """
@@ -118,7 +143,7 @@ def tiny_checkpoint(
         # Ten times the usual spread: the answers to two texts differ by more than int8 loses.
         initializer_range=0.2,
         **(named if task.endswith("-classification") else {}),
-        **{**ARCHITECTURES[architecture], **changes},
+        **{**(ARCHITECTURES | OTHER_ARCHITECTURES)[architecture], **changes},
     )
     auto = getattr(transformers, get_task(task).auto_class)
     with torch.random.fork_rng():
@@ -130,7 +155,8 @@ def tiny_checkpoint(
                 torch.nn.init.normal_(parameter, mean=float(parameter.detach().mean()), std=0.1)
     model.save_pretrained(folder)
     tokenizer = tiny_tokenizer()
-    if architecture in _WITHOUT_TOKEN_TYPES:
+    without = architecture in OTHER_ARCHITECTURES and not getattr(config, "type_vocab_size", 0)
+    if architecture in _WITHOUT_TOKEN_TYPES or without:
         tokenizer.model_input_names = ["input_ids", "attention_mask"]
     tokenizer.save_pretrained(folder)
     return folder
