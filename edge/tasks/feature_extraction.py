@@ -56,7 +56,7 @@ class FeatureExtraction(Task):
         *,
         max_length: int,
     ) -> Queries:
-        """Each text runs alone; `similarity`: cosine with its pair, or else with the first text."""
+        """Each text runs alone; `similarity` is to its pair, or else to the first text."""
         encodings = tokenizer.encode([*texts, *(pairs or ())], max_length=max_length)
 
         def answers(outputs: Iterable[Outputs]) -> list[dict[str, Any]]:
@@ -65,8 +65,9 @@ class FeatureExtraction(Task):
             second = vectors[len(texts) :] if pairs is not None else first[:1].repeat(len(first), 0)
             found: list[dict[str, Any]] = [{"embedding": vector.tolist()} for vector in first]
             if len(vectors) > 1:
-                for answer, cosine in zip(found, _cosines(first, second), strict=True):
-                    answer["similarity"] = float(cosine)
+                values = compared(first, second, self.similarity)
+                for answer, value in zip(found, values, strict=True):
+                    answer["similarity"] = float(value)
             return found
 
         return Queries(encodings, answers)
