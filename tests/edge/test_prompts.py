@@ -134,6 +134,45 @@ def test_putting_a_prompt_twice_puts_it_once(plain: Path) -> None:
     }
 
 
+def trained(kind: str) -> Any:
+    """A small tokenizer of a kind, with a token before a text and one after it."""
+    import tokenizers
+    from tokenizers import models, pre_tokenizers, processors, trainers
+
+    texts = ["query: the film was good, 12 of 3", "a plot (so) - A The Film x 's .5"] * 3
+    special = ["<s>", "</s>", "<unk>"]
+    options: dict[str, Any] = {"special_tokens": special, "show_progress": False}
+    if kind == "unigram":
+        tokenizer = tokenizers.Tokenizer(models.Unigram())
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+        trainer: Any = trainers.UnigramTrainer(vocab_size=90, unk_token="<unk>", **options)
+    else:
+        tokenizer = tokenizers.Tokenizer(models.BPE())
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        letters = pre_tokenizers.ByteLevel.alphabet()
+        trainer = trainers.BpeTrainer(vocab_size=330, initial_alphabet=letters, **options)
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.post_processor = processors.BertProcessing(("</s>", 1), ("<s>", 0))
+    return tokenizer
+
+
+def test_other_tokenizers_carry_it_too_and_their_pairs_stay() -> None:
+    import tokenizers
+
+    plain = trained("unigram")
+    prompted = tokenizers.Tokenizer.from_str(with_prompt(plain.to_str(), PROMPT))
+    for text in (*TEXTS, "film: 5", "?"):
+        assert prompted.encode(text).ids == plain.encode(PROMPT + text).ids
+    ours, theirs = (one.encode("the film", "a plot") for one in (prompted, plain))
+    assert (ours.ids, ours.type_ids) == (theirs.ids, theirs.type_ids)
+
+
+@pytest.mark.parametrize(("kind", "prompt"), [("bytes", PROMPT), ("unigram", "query")])
+def test_a_prompt_that_changes_the_first_word_is_refused(kind: str, prompt: str) -> None:
+    with pytest.raises(CheckpointError, match="cannot be carried: .* default_prompt_name to null"):
+        with_prompt(trained(kind).to_str(), prompt)
+
+
 def test_it_is_in_the_bundle_and_every_artifact(plain: Path, copy: Path, tmp_path: Path) -> None:
     from converters import ConvertConfig, convert
     from edge.predict import predict

@@ -36,6 +36,7 @@ def config(name: str, **changes: Any) -> Any:
         ("yoso", _CLASSIFIER, "'yoso' is not supported: its attention by hashes is random"),
         ("fnet", _CLASSIFIER, "'fnet' is not supported: .* mixes padding into the text"),
         ("nystromformer", _CLASSIFIER, "depends on padding"),
+        ("longformer", _CLASSIFIER, "'longformer' is not supported: its attention in windows"),
         ("layoutlm", _CLASSIFIER, "'layoutlm' is not supported: it also reads the place of each"),
         ("lilt", _CLASSIFIER, "it also reads the place of each word on a page"),
         ("markuplm", _CLASSIFIER, "it also reads the place of each word in a web page"),
