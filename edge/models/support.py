@@ -26,6 +26,7 @@ _OTHER_INPUTS = {
 _REFUSED = {
     "canine": "it reads characters, not tokens",
     "fnet": "its Fourier transform mixes padding into the text",
+    "funnel": "it joins tokens two by two and cannot read short texts",
     "longformer": "its attention in windows decides by the values in a tensor",
     "nystromformer": "its approximation of attention depends on padding",
     "perceiver": "it reads bytes, not tokens",

@@ -34,6 +34,7 @@ def config(name: str, **changes: Any) -> Any:
         ("perceiver", _CLASSIFIER, "'perceiver' is not supported: it reads bytes"),
         ("reformer", _CLASSIFIER, "'reformer' .*random|'reformer' has a decoder"),
         ("yoso", _CLASSIFIER, "'yoso' is not supported: its attention by hashes is random"),
+        ("funnel", _CLASSIFIER, "'funnel' is not supported: .* cannot read short texts"),
         ("fnet", _CLASSIFIER, "'fnet' is not supported: .* mixes padding into the text"),
         ("nystromformer", _CLASSIFIER, "depends on padding"),
         ("longformer", _CLASSIFIER, "'longformer' is not supported: its attention in windows"),
