@@ -245,6 +245,10 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
     """
     tokenizer = open_tokenizer(checkpoint.path, trust_remote_code=checkpoint.trust_remote_code)
     check_tokenizer(tokenizer, checkpoint.config, checkpoint.task, folder=checkpoint.path)
+    if getattr(checkpoint.config, "type_vocab_size", None) == 1:
+        # RoBERTa's body knows one type, and would have no row for a pair's second text.
+        names = tokenizer.model_input_names
+        tokenizer.model_input_names = [name for name in names if name != "token_type_ids"]
     if checkpoint.head is not None and checkpoint.head.lowercase:
         lower(tokenizer)
     if checkpoint.head is not None and checkpoint.head.prompt:

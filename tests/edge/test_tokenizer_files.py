@@ -140,7 +140,9 @@ def test_a_model_of_one_segment_is_not_told_of_two(
     folder = tiny_checkpoint(tmp_path / "r", "roberta", type_vocab_size=1)
     edit(folder / "tokenizer_config.json", lambda v: v.pop("model_input_names", None))
     checkpoint = open_checkpoint(folder)
-    assert "token_type_ids" in load_tokenizer(checkpoint).model_input_names
+    assert "token_type_ids" in tokenizer_files.open_tokenizer(folder).model_input_names
+    tokenizer = load_tokenizer(checkpoint)
+    assert set(tokenizer("the film", "was good")) == {"input_ids", "attention_mask"}
     assert not has_token_types(checkpoint)
     reference = Reference(checkpoint)
     encodings = reference.tokenizer.encode(["the film"], ["was good"], max_length=16)
