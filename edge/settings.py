@@ -79,7 +79,11 @@ CONFIG: Table = {
     **_all("tie_word_embeddings", "applied", "by the model when its weights are loaded"),
     **_all("tokenizer_class", "applied", "by AutoTokenizer"),
     **_all("true_hidden_size pooler_hidden_size", "applied", "by the model"),
-    **_all("rope_scaling rope_theta rope_parameters", "applied", "by the model"),
+    **_all(
+        "rope_scaling rope_theta rope_parameters global_rope_theta local_rope_theta",
+        "applied",
+        "by the model",
+    ),
     **_all("chunk_size_feed_forward", "unused", "chunks have the numbers of the whole"),
     **_all("dtype torch_dtype", "unused", "weights are read as 32-bit floats"),
     **_all("output_hidden_states output_attentions return_dict", "unused", "answers go by name"),
@@ -95,7 +99,9 @@ CONFIG: Table = {
     ),
     **_all(
         "directionality pooler_fc_size pooler_num_attention_heads pooler_num_fc_layers "
-        "pooler_size_per_head pooler_type model_name layer_norm_type vocab gradient_clip",
+        "pooler_size_per_head pooler_type model_name layer_norm_type vocab gradient_clip "
+        "tie_weights_ down_scale_factor gap_size num_memory_blocks net_structure_type z_steps "
+        "repad_logits_with_grad deterministic_flash_attn initializer_cutoff_factor",
         "unused",
         "no class of Transformers reads it",
     ),
