@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edge.engines.onnxruntime import load
 from edge.wire import Arrays
 
 # Runs that are profiled, behind as many that are not.
@@ -53,8 +54,7 @@ def _an_inference(spent: Spent, runs: int) -> list[dict[str, Any]]:
 
 
 def _onnxruntime(path: Path, threads: int, runs: Sequence[Arrays]) -> Spent:
-    import onnxruntime
-
+    onnxruntime = load()
     with tempfile.TemporaryDirectory() as folder:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1

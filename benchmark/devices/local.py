@@ -119,4 +119,5 @@ def worker_environment(threads: int, inherited: Mapping[str, str]) -> dict[str, 
         "TOKENIZERS_PARALLELISM": "false",
         "TF_CPP_MIN_LOG_LEVEL": "3",
         "HF_HUB_OFFLINE": "1",
+        "ORT_DISABLE_TELEMETRY": "1",
     }

@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from converters.base import Inputs
 from converters.onnx.edits import clean
+from edge.engines.onnxruntime import load
 
 # Least and largest value of an activation, by its name.
 Ranges = dict[str, tuple[float, float]]
@@ -23,8 +24,7 @@ def measure(
     folder: where a temporary file of the model's size may be. Cutting off outliers was tried at
     1e-5 to 3e-3 of the values: no gain on SST-2, and a loss from 5e-4 on.
     """
-    import onnxruntime
-
+    onnxruntime = load()
     copy = model.clone()
     found = {str(value.name): value for node in copy.graph for value in node.outputs}
     wanted = list(dict.fromkeys(names))

@@ -29,6 +29,7 @@ from edge.bundle import Artifact, Bundle, Verification
 from edge.console import hush, step
 from edge.engines import Array
 from edge.engines.base import installed
+from edge.engines.onnxruntime import load
 from edge.engines.runner import bundle_task, bundle_tokenizer
 from edge.errors import ConfigError, EngineError
 from edge.precision import Precision
@@ -180,9 +181,9 @@ class _Session:
     """ONNX Runtime with the extensions' operators, for string inputs."""
 
     def __init__(self, path: Path) -> None:
-        import onnxruntime
         import onnxruntime_extensions
 
+        onnxruntime = load()
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
         options.intra_op_num_threads = options.inter_op_num_threads = 1

@@ -24,6 +24,8 @@ def main(arguments: list[str] | None = None) -> None:
     # Threads that spin while they wait make small models several times slower on a busy machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # In every process that this one starts, too; see `edge.engines.onnxruntime`.
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     for stream in (sys.stdout, sys.stderr):
         # A terminal of another encoding shows an escape where it lacks a character.
         if isinstance(stream, io.TextIOWrapper):

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from edge.engines.base import Array, Availability, Engine, Session, installed
 from edge.errors import EngineError
+
+
+def load() -> Any:
+    """Return the module `onnxruntime`, whose telemetry is off.
+
+    It would tell which models it loads, and leave files in TMPDIR.
+    """
+    # Read when it is imported.
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    import onnxruntime
+
+    # For programs that imported it before.
+    onnxruntime.disable_telemetry_events()
+    return onnxruntime
 
 
 class OnnxRuntime(Engine):
@@ -21,10 +36,7 @@ class OnnxRuntime(Engine):
         return installed("onnxruntime", "onnxruntime")
 
     def open(self, path: Path, *, threads: int = 1) -> Session:
-        import onnxruntime
-
-        # For programs that imported it before this package.
-        onnxruntime.disable_telemetry_events()
+        onnxruntime = load()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
