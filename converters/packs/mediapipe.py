@@ -116,8 +116,10 @@ def _tokenizer_refusal(bundle: Bundle) -> str | None:
     missing = [token for token in _TOKENS if token not in vocabulary]
     if missing:
         return f"its tokenizer needs {' and '.join(missing)} in the vocabulary"
-    if any(model["vocab"].get(token) != index for index, token in enumerate(vocabulary)):
-        return "its tokenizer numbers the lines of vocab.txt, this bundle's ids have gaps"
+    known = model["vocab"] | {added["content"]: added["id"] for added in values["added_tokens"]}
+    # What fills the line of an id without a token is no word of any text.
+    if any(known.get(token, index) != index for index, token in enumerate(vocabulary)):
+        return "its tokenizer numbers the lines of vocab.txt, this bundle's tokens have other ids"
     if model.get("continuing_subword_prefix", "##") != "##":
         prefix = model["continuing_subword_prefix"]
         return f"its tokenizer marks the rest of a word by ##, this bundle's by {prefix}"
