@@ -46,6 +46,7 @@ CONFIG: Table = {
     **_all("model_type architectures", "carried", "the manifest's source"),
     **_all("id2label label2id num_labels", "carried", "the manifest's labels"),
     **_all("problem_type", "carried", "the manifest's problem_type"),
+    **_all("reads_pairs", "carried", "a student's note of what its task reads"),
     **_all(
         "sentence_transformers sbert_ce_default_activation_function",
         "carried",
