@@ -115,11 +115,11 @@ def _convert(config: ConvertConfig) -> Manifest:
             config, checkpoint, plan, Bundle(stage, draft), cases, scored=scored
         )
         manifest = draft.model_copy(update={"artifacts": tuple(artifacts)})
-        write_manifest(stage, manifest)
+        manifest = write_manifest(stage, manifest)
         release_memory()
         if config.verify:
             manifest = verify_new(Bundle.open(stage, checksums=False))
-            write_manifest(stage, manifest)
+            manifest = write_manifest(stage, manifest)
     return manifest
 
 
@@ -161,15 +161,17 @@ def _write_tokenizer(stage: Path, checkpoint: Checkpoint, tokenizer: Any) -> Tok
             update={"inputs": tuple(n for n in info.inputs if n != "token_type_ids")}
         )
     write_text(stage / TOKENIZER_FILE, text)
+    digests: dict[str, str | None] = {"sha256": sha256(stage / TOKENIZER_FILE)}
     name = info.vocabulary
     if name is not None:
         lines = word_pieces(text)
         if lines is None:
             say(f"no {name}: two tokens of the tokenizer share an id or hold line breaks")
-            info = info.model_copy(update={"vocabulary": None})
+            digests["vocabulary"] = None
         else:
             write_text(stage / name, lines)
-    return info.model_copy(update={"sha256": sha256(stage / TOKENIZER_FILE)})
+            digests["vocabulary_sha256"] = sha256(stage / name)
+    return info.model_copy(update=digests)
 
 
 def _space_bytes(parameters: int, config: ConvertConfig) -> int:

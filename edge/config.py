@@ -26,6 +26,14 @@ class Config(BaseModel):
         except ValidationError as error:
             raise ConfigError(f"{where}: {_first_problem(error, _keys(cls))}") from None
 
+    @classmethod
+    def build_json(cls: type[T], text: str, *, where: str) -> T:
+        """As `build`, from a JSON text whose values must have the fields' own types."""
+        try:
+            return cls.model_validate_json(text, strict=True)
+        except ValidationError as error:
+            raise ConfigError(f"{where}: {_first_problem(error, _keys(cls))}") from None
+
 
 def load_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML mapping; raises ConfigError when it is missing, not YAML, or not a mapping."""

@@ -4,6 +4,18 @@ from __future__ import annotations
 
 from edge.config import Config
 
+# What each task's model gives, by Transformers' name of the task: output -> symbolic shape.
+TASK_OUTPUTS: dict[str, dict[str, tuple[str | int, ...]]] = {
+    "text-classification": {"logits": ("batch", "labels")},
+    "token-classification": {"logits": ("batch", "sequence", "labels")},
+    "question-answering": {
+        "start_logits": ("batch", "sequence"),
+        "end_logits": ("batch", "sequence"),
+    },
+    "fill-mask": {"logits": ("batch", "sequence", "vocabulary")},
+    # Not "embedding": that name collides with a node in the ONNX exporter.
+    "feature-extraction": {"sentence_embedding": ("batch", "hidden")},
+}
 # An encoder's inputs under the names Transformers gives them, all int32 of shape (batch, sequence).
 INPUT_NAMES = ("input_ids", "attention_mask", "token_type_ids")
 # Tokens; shorter inputs are padded. Exporters treat a length of 1 as a constant, and the trigrams

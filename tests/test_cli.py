@@ -195,14 +195,16 @@ def test_results_are_json_on_stdout(bert_bundle: Path, data: Path) -> None:
 def test_a_failed_verification_exits_1(bert_bundle: Path, tmp_path: Path) -> None:
     import shutil
 
-    from edge.storage import sha256
+    from edge.bundle import Manifest, write_manifest
+    from edge.storage import sha256, size_bytes
 
     copy = Path(shutil.copytree(bert_bundle, tmp_path / "copy"))
     shutil.copy(copy / "model-int8.onnx", copy / "model-fp32.onnx")
     manifest = json.loads((copy / "edge.json").read_text())
     for artifact in manifest["artifacts"]:
         artifact["sha256"] = sha256(copy / artifact["file"])
-    (copy / "edge.json").write_text(json.dumps(manifest))
+        artifact["bytes"] = size_bytes(copy / artifact["file"])
+    write_manifest(copy, Manifest.build(manifest))
     found = edge("verify", copy, "--format", "onnx")
     assert found.returncode == 1
     assert "onnx-fp32 failed in onnxruntime: relative error" in found.stderr

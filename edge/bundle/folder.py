@@ -1,9 +1,14 @@
-"""A bundle on disk: opened only when everything in it is what its manifest says."""
+"""A bundle on disk: opened only when everything in it is what its manifest says.
+
+The manifest has the hash of every other file, and in `sha256` its own: that of its values without
+this one, as JSON in UTF-8 with sorted keys and without white space.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +17,7 @@ from edge.bundle import golden
 from edge.bundle.golden import GoldenCase
 from edge.bundle.manifest import MANIFEST_FILE, SCHEMA_VERSION, Artifact, Manifest
 from edge.errors import BundleError, ConfigError, unknown_name
-from edge.storage import sha256, write_text
+from edge.storage import sha256, size_bytes, write_text
 
 
 def is_bundle(path: Path) -> bool:
@@ -31,22 +36,53 @@ class Bundle:
     def open(cls, path: Path, *, checksums: bool = True) -> Bundle:
         """Open the bundle at `path`.
 
-        Raises BundleError when it is missing or not a bundle, when a file is missing or altered
-        (`checksums`), or when the manifest points outside the folder.
+        Raises BundleError when it is missing or not a bundle, when a file or the manifest is
+        missing or altered (`checksums`), or when the manifest points outside the folder or
+        contradicts itself.
         """
-        manifest = _read_manifest(path)
-        bundle = cls(path, manifest)
-        expected = [(a.file, a.sha256) for a in manifest.artifacts]
-        expected.append((manifest.tokenizer.file, manifest.tokenizer.sha256))
-        expected.append((manifest.golden.file, manifest.golden.sha256))
-        for name, digest in expected:
-            file = bundle.file(name)
-            if checksums and sha256(file) != digest:
-                raise BundleError(
-                    f"{file} was altered after the bundle was written (checksum differs): "
-                    "run edge convert again"
-                )
+        values = _read_values(path / MANIFEST_FILE)
+        bundle = cls(path, _manifest(path / MANIFEST_FILE, values))
+        files = {name: bundle.file(name) for name in bundle._digests()}
+        if checksums:
+            bundle._check(files, values)
         return bundle
+
+    def _check(self, files: Mapping[str, Path], values: Mapping[str, Any]) -> None:
+        """Compare sizes and hashes of the files, and of the manifest, with what it says."""
+        manifest_file = self.path / MANIFEST_FILE
+        for name, digest in self._digests().items():
+            try:
+                unchanged = sha256(files[name]) == digest
+            except OSError as error:
+                raise BundleError(f"{files[name]} cannot be read: {error.strerror}") from None
+            if not unchanged:
+                raise _altered(files[name])
+        for artifact in self.manifest.artifacts:
+            size = size_bytes(files[artifact.file])
+            if size != artifact.bytes:
+                raise BundleError(
+                    f"{manifest_file} gives {artifact.name} {artifact.bytes} bytes, the file has "
+                    f"{size}: run edge convert again"
+                )
+        if self.manifest.sha256 is None:
+            raise BundleError(f"{manifest_file} has no checksum of its own: run edge convert again")
+        if self.manifest.sha256 != digest_of(values):
+            raise _altered(manifest_file)
+
+    def _digests(self) -> dict[str, str]:
+        """The files that belong to the bundle beside its manifest, and the hash of each."""
+        manifest, tokenizer = self.manifest, self.manifest.tokenizer
+        found = {artifact.file: artifact.sha256 for artifact in manifest.artifacts}
+        found[tokenizer.file] = tokenizer.sha256
+        if tokenizer.vocabulary is not None:
+            found[tokenizer.vocabulary] = tokenizer.vocabulary_sha256 or ""
+        found[manifest.golden.file] = manifest.golden.sha256
+        return found
+
+    def unlisted(self) -> tuple[str, ...]:
+        """Names in the folder that the manifest does not know: nothing reads them."""
+        listed = {MANIFEST_FILE, *(Path(name).parts[0] for name in self._digests())}
+        return tuple(sorted(p.name for p in self.path.iterdir() if p.name not in listed))
 
     def file(self, name: str) -> Path:
         """The path of a file named in the manifest; raises BundleError if outside or missing."""
@@ -57,9 +93,11 @@ class Bundle:
         except (OSError, ValueError) as error:
             raise BundleError(f"{self.path}: {name!r} is no file name ({error})") from None
         if candidate == root or not candidate.is_relative_to(root):
-            raise BundleError(f"{self.path}: the manifest points outside the bundle: '{name}'")
+            raise BundleError(f"{self.path}: the manifest points outside the bundle: {name!r}")
         if not candidate.exists():
-            raise BundleError(f"{self.path}: '{name}' is missing: run edge convert again")
+            raise BundleError(f"{self.path}: {name!r} is missing: run edge convert again")
+        if not (candidate.is_file() or candidate.is_dir()):
+            raise BundleError(f"{self.path}: {name!r} is not a regular file")
         return candidate
 
     def artifact_path(self, artifact: Artifact) -> Path:
@@ -86,26 +124,54 @@ class Bundle:
         return chosen
 
     def golden_cases(self) -> list[GoldenCase]:
-        return golden.load(self.file(self.manifest.golden.file))
+        """The golden vectors; raises BundleError when they do not fit the manifest."""
+        return golden.load(self.file(self.manifest.golden.file), self.manifest)
 
 
-def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write `edge.json` into `folder`."""
+def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
+    """Write `edge.json` into `folder`; returns the manifest with its own hash."""
+    digest = digest_of(manifest.model_dump(mode="json"))
+    manifest = manifest.model_copy(update={"sha256": digest})
     write_text(folder / MANIFEST_FILE, manifest.model_dump_json(indent=2) + "\n")
+    return manifest
 
 
-def _read_manifest(path: Path) -> Manifest:
-    file = path / MANIFEST_FILE
-    if not path.exists():
-        raise BundleError(f"{path} does not exist: check the path")
-    if not file.is_file():
-        raise BundleError(f"{path} is not a bundle (no {MANIFEST_FILE}): edge convert writes one")
+def digest_of(values: Mapping[str, Any]) -> str:
+    """The hash of a manifest's values without its own `sha256`."""
+    rest = {key: value for key, value in values.items() if key != "sha256"}
+    text = json.dumps(rest, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _altered(file: Path) -> BundleError:
+    return BundleError(
+        f"{file} was altered after the bundle was written (checksum differs): "
+        "run edge convert again"
+    )
+
+
+def _read_values(file: Path) -> dict[str, Any]:
+    path = file.parent
     try:
-        values: Any = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        if not path.exists():
+            raise BundleError(f"{path} does not exist: check the path")
+        if not file.is_file():
+            raise BundleError(
+                f"{path} is not a bundle (no {MANIFEST_FILE}): edge convert writes one"
+            )
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BundleError(f"{file} cannot be read: {error}") from None
+    try:
+        values: Any = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise BundleError(f"{file} is not valid JSON ({error})") from None
     if not isinstance(values, dict):
         raise BundleError(f"{file} must hold an object, found {type(values).__name__}")
+    return values
+
+
+def _manifest(file: Path, values: dict[str, Any]) -> Manifest:
     version = values.get("schema_version")
     if version != SCHEMA_VERSION:
         raise BundleError(
@@ -113,6 +179,8 @@ def _read_manifest(path: Path) -> Manifest:
             "run edge convert again"
         )
     try:
-        return Manifest.build(values, where=str(file))
-    except ConfigError as error:
-        raise BundleError(str(error)) from None
+        return Manifest.build_json(json.dumps(values), where=str(file))
+    except (ConfigError, RecursionError) as error:
+        # Names in it are the file's own and may hold anything.
+        line = " ".join(str(error).split())
+        raise BundleError(f"{line}: run edge convert again") from None

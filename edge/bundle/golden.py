@@ -8,15 +8,20 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from edge.errors import BundleError
+from edge.signature import TASK_OUTPUTS
+
+if TYPE_CHECKING:
+    from edge.bundle.manifest import Manifest
 
 Array = npt.NDArray[Any]
 _ENCODING_KEYS = ("text", "text_pair", "input_ids", "token_type_ids")
+_VERSION = "1"
 
 # Accents, CJK, emoji, Turkish dotted I, zero-width space, decomposed accents, an over-long word,
 # right-to-left text, markup, numbers, the empty string; lengths from nothing to past any maximum.
@@ -83,27 +88,78 @@ def texts_for(max_length: int, *, pairs: bool) -> list[tuple[str, str | None]]:
 def dump(cases: list[GoldenCase], *, max_length: int) -> str:
     """The text of `golden.json`."""
     rows = ",\n".join(json.dumps(case.to_json(), ensure_ascii=False) for case in cases)
-    return f'{{"schema_version": "1", "max_length": {max_length}, "cases": [\n{rows}\n]}}\n'
+    head = f'"schema_version": "{_VERSION}", "max_length": {max_length}'
+    return f'{{{head}, "cases": [\n{rows}\n]}}\n'
 
 
-def load(path: Path) -> list[GoldenCase]:
-    """Read `golden.json`; raises BundleError when it is not one."""
+def load(path: Path, manifest: Manifest) -> list[GoldenCase]:
+    """Read the `golden.json` of a bundle; raises BundleError when it does not fit its manifest."""
     try:
-        records = json.loads(path.read_text(encoding="utf-8"))["cases"]
-        return [_case(record) for record in records]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BundleError(f"{path} is not a file of golden vectors ({error!r})") from None
+        values = json.loads(path.read_text(encoding="utf-8"))
+        _require(isinstance(values, dict), "it holds no object")
+        _require(set(values) == {"schema_version", "max_length", "cases"}, "its keys are others")
+        _require(values["schema_version"] == _VERSION, "its schema_version is another")
+        _require(values["max_length"] == manifest.max_length, "its max_length is not edge.json's")
+        records = values["cases"]
+        _require(isinstance(records, list), "its cases are no list")
+        _require(len(records) == manifest.golden.samples, "edge.json counts other samples")
+        return [_case(record, number, manifest) for number, record in enumerate(records, start=1)]
+    except (OSError, ValueError, RecursionError) as error:
+        raise BundleError(
+            f"{path} is not a file of golden vectors ({error}): run edge convert again"
+        ) from None
 
 
-def _case(record: dict[str, Any]) -> GoldenCase:
-    outputs = {k: np.asarray(v, np.float32) for k, v in record.items() if k not in _ENCODING_KEYS}
-    return GoldenCase(
-        text=record["text"],
-        text_pair=record["text_pair"],
-        input_ids=[int(i) for i in record["input_ids"]],
-        token_type_ids=record["token_type_ids"],
-        outputs=outputs,
+def _case(record: Any, number: int, manifest: Manifest) -> GoldenCase:
+    expected = TASK_OUTPUTS[manifest.task]
+    where = f"case {number}"
+    _require(isinstance(record, dict), f"{where} is no object")
+    keys = {*_ENCODING_KEYS, *expected}
+    _require(set(record) == keys, f"{where} has other keys than {', '.join(sorted(keys))}")
+    text, pair = record["text"], record["text_pair"]
+    _require(isinstance(text, str), f"{where}: text is no string")
+    _require(pair is None or isinstance(pair, str), f"{where}: text_pair is no string")
+    ids, types = record["input_ids"], record["token_type_ids"]
+    _require(_are_ids(ids), f"{where}: input_ids is no list of ids")
+    _require(0 < len(ids) <= manifest.max_length, f"{where} has {len(ids)} tokens")
+    typed = "token_type_ids" in manifest.tokenizer.inputs
+    fits = _are_ids(types) and len(types) == len(ids) if typed else types is None
+    _require(fits, f"{where}: token_type_ids do not fit the tokenizer's inputs")
+    sizes = {"sequence": len(ids)}
+    if manifest.labels:
+        sizes["labels"] = len(manifest.labels)
+    outputs = {}
+    for name, shape in expected.items():
+        outputs[name] = _output(record[name], f"{where}: {name}")
+        dimensions = [sizes.get(str(symbol)) for symbol in shape[1:]]
+        fits = len(dimensions) == outputs[name].ndim and all(
+            size in (None, found)
+            for size, found in zip(dimensions, outputs[name].shape, strict=True)
+        )
+        _require(fits, f"{where}: {name} has shape {outputs[name].shape}")
+    return GoldenCase(text, pair, ids, types, outputs)
+
+
+def _output(value: Any, where: str) -> Array:
+    # Numpy would read a number out of a string as well.
+    found = np.asarray(value)
+    _require(found.dtype.kind in "if" and found.size > 0, f"{where} are no numbers")
+    with np.errstate(over="ignore"):
+        found = found.astype(np.float32)
+    _require(bool(np.isfinite(found).all()), f"{where} are not finite")
+    return found
+
+
+def _are_ids(values: Any) -> bool:
+    """Whether these are numbers that a 32-bit input holds."""
+    return isinstance(values, list) and all(
+        type(value) is int and 0 <= value < 1 << 31 for value in values
     )
+
+
+def _require(holds: bool, problem: str) -> None:
+    if not holds:
+        raise ValueError(problem)
 
 
 def _rounded(value: Array) -> Any:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 from typing_extensions import Self
 
+from edge.bundle import checks
 from edge.config import Config
-from edge.errors import ConfigError
-from edge.formats import FORMATS, parse_format, variant
-from edge.precision import parse_precision
+from edge.formats import FORMATS, variant
 from edge.signature import SHORTEST_LENGTH, TensorSpec
 
 SCHEMA_VERSION: Literal["1"] = "1"
@@ -21,38 +20,51 @@ TOKENIZER_FILE = "tokenizer.json"
 RelativePath = str
 Activation = Literal["softmax", "sigmoid", "none"]
 Similarity = Literal["cosine", "dot", "euclidean", "manhattan"]
+Name = Annotated[str, Field(min_length=1)]
+Sha256 = Annotated[str, AfterValidator(checks.sha256)]
+Count = Annotated[int, Field(ge=1)]
+Index = Annotated[int, Field(ge=0)]
+TokenId = Annotated[int, Field(ge=0, lt=1 << 31)]
+Lengths = Annotated[tuple[Count, ...], AfterValidator(checks.ascending)]
 
 
-class Source(Config):
+class Record(Config):
+    """A part of `edge.json`: no figure in it is NaN or infinite."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+
+class Source(Record):
     """Where the converted model came from."""
 
-    checkpoint: str
-    architecture: str
-    parameters: int
-    sha256: str
+    checkpoint: Name
+    architecture: Name
+    parameters: Index
+    sha256: Sha256
 
 
-class TokenizerInfo(Config):
+class TokenizerInfo(Record):
     """How to turn a text into input ids; `file` is a Hugging Face tokenizers file.
 
-    vocabulary: a plain word-piece list for apps that tokenise on their own, or None.
-    inputs: the model inputs a text fills, by name. prompt: what `file` puts before every text; an
-    app that tokenises by `vocabulary` has to do so itself.
+    vocabulary: a plain word-piece list for apps that tokenise on their own, or None; its hash is
+    `vocabulary_sha256`. inputs: the model inputs a text fills, by name. prompt: what `file` puts
+    before every text; an app that tokenises by `vocabulary` has to do so itself.
     """
 
     file: RelativePath
     sha256: str
     vocabulary: RelativePath | None
-    vocabulary_size: int
-    pad_token_id: int
-    mask_token_id: int | None
+    vocabulary_sha256: str | None = None
+    vocabulary_size: Count
+    pad_token_id: TokenId
+    mask_token_id: TokenId | None
     lowercase: bool
     strip_accents: bool
     inputs: tuple[str, ...]
     prompt: str = ""
 
 
-class Verification(Config):
+class Verification(Record):
     """One artifact run in one engine against the checkpoint's golden vectors.
 
     max_relative_error: max |a - b| over all outputs / max |b|; None when a value was not finite.
@@ -72,29 +84,29 @@ class Verification(Config):
     reason: str | None = None
 
 
-class KeptWider(Config):
+class KeptWider(Record):
     """A part of an artifact that its own precision would have harmed.
 
     layer: module of the checkpoint, or operator of the graph. size_bytes: what keeping it at
     `precision` added to the file; None where that is not known.
     """
 
-    layer: str
+    layer: Name
     precision: str
     size_bytes: int | None = None
 
 
-class Budget(Config):
+class Budget(Record):
     """The task's metric on calibration data, of the checkpoint and of the artifact."""
 
-    metric: str
+    metric: Name
     checkpoint: float
     artifact: float
-    max_drop: float
-    samples: int
+    max_drop: float = Field(ge=0)
+    samples: Count
 
 
-class Artifact(Config):
+class Artifact(Record):
     """One model file.
 
     target: what the app that loads it runs on.
@@ -109,11 +121,11 @@ class Artifact(Config):
     target: str
     precision: str
     file: RelativePath
-    bytes: int
-    sha256: str
+    bytes: Count
+    sha256: Sha256
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    sequence_lengths: tuple[int, ...]
+    sequence_lengths: Lengths
     dynamic_sequence: bool
     runtimes: tuple[str, ...] = ()
     verification: Verification | None = None
@@ -122,12 +134,8 @@ class Artifact(Config):
     budget: Budget | None = None
 
     @model_validator(mode="after")
-    def _known_kind(self) -> Self:
-        try:
-            parse_format(self.format).target(self.target)
-            parse_precision(self.precision)
-        except ConfigError as error:
-            raise ValueError(str(error)) from None
+    def _possible(self) -> Self:
+        checks.artifact(self)
         return self
 
     @property
@@ -152,22 +160,27 @@ class Artifact(Config):
         return next((n for n in self.sequence_lengths if n >= tokens), self.sequence_lengths[-1])
 
 
-class Golden(Config):
-    """The file of golden vectors."""
+class Golden(Record):
+    """The file of golden vectors.
+
+    samples: how many it holds. from_data: how many of those, the first ones, are the user's own
+    texts (`edge convert --samples`); the others are built in.
+    """
 
     file: RelativePath
-    sha256: str
-    samples: int
+    sha256: Sha256
+    samples: Count
+    from_data: Index = 0
 
 
-class Tool(Config):
+class Tool(Record):
     """The program that wrote the bundle."""
 
-    name: str
-    version: str
+    name: Name
+    version: Name
 
 
-class Embedding(Config):
+class Embedding(Record):
     """How a text's vector is made, all of it inside the model file.
 
     pooling: "mean" over real tokens, or "cls", the first token. normalized: it has length 1.
@@ -177,7 +190,7 @@ class Embedding(Config):
     normalized: bool
 
 
-class Manifest(Config):
+class Manifest(Record):
     """The whole of `edge.json`.
 
     task: Transformers' own name. problem_type: Transformers' own, for text-classification.
@@ -185,23 +198,30 @@ class Manifest(Config):
     max_length: the longest input in tokens; longer texts are truncated.
     embedding: for feature-extraction. similarity: how the checkpoint compares two vectors there.
     pairs: whether a text classifier reads two texts as one input, or one; None where nothing tells.
+    sha256: the hash of all the rest of the file, see `edge.bundle.folder`.
     """
 
     schema_version: Literal["1"] = SCHEMA_VERSION
     task: str
     problem_type: str | None
-    labels: tuple[str, ...] | None
+    labels: tuple[str, ...] | None = Field(min_length=1)
     activation: Activation
     source: Source
     tokenizer: TokenizerInfo
-    max_length: int
+    max_length: Count
     embedding: Embedding | None = None
     pairs: bool | None = None
     similarity: Similarity | None = None
     golden: Golden
     artifacts: tuple[Artifact, ...]
     tool: Tool
-    created_utc: str
+    created_utc: Name
+    sha256: str | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        checks.manifest(self)
+        return self
 
     @model_validator(mode="after")
     def _distinct_labels(self) -> Self:

@@ -131,6 +131,7 @@ def _print_bundle(found: BundleInspection) -> None:
             ("size", human_bytes(found.size_bytes)),
             ("written by", f"{manifest['tool']['name']} {manifest['tool']['version']}"),
             ("written at", manifest["created_utc"]),
+            *((("not of the bundle", ", ".join(found.unlisted)),) if found.unlisted else ()),
         ),
     )
     _section(

@@ -43,10 +43,12 @@ _DTYPES = {
 def inspect_bundle(path: Path) -> BundleInspection:
     """A bundle's manifest; raises BundleError when it is damaged."""
     bundle = Bundle.open(path)
+    bundle.golden_cases()
     return BundleInspection(
         path=str(path),
         size_bytes=size_bytes(path),
         manifest=bundle.manifest.model_dump(mode="json"),
+        unlisted=bundle.unlisted(),
     )
 
 

@@ -71,12 +71,16 @@ class ArtifactInspection(Config):
 
 
 class BundleInspection(Config):
-    """A bundle: its manifest, and the size of everything in its folder."""
+    """A bundle: its manifest, and the size of everything in its folder.
+
+    unlisted: what lies in the folder and does not belong to the bundle.
+    """
 
     kind: Literal["bundle"] = "bundle"
     path: str
     size_bytes: int
     manifest: dict[str, Any]
+    unlisted: tuple[str, ...] = ()
 
 
 class FormatCheck(Config):

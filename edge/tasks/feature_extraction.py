@@ -13,6 +13,7 @@ from edge.data import Layout, Table, TargetColumn
 from edge.data.table import PAIRS
 from edge.data.targets import score_column
 from edge.metrics import ndcg, pearson, reciprocal_rank, spearman
+from edge.signature import TASK_OUTPUTS
 from edge.tasks.base import Array, Examples, Outputs, Queries, Task, numbers
 from edge.tokenization import Encoding, Tokenizer
 
@@ -22,8 +23,7 @@ class FeatureExtraction(Task):
 
     name = "feature-extraction"
     auto_class = "AutoModel"
-    # Not "embedding": that name collides with a node in the ONNX exporter.
-    outputs = {"sentence_embedding": ("batch", "hidden")}
+    outputs = TASK_OUTPUTS[name]
     layout = Layout(
         text=("sentence1", "text", "sentence", "query", "question"),
         pair=("sentence2", "text_pair", "passage", "document"),

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from edge.data import Layout, Table
+from edge.signature import TASK_OUTPUTS
 from edge.tasks.base import Array, Examples, Outputs, Task, softmax
 from edge.tokenization import Encoding, Tokenizer
 
@@ -23,7 +24,7 @@ class FillMask(Task):
 
     name = "fill-mask"
     auto_class = "AutoModelForMaskedLM"
-    outputs = {"logits": ("batch", "sequence", "vocabulary")}
+    outputs = TASK_OUTPUTS[name]
     activation = "softmax"
     layout = Layout(
         pair=(), target=(), expects="fill-mask needs a text in each row, or a .txt file of lines"

@@ -11,6 +11,7 @@ from edge.data import Layout, Table
 from edge.data.values import refused
 from edge.errors import ConfigError, DataError
 from edge.metrics import answer_scores
+from edge.signature import TASK_OUTPUTS
 from edge.tasks.base import Array, Examples, Outputs, Queries, Task, in_pieces
 from edge.tokenization import Encoding, Tokenizer
 
@@ -24,7 +25,7 @@ class QuestionAnswering(Task):
 
     name = "question-answering"
     auto_class = "AutoModelForQuestionAnswering"
-    outputs = {"start_logits": ("batch", "sequence"), "end_logits": ("batch", "sequence")}
+    outputs = TASK_OUTPUTS[name]
     takes_pairs = True
     layout = Layout(
         text=("question",),

@@ -11,6 +11,7 @@ from edge.data import Layout, Table, TargetColumn
 from edge.data.table import PAIRS
 from edge.data.targets import class_column, label_sets, score_column
 from edge.metrics import accuracy, micro_f1, pearson
+from edge.signature import TASK_OUTPUTS
 from edge.tasks.base import (
     Array,
     Examples,
@@ -30,7 +31,7 @@ class TextClassification(Task):
 
     name = "text-classification"
     auto_class = "AutoModelForSequenceClassification"
-    outputs = {"logits": ("batch", "labels")}
+    outputs = TASK_OUTPUTS[name]
     takes_pairs = True
     layout = Layout(
         pairs=PAIRS, expects="text-classification needs a text, or two, and a label in each row"

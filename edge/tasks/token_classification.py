@@ -11,6 +11,7 @@ from edge.data import Layout, Table, TargetColumn
 from edge.data.tags import tag_column
 from edge.data.values import refused
 from edge.metrics import entity_f1, split_tag
+from edge.signature import TASK_OUTPUTS
 from edge.tasks.base import Array, Examples, Outputs, Task, in_pieces, softmax
 from edge.tokenization import Encoding, Tokenizer
 
@@ -23,7 +24,7 @@ class TokenClassification(Task):
 
     name = "token-classification"
     auto_class = "AutoModelForTokenClassification"
-    outputs = {"logits": ("batch", "sequence", "labels")}
+    outputs = TASK_OUTPUTS[name]
     activation = "softmax"
     layout = Layout(
         text=("tokens", "words"),

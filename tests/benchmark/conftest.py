@@ -168,7 +168,7 @@ def _artifact(
         outputs=(TensorSpec(name="logits", dtype="float32", shape=("batch", 3)),),
         sequence_lengths=lengths,
         dynamic_sequence=dynamic,
-        runtimes=(engine,),
+        runtimes=FORMATS[form].runtimes[:1],
         verification=proof,
         verifications=(proof,),
     )

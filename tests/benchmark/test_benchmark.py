@@ -23,7 +23,7 @@ from benchmark.plan import Planner
 from benchmark.rows import _shortfalls, deflated_bytes, latency_of
 from benchmark.sampler import Samples
 from benchmark.schema import json_schema
-from edge.bundle import Bundle, GoldenCase
+from edge.bundle import Bundle, GoldenCase, Manifest, write_manifest
 from edge.engines.runner import bundle_task
 from edge.errors import BundleError, ConfigError, MeasurementError
 from edge.evaluate import evaluate
@@ -193,8 +193,8 @@ def test_an_artifact_that_failed_verification_is_invalid(
     make_bundle: Callable[..., Path], protocol: Protocol
 ) -> None:
     path = make_bundle()
-    manifest = path / "edge.json"
-    manifest.write_text(manifest.read_text().replace('"passed"', '"failed"'))
+    values = json.loads((path / "edge.json").read_text().replace('"passed"', '"failed"'))
+    write_manifest(path, Manifest.build(values))
     found = benchmark.benchmark(BenchmarkConfig(bundles=(path,), protocol=protocol))
     assert found.rows[0].validity.status == "invalid"
     assert "the artifact failed verification" in found.rows[0].validity.reasons[0]
@@ -313,8 +313,11 @@ def _replace_model(bundle: Path, content: bytes) -> None:
     """Other content under a manifest that agrees with it."""
     from edge.storage import sha256
 
-    file, manifest = bundle / "model-fp32.onnx", bundle / "edge.json"
+    file = bundle / "model-fp32.onnx"
     before = sha256(file)
     shutil.copy(file, bundle / "kept.onnx")
     file.write_bytes(content)
-    manifest.write_text(manifest.read_text().replace(before, sha256(file)))
+    values = json.loads((bundle / "edge.json").read_text().replace(before, sha256(file)))
+    for artifact in values["artifacts"]:
+        artifact["bytes"] = (bundle / artifact["file"]).stat().st_size
+    write_manifest(bundle, Manifest.build(values))

@@ -20,7 +20,7 @@ from converters.packs import PackConfig, TextDifference, mediapipe_process, pack
 from converters.packs.mediapipe import MediapipePacker
 from converters.packs.ort_text import OrtTextPacker
 from converters.packs.texts import require_tokenizer
-from edge.bundle import Bundle, Manifest
+from edge.bundle import Bundle, Manifest, write_manifest
 from edge.engines import get_engine
 from edge.engines.runner import bundle_tokenizer
 from edge.errors import BundleError, ConfigError, ConversionError, EngineError, VerificationError
@@ -207,7 +207,7 @@ def test_several_labels_get_a_probability_each(bundle: Path, tmp_path: Path, eng
     source = Path(shutil.copytree(bundle, tmp_path / "bundle"))
     manifest = json.loads((source / "edge.json").read_text())
     manifest |= {"problem_type": "multi_label_classification", "activation": "sigmoid"}
-    (source / "edge.json").write_text(json.dumps(manifest))
+    write_manifest(source, Manifest.build(manifest))
     report = _pack("mediapipe", source, tmp_path / "m.tflite")
     assert report.verifications[-1].status == ("passed" if engines else "unavailable")
     logits = Bundle.open(source).golden_cases()[1].outputs["logits"]

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge.bundle import Bundle
+from edge.bundle import Bundle, Manifest, write_manifest
 from edge.errors import EngineError, VerificationError
 from edge.precision import Gate, Precision
-from edge.storage import sha256
+from edge.storage import sha256, size_bytes
 from edge.tasks import get_task
 from edge.tokenization import Encoding
 from edge.verify import Tally, require_passed, verify
@@ -109,7 +109,8 @@ def test_another_model_s_file_is_caught(
     manifest = json.loads((copy / "edge.json").read_text())
     for artifact in manifest["artifacts"]:
         artifact["sha256"] = sha256(copy / artifact["file"])
-    (copy / "edge.json").write_text(json.dumps(manifest))
+        artifact["bytes"] = size_bytes(copy / artifact["file"])
+    write_manifest(copy, Manifest.build(manifest))
     found = verify(Bundle.open(copy), formats=["onnx"], precisions=["fp32"])[0]
     with pytest.raises(VerificationError, match="onnx-fp32 failed in onnxruntime: relative error"):
         require_passed(found)
@@ -123,6 +124,6 @@ def test_a_tokenizer_that_differs_is_caught(bert_bundle: Path, tmp_path: Path) -
     file.write_text(json.dumps(values))
     manifest = json.loads((copy / "edge.json").read_text())
     manifest["tokenizer"]["sha256"] = sha256(file)
-    (copy / "edge.json").write_text(json.dumps(manifest))
+    write_manifest(copy, Manifest.build(manifest))
     with pytest.raises(VerificationError, match="the bundle's tokenizer differs from the checkpoi"):
         verify(Bundle.open(copy))
