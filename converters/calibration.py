@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from converters.base import Inputs
 from converters.config import ConvertConfig
+from edge.data import Table
 from edge.tasks import Task
 from edge.tasks.base import Examples
 from edge.tasks.summary import say_understood
@@ -37,13 +38,22 @@ def read_calibration(
     table = table.head(config.calibration_count)
     task.note_pairs(table)
     if not labelled and table.targets is None:
-        encodings = tokenizer.encode(table.texts, table.pairs, max_length=max_length)
+        encodings = encode_inputs(task, table, tokenizer, max_length=max_length)
         say_understood(task, table, encodings, max_length=max_length)
         return Calibration(encodings, None, len(table))
     # Labels that are there and do not fit tell that the data is of another task.
     examples = task.examples(table, tokenizer, max_length=max_length)
     say_understood(task, table, examples.encodings, max_length=max_length)
     return Calibration(examples.encodings, examples, len(table))
+
+
+def encode_inputs(
+    task: Task, table: Table, tokenizer: Tokenizer, *, max_length: int
+) -> list[Encoding]:
+    """The inputs that a table's rows are to the task's model, truncated to `max_length` tokens."""
+    texts, pairs = zip(*task.inputs(table), strict=True)
+    seconds = None if None in pairs else [str(pair) for pair in pairs]
+    return tokenizer.encode(texts, seconds, max_length=max_length)
 
 
 def model_inputs(

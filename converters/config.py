@@ -33,8 +33,10 @@ class ConvertConfig(Config):
     seq_length: lengths in tokens. TFLite gets one signature each; ONNX accepts every length up to
     the largest, and Core ML unless `shapes` says otherwise. Lengths beyond the model's positions
     are refused, except that the default is shortened to fit.
-    golden_texts: how many of the built-in texts become golden vectors; all by default.
-    samples: a data file whose first `sample_count` texts join the golden vectors.
+    golden_texts: how many of the built-in texts, and of those that try the tokenizer, become golden
+    vectors; all by default.
+    samples: a data file whose first `sample_count` texts join the golden vectors; where the task
+    reads one text, both texts of a pair, one by one.
     pooling, normalize: of sentence embeddings, where not what the checkpoint says.
     calibration: a data file with texts like those the app will see, for int8-static, and with
     labels for `max_drop`; its first `calibration_count` rows are used.

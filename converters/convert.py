@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from converters.base import Plan
 from converters.calibration import Calibration, model_inputs, read_calibration
 from converters.config import ConvertConfig
+from converters.golden import choose_texts, read_samples
 from converters.write import requests, write_artifacts
 from edge import __version__
 from edge.bundle import (
@@ -26,7 +25,6 @@ from edge.bundle import (
     is_bundle,
     write_manifest,
 )
-from edge.bundle.golden import texts_for
 from edge.checkpoint import (
     Checkpoint,
     count_parameters,
@@ -50,7 +48,6 @@ from edge.storage import (
     write_text,
 )
 from edge.tasks.base import Examples
-from edge.tasks.summary import say_understood
 from edge.tokenization import Tokenizer, word_pieces
 from edge.tokenization import describe as describe_tokenizer
 from edge.verify import verify_new
@@ -85,15 +82,15 @@ def _convert(config: ConvertConfig) -> Manifest:
         )
         tokenizer = load_tokenizer(checkpoint)
     lengths = config.lengths(max_length(checkpoint, tokenizer))
-    samples = _samples(config, checkpoint, tokenizer, max_length=lengths[-1])
+    reader = Tokenizer.of(tokenizer, folder=checkpoint.path)
+    samples = read_samples(config, checkpoint.task, reader, max_length=lengths[-1])
     with staged_folder(config.output, replaces=is_bundle) as stage:
         info = _write_tokenizer(stage, checkpoint, tokenizer)
         ours = Tokenizer.from_file(stage / TOKENIZER_FILE, info)
         calibration = read_calibration(config, checkpoint.task, ours, max_length=lengths[-1])
         with step(f"golden vectors of {config.source}"), hush():
             model = load_model(checkpoint)
-            built_in = texts_for(lengths[-1], pairs=checkpoint.task.takes_pairs)
-            texts = [*samples, *built_in[: config.golden_texts]]
+            texts = choose_texts(config, checkpoint.task, ours, samples, length=lengths[-1])
             cases = golden_cases(
                 checkpoint, model, tokenizer, texts, inputs=info.inputs, length=lengths[-1]
             )
@@ -107,7 +104,8 @@ def _convert(config: ConvertConfig) -> Manifest:
             flexible=config.shapes == "flexible",
             calibration=model_inputs(calibration, ours, info.inputs),
         )
-        draft = _manifest(checkpoint, info, plan, stage, len(cases), parameters)
+        counts = (len(cases), min(len(samples), len(cases)))
+        draft = _manifest(checkpoint, info, plan, stage, counts, parameters)
         scored = _scored(config, checkpoint, model, calibration)
         del model
         release_memory()
@@ -133,24 +131,6 @@ def _scored(
     with step(f"score {config.source} on {calibration.samples} rows"), hush():
         found = examples.score(Reference(checkpoint, model).infer(examples.encodings))
     return examples, next(iter(found.items()))
-
-
-def _samples(
-    config: ConvertConfig, checkpoint: Checkpoint, tokenizer: Any, *, max_length: int
-) -> list[tuple[str, str | None]]:
-    """The first texts of the samples; they also tell whether the model reads pairs."""
-    task = checkpoint.task
-    if config.samples is None:
-        return []
-    table = task.read(config.samples, columns=config.columns, targets=False)
-    # Nothing is asked of their labels.
-    table = replace(table.head(config.sample_count), targets=None)
-    task.note_pairs(table)
-    reader = Tokenizer.of(tokenizer, folder=checkpoint.path)
-    encodings = reader.encode(table.texts, table.pairs, max_length=max_length)
-    say_understood(task, table, encodings, max_length=max_length)
-    pairs: Sequence[str | None] = table.pairs or [None] * len(table)
-    return list(zip(table.texts, pairs, strict=True))
 
 
 def _write_tokenizer(stage: Path, checkpoint: Checkpoint, tokenizer: Any) -> TokenizerInfo:
@@ -189,10 +169,14 @@ def _manifest(
     info: TokenizerInfo,
     plan: Plan,
     stage: Path,
-    samples: int,
+    counts: tuple[int, int],
     parameters: int,
 ) -> Manifest:
-    """The manifest of a bundle whose artifacts are still to be written."""
+    """The manifest of a bundle whose artifacts are still to be written.
+
+    counts: golden vectors, and how many of them are of the user's own texts.
+    """
+    golden_file = stage / GOLDEN_FILE
     architecture = next(iter(checkpoint.config.architectures or []), None)
     if architecture is None:
         raise CheckpointError(f"{checkpoint.source}/config.json names no architectures")
@@ -212,7 +196,9 @@ def _manifest(
         embedding=checkpoint.embedding,
         pairs=checkpoint.task.pairs,
         similarity=checkpoint.similarity,
-        golden=Golden(file=GOLDEN_FILE, sha256=sha256(stage / GOLDEN_FILE), samples=samples),
+        golden=Golden(
+            file=GOLDEN_FILE, sha256=sha256(golden_file), samples=counts[0], from_data=counts[1]
+        ),
         artifacts=(),
         tool=Tool(name="edge-encoders", version=__version__),
         created_utc=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),

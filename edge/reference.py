@@ -17,8 +17,6 @@ from edge.tokenization import Encoding, Tokenizer, describe
 
 # A text, or a pair of texts.
 Text = tuple[str, str | None]
-# A vocabulary of logits a token is large; a few texts prove as much as many.
-_FILL_MASK_TEXTS = 8
 
 
 class Reference:
@@ -95,11 +93,12 @@ def _ids(encoded: Any, name: str) -> list[int]:
 
 
 def _masked(texts: Sequence[Text], tokenizer: Any) -> list[Text]:
-    """A few of the texts with their second word masked."""
+    """The texts with their second word masked, where nothing in them is by now."""
     found: list[Text] = []
-    for text, _ in texts[:_FILL_MASK_TEXTS]:
+    for text, _ in texts:
         words = text.split() or [""]
-        found.append((" ".join([words[0], tokenizer.mask_token, *words[2:]]), None))
+        masked = " ".join([words[0], tokenizer.mask_token, *words[2:]])
+        found.append((text if tokenizer.mask_token in text else masked, None))
     return found
 
 

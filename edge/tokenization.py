@@ -179,6 +179,16 @@ class Tokenizer:
         """The token with an id."""
         return self._inner.id_to_token(index) or ""
 
+    def vocabulary(self) -> dict[str, int]:
+        """Every token with its id, added ones too."""
+        found: dict[str, int] = self._inner.get_vocab(with_added_tokens=True)
+        return found
+
+    def added_tokens(self) -> list[str]:
+        """The tokens that are looked for in a text before it is split, in the order of ids."""
+        found = self._inner.get_added_tokens_decoder()
+        return [found[index].content for index in sorted(found)]
+
 
 def pad(
     encodings: Sequence[Encoding], length: int, *, inputs: Sequence[str], pad_id: int

@@ -9,9 +9,10 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from converters.packs.added_tokens import AddedToken, read_added
 from edge.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -24,8 +25,6 @@ _LONG_RUN = 64
 # Normalised to itself. A letter.
 _GUARD = "|"
 _PLAIN = "a"
-# Private use: stands for a special token that was typed, before it is spelled out again.
-_FIRST_PLACEHOLDER = 0xE000
 
 
 @dataclass(frozen=True)
@@ -50,15 +49,17 @@ class Characters:
 class WordPieces:
     """A WordPiece vocabulary in the order of ids, and what follows for single characters.
 
-    alphabet: all characters of its pieces. never_first, never_later: those that no piece has at the
-    beginning of a word, or after it: a word with one there has no pieces.
+    tokens: one for each id; a placeholder where the token itself cannot come out of the operators.
+    added: what is looked for in a text before it is split into words. alphabet: all characters of
+    its pieces. never_first, never_later: those that no piece has at the beginning of a word, or
+    after it: a word with one there has no pieces.
     """
 
     tokens: tuple[str, ...]
     prefix: str
     unknown: str
     longest_word: int
-    special: tuple[str, ...]
+    added: tuple[AddedToken, ...]
     alphabet: frozenset[str]
     never_first: frozenset[str]
     never_later: frozenset[str]
@@ -98,29 +99,42 @@ def read_word_pieces(tokenizer_json: str) -> WordPieces:
     """The vocabulary of a tokenizer.json; raises ConfigError when no operator can express it."""
     values: dict[str, Any] = json.loads(tokenizer_json)
     model = values["model"]
-    tokens = tuple(sorted(model["vocab"], key=lambda token: model["vocab"][token]))
-    if [model["vocab"][token] for token in tokens] != list(range(len(tokens))):
+    vocabulary = model["vocab"]
+    unknown, prefix = str(model["unk_token"]), str(model["continuing_subword_prefix"])
+    added = read_added(tokenizer_json)
+    names = {token.content for token in added}
+    alphabet = _alphabet([token for token in vocabulary if token not in names], prefix)
+    ids = {**vocabulary, **{token.content: token.index for token in added}}
+    tokens = sorted(ids, key=lambda token: ids[token])
+    if [ids[token] for token in tokens] != list(range(len(tokens))):
         raise ConfigError("its operators number the lines of a list, this bundle's ids have gaps")
-    special = tuple(
-        added["content"]
-        for added in values.get("added_tokens", ())
-        if added["content"] in model["vocab"] and not added["normalized"]
-    )
-    prefix = str(model["continuing_subword_prefix"])
-    ordinary = [token for token in tokens if token not in special]
-    return WordPieces(
-        tokens=tokens,
+    if unknown not in vocabulary:
+        raise ConfigError(f"its vocabulary lacks the token for unknown words, {unknown}")
+    pieces = WordPieces(
+        tokens=tuple(tokens),
         prefix=prefix,
-        unknown=str(model["unk_token"]),
+        unknown=unknown,
         longest_word=int(model["max_input_chars_per_word"]),
-        special=special,
-        **_alphabet(ordinary, prefix),
+        added=added,
+        **alphabet,
     )
+    _check_normalised(pieces, read_characters(tokenizer_json))
+    lines = [*tokens]
+    for token in added:
+        # A line of its own name would also be found where an ordinary word is spelled like it.
+        lines[token.index] = lines[token.index] if token.in_vocabulary else token.stand_in
+    return replace(pieces, tokens=tuple(lines))
 
 
-def placeholder(index: int) -> str:
-    """The character that stands for special token `index`."""
-    return chr(_FIRST_PLACEHOLDER + index)
+def _check_normalised(pieces: WordPieces, characters: Characters) -> None:
+    """Refuse tokens that are looked for in normalised texts, if these are split before."""
+    for token in pieces.added:
+        letters = set(token.pattern)
+        if token.normalized and (letters - pieces.alphabet or letters & set(characters.changed)):
+            raise ConfigError(
+                f"its added token {token.content!r} is looked for in normalised texts, which the "
+                "operators do for letters and digits of its vocabulary only"
+            )
 
 
 def character_class(characters: Iterable[str], *, negated: bool = False) -> str:

@@ -24,12 +24,14 @@ from converters.packs.texts import (
     golden_cases,
     inputs_to_try,
     require_tokenizer,
+    tokenizer_errors,
 )
 from edge.bundle import Artifact, Bundle, Verification
 from edge.console import hush, step
 from edge.engines import Array, get_engine
 from edge.engines.runner import Runner, bundle_task, bundle_tokenizer
-from edge.errors import ConfigError, EngineError, VerificationError
+from edge.errors import ConfigError, EdgeError, EngineError, VerificationError
+from edge.inspection.contents import damaged
 from edge.precision import Precision
 from edge.tasks import Outputs, Task
 from edge.tasks.base import softmax, stable_sigmoid
@@ -43,6 +45,8 @@ _INPUTS = {
 }
 _OUTPUT = "probabilities"
 _TOKENS = ("[CLS]", "[SEP]", "[UNK]")
+# Added tokens that only a user who means to would type.
+_KNOWN = (*_TOKENS, "[PAD]", "[MASK]")
 # The pack and its artifact are the same operators on the same weights, but for the activation.
 _SAME = 1e-5
 
@@ -55,7 +59,8 @@ class MediapipePacker:
 
     def check(self, bundle: Bundle, *, pair: bool) -> None:
         """Raise ConfigError for what MediaPipe's TextClassifier cannot do."""
-        reason = _refusal(bundle, pair=pair)
+        with tokenizer_errors(bundle):
+            reason = _refusal(bundle, pair=pair)
         if reason:
             raise ConfigError(f"{bundle.path} cannot be packed for MediaPipe: {reason}")
 
@@ -113,6 +118,9 @@ def _tokenizer_refusal(bundle: Bundle) -> str | None:
     vocabulary = _vocabulary(bundle).decode().split("\n")[:-1]
     values = json.loads(bundle.file(info.file).read_text(encoding="utf-8"))
     model: dict[str, Any] = values["model"]
+    added = [a["content"] for a in values.get("added_tokens") or () if a["content"] not in _KNOWN]
+    if added:
+        return f"its tokenizer knows no added tokens, this bundle's has {added[0]!r}"
     missing = [token for token in _TOKENS if token not in vocabulary]
     if missing:
         return f"its tokenizer needs {' and '.join(missing)} in the vocabulary"
@@ -149,10 +157,16 @@ def _length(artifact: Artifact, asked: int | None) -> int:
 
 def _write(bundle: Bundle, artifact: Artifact, length: int, path: Path) -> None:
     manifest = bundle.manifest
-    model = tflite_file.read_model(bundle.artifact_path(artifact).read_bytes())
-    signature = tflite_file.keep_signature(model, length)
-    tflite_file.arrange_inputs(model, signature, _INPUTS)
-    tflite_file.append_activation(model, signature, manifest.activation, _OUTPUT)
+    file = bundle.artifact_path(artifact)
+    try:
+        model = tflite_file.read_model(file.read_bytes())
+        signature = tflite_file.keep_signature(model, length)
+        tflite_file.arrange_inputs(model, signature, _INPUTS)
+        tflite_file.append_activation(model, signature, manifest.activation, _OUTPUT)
+    except EdgeError:
+        raise
+    except Exception as error:  # a damaged flatbuffer raises several classes, all about this file
+        raise damaged(file, "TFLite", error) from None
     labels = manifest.labels or tuple(map(str, range(_label_count(artifact))))
     _save(model, path, _vocabulary(bundle), labels, name=manifest.source.architecture)
 

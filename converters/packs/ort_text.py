@@ -19,11 +19,11 @@ from converters.packs.text_graph import text_nodes
 from converters.packs.texts import (
     Sample,
     Tokenise,
-    agreeing,
     differences,
     golden_cases,
     inputs_to_try,
-    require_tokenizer,
+    require_same,
+    tokenizer_errors,
 )
 from edge.bundle import Artifact, Bundle, Verification
 from edge.console import hush, step
@@ -32,6 +32,7 @@ from edge.engines.base import installed
 from edge.engines.onnxruntime import load
 from edge.engines.runner import bundle_task, bundle_tokenizer
 from edge.errors import ConfigError, EngineError
+from edge.inspection.contents import damaged
 from edge.precision import Precision
 from edge.tokenization import Encoding
 from edge.verify import Tally
@@ -48,7 +49,8 @@ class OrtTextPacker:
 
     def check(self, bundle: Bundle, *, pair: bool) -> None:
         """Raise ConfigError for what the operators cannot do."""
-        reason = _refusal(bundle, pair=pair)
+        with tokenizer_errors(bundle):
+            reason = _refusal(bundle, pair=pair)
         if reason:
             raise ConfigError(f"{bundle.path} cannot be packed with its tokenizer: {reason}")
         found = installed("onnxruntime_extensions", "onnxruntime-extensions")
@@ -61,7 +63,8 @@ class OrtTextPacker:
         length = _length(bundle, artifact, config.seq_length)
         with step(f"ort-text pack of {artifact.name}"), hush():
             try:
-                nodes = text_nodes(bundle, pair=pair, max_length=length)
+                with tokenizer_errors(bundle):
+                    nodes = text_nodes(bundle, pair=pair, max_length=length)
             except ConfigError as error:
                 raise ConfigError(
                     f"{bundle.path} cannot be packed with its tokenizer: {error}"
@@ -74,7 +77,7 @@ class OrtTextPacker:
             probe = path.with_name("probe.onnx")
             _save_tokenizer(bundle, nodes, pair, probe)
             wrong = differences(tokenizer, _tokeniser(probe), inputs, max_length=length)
-            require_tokenizer("ort-text", bundle, wrong)
+            require_same("ort-text", wrong)
             samples = [
                 Sample(
                     case.text,
@@ -86,7 +89,7 @@ class OrtTextPacker:
                 # A shorter pack cuts texts that the golden vectors hold whole.
                 if len(case.input_ids) <= length
             ]
-            result = _verified(bundle, artifact, path, agreeing(samples, wrong))
+            result = _verified(bundle, artifact, path, samples)
         names = ("text", "text_pair") if pair else ("text",)
         outputs = tuple(spec.name for spec in artifact.outputs)
         return Proof(length, names, outputs, (result,), len(inputs), wrong)
@@ -143,7 +146,11 @@ def _save(bundle: Bundle, artifact: Artifact, nodes: Nodes, pair: bool, path: Pa
     """Write the artifact with the tokenizer's nodes before its own."""
     import onnx
 
-    model = onnx.load(str(bundle.artifact_path(artifact)))
+    file = bundle.artifact_path(artifact)
+    try:
+        model = onnx.load(str(file))
+    except Exception as error:  # protobuf raises several classes, all about this file
+        raise damaged(file, "ONNX", error) from None
     front = _tokenizer_model(bundle, nodes, pair, model)
     graph = model.graph
     own = list(graph.node)

@@ -8,8 +8,8 @@ from typing import Protocol
 
 from converters.packs.config import KINDS, PackConfig
 from converters.packs.report import PackReport, Proof
+from converters.packs.texts import own_texts
 from edge.bundle import Artifact, Bundle
-from edge.bundle.golden import texts_for
 from edge.errors import ConfigError, VerificationError
 from edge.storage import output_lock, require_space, sha256, size_bytes, staged_file
 
@@ -70,9 +70,7 @@ def get_packer(kind: str) -> Packer:
 
 def takes_pairs(bundle: Bundle) -> bool:
     """Whether the bundle's golden vectors hold text pairs of the user's own data."""
-    built_in = set(texts_for(bundle.manifest.max_length, pairs=True))
-    own = {(case.text, case.text_pair) for case in bundle.golden_cases()} - built_in
-    return any(pair is not None for _, pair in own)
+    return any(pair is not None for _, pair in own_texts(bundle))
 
 
 def _artifact(bundle: Bundle, packer: Packer, config: PackConfig) -> Artifact:

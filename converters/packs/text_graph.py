@@ -9,16 +9,15 @@ bundle's own tokenizer.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from converters.packs.added_tokens import mark, read_added, reserved, spell
 from converters.packs.characters import (
     Characters,
     WordPieces,
     character_class,
     long_runs,
-    placeholder,
     read_characters,
     read_word_pieces,
 )
@@ -31,9 +30,9 @@ from edge.signature import SHORTEST_LENGTH
 # Adds nodes from a text to ids without special tokens, vectors; returns the tensor's name.
 IdsOf = Callable[[Nodes, str], str]
 
-# White space of Unicode, any amount.
-_BLANKS = r"[\s\p{Z}\x{85}]*"
-# A character that is in no vocabulary and in no text: typed ones are dropped or unknown anyway.
+# In the place of a typed character that means something here.
+_REPLACEMENT = "\ufffd"
+# A character that is in no vocabulary, and in no text where it is used.
 _UNKNOWN = "\uf8ff"
 # What BertTokenizer splits at most; it has no attribute for it.
 _LONGEST_WORD = 200
@@ -102,19 +101,19 @@ def _by_byte_pairs(tokenizer_json: str, template: Template) -> IdsOf:
     values = json.loads(tokenizer_json)
     model = values["model"]
     merges = (m if isinstance(m, str) else " ".join(m) for m in model["merges"])
+    added = read_added(tokenizer_json)
     attributes = {
         "vocab": json.dumps(model["vocab"], separators=(",", ":")),
         "merges": "\n".join(merges),
-        "added_token": "\n".join(f"{a['content']}={a['id']}" for a in values["added_tokens"]),
+        # Of longer ones the operator loses the text behind what only begins like them.
+        "added_token": "\n".join(f"{token.stand_in}={token.index}" for token in added),
         "padding_length": -1,
     }
 
     def ids_of(nodes: Nodes, text: str) -> str:
-        for added in values["added_tokens"]:
-            token = re.escape(added["content"])
-            before, after = (_BLANKS if added[key] else "" for key in ("lstrip", "rstrip"))
-            if before or after:
-                text = nodes.replace(text, f"{before}{token}{after}", added["content"])
+        text = nodes.replace(text, character_class(reserved(added)), _REPLACEMENT)
+        text = mark(nodes, text, added, normalized=False)
+        text = mark(nodes, text, added, normalized=True)
         rows, _, _ = nodes.add("RobertaTokenizer", text, outputs=3, domain=EXTENSIONS, **attributes)
         ids = nodes.one("Reshape", rows, nodes.numbers(-1))
         return nodes.slice(ids, nodes.numbers(1), nodes.numbers(-1))
@@ -124,25 +123,30 @@ def _by_byte_pairs(tokenizer_json: str, template: Template) -> IdsOf:
 
 def _normalised(nodes: Nodes, text: str, characters: Characters, pieces: WordPieces) -> str:
     """Words apart by single spaces, normalised, with unknown words replaced by one character."""
-    stand_ins = {placeholder(index): token for index, token in enumerate(pieces.special)}
-    text = nodes.replace(text, character_class([*stand_ins, _UNKNOWN]), _UNKNOWN)
-    for stand_in, token in stand_ins.items():
-        text = nodes.replace(text, re.escape(token), f" {stand_in} ")
-    dropped = long_runs(characters.dropped()) - set(stand_ins)
+    stand_ins = set(reserved(pieces.added))
+    # Typed ones are what they are to the bundle's tokenizer: dropped, or unknown.
+    typed = {*stand_ins, _UNKNOWN}
+    for group, instead in ((typed & characters.dropped(), ""), (typed, _UNKNOWN)):
+        if group:
+            text = nodes.replace(text, character_class(group), instead)
+    text = mark(nodes, text, pieces.added, normalized=False, around=" ")
+    dropped = long_runs(characters.dropped()) - stand_ins
     if dropped:
         text = nodes.replace(text, character_class(dropped), "")
     apart = long_runs(characters.isolated())
     if apart:
         text = nodes.replace(text, f"({character_class(apart)})", r" \1 ")
     # Neither a key of the table may be a line's end, nor the text it is used on empty.
-    text = nodes.replace(text, r"\A|[\t\n\r]", " ")
+    text = nodes.replace(text, r"[\t\n\r]", " ")
+    # Not in one with the above: after an empty match the next character is passed over.
+    text = nodes.replace(text, r"\A", " ")
     table = _table(characters, pieces, dropped | apart) | {char: char for char in stand_ins}
     text = nodes.map_characters(text, table, _UNKNOWN, separator=_separator(characters))
+    text = mark(nodes, text, pieces.added, normalized=True, around=" ")
     text = nodes.replace(text, " +", " ")
     for pattern in _unknown_words(pieces):
         text = nodes.replace(text, pattern, rf"\1{_UNKNOWN}")
-    for stand_in, token in stand_ins.items():
-        text = nodes.replace(text, stand_in, token)
+    text = spell(nodes, text, pieces.added)
     return nodes.replace(text, r"\A | \z", "")
 
 

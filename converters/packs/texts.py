@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from converters.packs.report import TextDifference
 from edge.bundle import Bundle, GoldenCase
-from edge.bundle.golden import texts_for
-from edge.errors import EngineError, VerificationError
+from edge.errors import BundleError, EngineError, VerificationError
 from edge.tasks import Outputs
 from edge.tokenization import Encoding, Tokenizer
 
@@ -46,6 +46,24 @@ def encode(
     """What the bundle's own tokenizer makes of one input."""
     pairs = None if pair is None else [pair]
     return bundle_tokenizer.encode([text], pairs, max_length=max_length)[0]
+
+
+@contextlib.contextmanager
+def tokenizer_errors(bundle: Bundle) -> Iterator[None]:
+    """Turn what a tokenizer file of another shape raises into a BundleError that names it."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        file = bundle.path / bundle.manifest.tokenizer.file
+        raise BundleError(
+            f"{file} is not a usable tokenizer ({error!r}): run edge convert again"
+        ) from None
+
+
+def own_texts(bundle: Bundle) -> list[tuple[str, str | None]]:
+    """The user's own texts among the golden vectors."""
+    cases = bundle.golden_cases()[: bundle.manifest.golden.from_data]
+    return [(case.text, case.text_pair) for case in cases]
 
 
 def golden_cases(bundle: Bundle, *, pair: bool) -> list[GoldenCase]:
@@ -92,6 +110,16 @@ def differences(
     return tuple(found)
 
 
+def require_same(kind: str, found: Sequence[TextDifference]) -> None:
+    """Raise VerificationError when any text is split in another way than by the bundle."""
+    if found:
+        reason = f": {found[0].reason}" if found[0].reason else ""
+        raise VerificationError(
+            f"the {kind} pack's tokenizer differs from the bundle's on {len(found)} texts, such as "
+            f"{found[0].text[:60]!r}{reason}"
+        )
+
+
 def require_tokenizer(kind: str, bundle: Bundle, found: Sequence[TextDifference]) -> None:
     """Raise VerificationError when it is not only exotic texts that differ.
 
@@ -106,8 +134,7 @@ def require_tokenizer(kind: str, bundle: Bundle, found: Sequence[TextDifference]
                 f"the {kind} pack's tokenizer differs from the bundle's on plain text, "
                 f"{difference.text[:60]!r}{reason}"
             )
-    built_in = set(texts_for(bundle.manifest.max_length, pairs=True))
-    own = {(case.text, case.text_pair) for case in bundle.golden_cases()} - built_in
+    own = set(own_texts(bundle))
     wrong = own & {(difference.text, difference.text_pair) for difference in found}
     if len(wrong) > _MOST_DIFFERENT * len(own):
         raise VerificationError(

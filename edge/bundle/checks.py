@@ -14,11 +14,7 @@ from edge.signature import INPUT_NAMES, TASK_OUTPUTS, TensorSpec
 if TYPE_CHECKING:
     from edge.bundle.manifest import Artifact, Manifest, TokenizerInfo, Verification
 
-_PROBLEM_TYPES = {
-    "single_label_classification": ("softmax",),
-    "multi_label_classification": ("sigmoid",),
-    "regression": ("none", "sigmoid"),
-}
+_PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
 _NEEDED_INPUTS = {"input_ids", "attention_mask"}
 
 
@@ -65,7 +61,8 @@ def manifest(found: Manifest) -> None:
     """Whether task, labels, tokenizer, lengths and artifacts go together."""
     if found.task not in TASK_OUTPUTS:
         raise ValueError(str(unknown_name("task", found.task, TASK_OUTPUTS)))
-    _check_problem(found)
+    if found.problem_type is not None and found.problem_type not in _PROBLEM_TYPES:
+        raise ValueError(str(unknown_name("problem_type", found.problem_type, _PROBLEM_TYPES)))
     if (found.embedding is not None) != (found.task == "feature-extraction"):
         raise ValueError("embedding belongs to feature-extraction, and to no other task")
     _check_tokenizer(found.tokenizer)
@@ -75,16 +72,6 @@ def manifest(found: Manifest) -> None:
     _once("files", [a.file for a in found.artifacts])
     for one in found.artifacts:
         _check_artifact(found, one)
-
-
-def _check_problem(found: Manifest) -> None:
-    kind = found.problem_type
-    if kind is not None and kind not in _PROBLEM_TYPES:
-        raise ValueError(str(unknown_name("problem_type", kind, _PROBLEM_TYPES)))
-    if kind is None or found.task != "text-classification":
-        return
-    if found.activation not in _PROBLEM_TYPES[kind]:
-        raise ValueError(f"activation {found.activation!r} does not belong to {kind}")
 
 
 def _check_tokenizer(info: TokenizerInfo) -> None:

@@ -153,6 +153,19 @@ class Artifact(Record):
         """The engines of its target, the main one first."""
         return FORMATS[self.format].target(self.target).runtimes
 
+    def verdict(self, result: Verification) -> str:
+        """What one of `verifications` means to a reader.
+
+        Only the target's main engine, the first, can make an artifact fail. In another one it is
+        declared or not.
+        """
+        if result.status == "unavailable":
+            return "not tried"
+        if result.status == "passed" or result == self.verification:
+            return result.status
+        reason = "answers differ" if result.samples else "does not run"
+        return f"not declared ({reason})"
+
     def fit_length(self, tokens: int) -> int:
         """The length to run `tokens` tokens at: the next that the artifact accepts, or its last."""
         if self.dynamic_sequence:

@@ -161,6 +161,15 @@ class Task(ABC):
         layout = self.training or self.layout
         return read_table(source, columns=columns, layout=layout, pairs=self.pairs)
 
+    def inputs(self, table: Table) -> list[tuple[str, str | None]]:
+        """What the rows are to the model: pairs, or both texts one by one where it reads one."""
+        if table.pairs is None:
+            return [(text, None) for text in table.texts]
+        rows = list(zip(table.texts, table.pairs, strict=True))
+        if self.takes_pairs:
+            return [(text, pair) for text, pair in rows]
+        return [(text, None) for row in rows for text in row]
+
     @abstractmethod
     def examples(self, table: Table, tokenizer: Tokenizer, *, max_length: int) -> Examples:
         """The rows as runs of at most `max_length` tokens, and the score of their outputs.

@@ -85,6 +85,8 @@ def test_samples_join_the_golden_vectors(bert_checkpoint: Path, tmp_path: Path) 
     texts = [case.text for case in Bundle.open(tmp_path / "bundle").golden_cases()]
     assert texts[0] == "a good film"
     assert "the plot was bad" not in texts
+    golden = Bundle.open(tmp_path / "bundle").manifest.golden
+    assert (golden.from_data, golden.samples) == (1, len(texts))
 
 
 @pytest.mark.parametrize(

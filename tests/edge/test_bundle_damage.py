@@ -102,7 +102,7 @@ def test_damaged_fields_are_refused(
         ("max_length", 0, "greater than or equal to 1"),
         ("max_length", "32", "should be a valid integer"),
         ("task", "text-clasification", "did you mean 'text-classification'"),
-        ("activation", "sigmoid", "'sigmoid' does not belong to single_label_classification"),
+        ("activation", "sigmoidal", "Input should be 'softmax', 'sigmoid' or 'none'"),
         ("problem_type", "multi", "unknown problem_type 'multi'"),
         ("embedding", {"pooling": "cls", "normalized": True}, "belongs to feature-extraction"),
         ("tokenizer.inputs", ["input_ids"], "tokenizer.inputs lacks attention_mask"),
