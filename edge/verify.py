@@ -80,7 +80,7 @@ def require_passed(artifact: Artifact) -> None:
     assert result is not None
     if result.status != "passed":
         raise VerificationError(
-            f"{artifact.name} {result.status} in {result.engine}: {result.reason}"
+            f"{artifact.name} {artifact.verdict(result)} in {result.engine}: {result.reason}"
         )
 
 

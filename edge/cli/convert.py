@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -23,6 +25,10 @@ from edge.cli.options import (
     several,
     whole_numbers,
 )
+from edge.console import say
+
+if TYPE_CHECKING:
+    from edge.bundle import Manifest
 
 
 def convert(
@@ -105,3 +111,12 @@ def convert(
 
     print_verifications(str(output), manifest.artifacts)
     print_wider(manifest.artifacts)
+    say(f"{output} is complete; next: {_next_command(output, manifest)}")
+
+
+def _next_command(output: Path, manifest: Manifest) -> str:
+    """A command that shows the bundle at work."""
+    texts = "--text 'a text of yours'"
+    if manifest.task == "question-answering":
+        texts = "--text 'a question' --text-pair 'a text that answers it'"
+    return f"edge predict {shlex.quote(str(output))} {texts}"

@@ -157,7 +157,7 @@ def _artifact_rows(artifact: Artifact) -> Iterable[tuple[str, ...]]:
         yield (
             *common,
             result.engine,
-            f"{result.status}{reason}",
+            f"{artifact.verdict(result)}{reason}",
             number(result.max_relative_error, ".1e"),
             number(result.label_agreement, ".3f"),
         )

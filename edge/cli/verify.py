@@ -25,7 +25,7 @@ from edge.cli.options import (
 from edge.console import human_bytes, say
 
 if TYPE_CHECKING:
-    from edge.bundle import Artifact
+    from edge.bundle import Artifact, Verification
     from edge.evaluate import Evaluation
 
 
@@ -102,7 +102,7 @@ def print_verifications(
                 artifact.variant,
                 human_bytes(artifact.bytes),
                 result.engine,
-                result.status,
+                artifact.verdict(result),
                 number(result.max_relative_error, ".1e"),
                 number(result.label_agreement, ".3f"),
                 str(result.samples),
@@ -114,4 +114,14 @@ def print_verifications(
     for artifact in artifacts:
         for result in artifact.verifications:
             if result.status != "passed":
-                say(f"{artifact.name} {result.status} in {result.engine}: {result.reason}")
+                say(f"{artifact.name} {_in_words(artifact, result)}: {result.reason}")
+
+
+def _in_words(artifact: Artifact, result: Verification) -> str:
+    """The verdict as a sentence without its reason."""
+    verdict = artifact.verdict(result)
+    if verdict == "not tried":
+        return f"was not tried in {result.engine}"
+    if verdict == "failed":
+        return f"failed in {result.engine}"
+    return f"is {verdict.replace('declared', f'declared for {result.engine}')}"

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge.bundle import Bundle, Manifest, write_manifest
+from edge.bundle import Bundle, Manifest, Verification, write_manifest
 from edge.errors import EngineError, VerificationError
 from edge.precision import Gate, Precision
 from edge.storage import sha256, size_bytes
@@ -127,3 +127,50 @@ def test_a_tokenizer_that_differs_is_caught(bert_bundle: Path, tmp_path: Path) -
     write_manifest(copy, Manifest.build(manifest))
     with pytest.raises(VerificationError, match="the bundle's tokenizer differs from the checkpoi"):
         verify(Bundle.open(copy))
+
+
+def _verification(engine: str, status: str, samples: int) -> Verification:
+    return Verification.model_validate({"engine": engine, "status": status, "samples": samples})
+
+
+@pytest.mark.parametrize(
+    ("second", "verdict", "line"),
+    [
+        (("passed", 9), "passed", None),
+        (
+            ("failed", 9),
+            "not declared (answers differ)",
+            "is not declared for old (answers differ)",
+        ),
+        (("failed", 0), "not declared (does not run)", "is not declared for old (does not run)"),
+        (("unavailable", 0), "not tried", "was not tried in old"),
+    ],
+)
+def test_only_the_main_engine_makes_an_artifact_fail(
+    bert_bundle: Path,
+    capsys: pytest.CaptureFixture[str],
+    second: tuple[str, int],
+    verdict: str,
+    line: str | None,
+) -> None:
+    from edge.cli.verify import print_verifications
+
+    artifact = Bundle.open(bert_bundle).select(["tflite"], ["fp32"])[0]
+    main = _verification("main", "passed", 9)
+    results = (main, _verification("old", *second))
+    artifact = artifact.model_copy(update={"verification": main, "verifications": results})
+    assert [artifact.verdict(result) for result in results] == ["passed", verdict]
+    require_passed(artifact)
+    print_verifications("bundle", [artifact])
+    shown = capsys.readouterr()
+    assert verdict in shown.out.splitlines()[2].split("\t")
+    assert "failed" not in shown.out + shown.err
+    assert shown.err == ("" if line is None else f"tflite-fp32 {line}: None\n")
+
+
+def test_a_main_engine_that_differs_fails(bert_bundle: Path) -> None:
+    artifact = Bundle.open(bert_bundle).select(["tflite"], ["fp32"])[0]
+    main = _verification("main", "failed", 9)
+    artifact = artifact.model_copy(update={"verification": main, "verifications": (main,)})
+    with pytest.raises(VerificationError, match="tflite-fp32 failed in main"):
+        require_passed(artifact)
