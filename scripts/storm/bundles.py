@@ -155,9 +155,9 @@ def seal(folder: Path) -> None:
     try:
         values["golden"]["sha256"] = sha256(folder / values["golden"]["file"])
         values["tokenizer"]["sha256"] = sha256(folder / values["tokenizer"]["file"])
-        vocabulary = values["tokenizer"].get("vocabulary")
-        if vocabulary is not None:
-            values["tokenizer"]["vocabulary_sha256"] = sha256(folder / vocabulary)
+        if values["tokenizer"]["vocabulary_sha256"] is not None:
+            vocabulary = folder / values["tokenizer"]["vocabulary"]
+            values["tokenizer"]["vocabulary_sha256"] = sha256(vocabulary)
         for artifact in values["artifacts"]:
             artifact["sha256"] = sha256(folder / artifact["file"])
             artifact["bytes"] = size_bytes(folder / artifact["file"])

@@ -188,7 +188,7 @@ def test_files_that_do_not_belong_to_a_bundle_are_told(copy: Path) -> None:
 def test_every_command_refuses_an_altered_file(
     copy: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], name: str
 ) -> None:
-    from edge.cli.main import app
+    from edge.cli.app import app
 
     monkeypatch.chdir(copy.parent)
     Path("data.tsv").write_text("text\tlabel\na good film\tpositive\n")
