@@ -16,6 +16,7 @@ from distill.texts import Texts, texts_of
 from edge.checkpoint import PAIRS_KEY
 from edge.console import hush, say, step
 from edge.data import Table
+from edge.data.values import refused
 from edge.errors import ConfigError, unknown_name
 from edge.tasks import Task, get_task
 from edge.tasks.feature_extraction import FeatureExtraction
@@ -259,7 +260,16 @@ def reads_labels(config: DistillConfig, recipe: Recipe, task: str) -> bool:
 def _read_rows(config: DistillConfig, recipe: Recipe, task: Task) -> Table:
     """The rows to train on, whose labels may be missing where nothing learns from them."""
     if reads_labels(config, recipe, task.name):
-        return task.read_training(config.train, columns=config.columns)
+        table = task.read_training(config.train, columns=config.columns)
+        if task.name == TASK and table.targets is not None and None in table.targets:
+            raise refused(
+                table,
+                table.targets.index(None),
+                f"has no label, which recipe {recipe.name} learns from: leave such rows out, bring "
+                "them with --unlabelled, or take a recipe without labels",
+                "",
+            )
+        return table
     table = task.read(config.train, columns=config.columns, targets=False)
     bare = len(table) if table.targets is None else table.targets.count(None)
     if bare:

@@ -88,14 +88,17 @@ def distil(config: DistillConfig) -> DistillResult:
 
 def _check_files(config: DistillConfig) -> None:
     """Refuse what can be refused of data files before Transformers is loaded."""
+    from distill.prepare import reads_labels
     from edge.checkpoint import glance
 
-    wanted = config.task or load_recipe(config.recipe).task
+    recipe = load_recipe(config.recipe)
+    wanted = config.task or recipe.task
     task = glance(config.teachers[0]) if config.teachers else None
     if task is None or wanted == EMBEDS:
         task = get_task(wanted or TASK) if not config.teachers or wanted == EMBEDS else None
     if task is not None:
-        task.check_file(config.train, columns=config.columns, training=True)
+        labels = reads_labels(config, recipe, task.name)
+        task.check_file(config.train, columns=config.columns, targets=labels, training=labels)
         if config.eval is not None:
             task.check_file(config.eval, columns=config.columns)
 
