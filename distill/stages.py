@@ -55,6 +55,7 @@ def _train_stage(run: Run, stage: Stage, state: TrainingState, index: int) -> Tr
     if log is not None:
         state.load(learner, folder)
         return Trained(log, learner)
+    last = state.last_checkpoint(folder)
     trainer = DistillTrainer(
         learner,
         stage=stage,
@@ -67,7 +68,6 @@ def _train_stage(run: Run, stage: Stage, state: TrainingState, index: int) -> Tr
         save_seconds=config.save_seconds,
         callbacks=_watchers(config.tensorboard, folder),
     )
-    last = state.last_checkpoint(folder)
     done = trainer.train(resume_from_checkpoint=str(last) if last else None)
     say(
         f"{stage.name}: {done.global_step} steps, "
