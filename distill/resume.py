@@ -85,16 +85,16 @@ class TrainingState:
     def _open(self, fingerprint: dict[str, Any], *, resume: bool) -> None:
         self._check_free()
         file = self.folder / _FINGERPRINT
-        kept = _fingerprint(file)
-        if kept == fingerprint:
+        previous = _fingerprint(file)
+        if previous == fingerprint:
             say(f"continuing the run kept in {self.folder}")
             return
-        if kept is None and self._holds_something():
+        if previous is None and self._holds_something():
             say(f"{self.folder} is damaged, its {_FINGERPRINT} cannot be read: starting over")
             shutil.rmtree(self.folder)
         elif resume:
-            self._resume(kept, fingerprint)
-        elif kept is not None:
+            self._resume(previous, fingerprint)
+        elif previous is not None:
             say(f"{self.folder} belongs to a run with other data or settings: starting over")
             shutil.rmtree(self.folder)
         write_text(file, json.dumps(fingerprint, indent=1))
@@ -116,17 +116,17 @@ class TrainingState:
             not path.name.startswith(".") for path in self.folder.iterdir()
         )
 
-    def _resume(self, kept: dict[str, Any] | None, fingerprint: dict[str, Any]) -> None:
-        if kept is None:
+    def _resume(self, previous: dict[str, Any] | None, fingerprint: dict[str, Any]) -> None:
+        if previous is None:
             raise UserError(f"{self.folder} keeps no run to resume: leave out --resume")
-        other = _differences(_lasting(fingerprint), _lasting(kept))
+        other = _differences(_lasting(fingerprint), _lasting(previous))
         if other:
             raise UserError(
                 f"the run kept in {self.folder} was made with another {', '.join(other)}, not "
                 "only other learning rates, epochs or weights: leave out --resume to start over"
             )
         say(f"continuing the run kept in {self.folder} with other settings")
-        write_text(self.folder / _EARLIER, json.dumps([*self.earlier(), kept], indent=1))
+        write_text(self.folder / _EARLIER, json.dumps([*self.earlier(), previous], indent=1))
 
     def earlier(self) -> list[dict[str, Any]]:
         """What the run was started with before it was resumed with other settings."""

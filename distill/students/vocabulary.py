@@ -59,10 +59,10 @@ def _trained(tokenizer: Any, texts: list[str], size: int) -> Any:
             f"vocabulary={size} learns word pieces, and the teacher's tokenizer is "
             f"{model.get('type')}: leave it out"
         )
-    kept = _kept(tokenizer, values["added_tokens"])
+    special = _special_and_added(tokenizer, values["added_tokens"])
     prefix = model["continuing_subword_prefix"]
-    needed = list(dict.fromkeys([*kept, *_letters(inner, texts, prefix)]))
-    _check_size(size, len(tokenizer), len(kept), len(needed))
+    needed = list(dict.fromkeys([*special, *_letters(inner, texts, prefix)]))
+    _check_size(size, len(tokenizer), len(special), len(needed))
     model["vocab"] = _vocabulary(inner, model, needed, texts, size)
     if size >= len(tokenizer) and model["vocab"] != tokenizer.get_vocab():
         raise _too_many(size, len(tokenizer))
@@ -73,21 +73,21 @@ def _trained(tokenizer: Any, texts: list[str], size: int) -> Any:
     return _like(tokenizer, tokenizers.Tokenizer.from_str(json.dumps(values)))
 
 
-def _kept(tokenizer: Any, added: list[dict[str, Any]]) -> list[str]:
+def _special_and_added(tokenizer: Any, added: list[dict[str, Any]]) -> list[str]:
     """Special and added tokens in the order of their ids, padding at its own where that is near.
 
     Architectures count positions from the id of padding.
     """
     known = tokenizer.get_vocab()
     names = {*tokenizer.all_special_tokens, *(one["content"] for one in added)}
-    kept = sorted(names, key=known.__getitem__)
-    if tokenizer.pad_token is not None and known[tokenizer.pad_token] < len(kept):
-        kept.remove(tokenizer.pad_token)
-        kept.insert(known[tokenizer.pad_token], tokenizer.pad_token)
-    return kept
+    tokens = sorted(names, key=known.__getitem__)
+    if tokenizer.pad_token is not None and known[tokenizer.pad_token] < len(tokens):
+        tokens.remove(tokenizer.pad_token)
+        tokens.insert(known[tokenizer.pad_token], tokenizer.pad_token)
+    return tokens
 
 
-def _check_size(size: int, known: int, kept: int, needed: int) -> None:
+def _check_size(size: int, known: int, special: int, needed: int) -> None:
     """Raise ConfigError for fewer tokens than are needed, where there may be as many at all."""
     if size >= needed:
         return
@@ -97,8 +97,8 @@ def _check_size(size: int, known: int, kept: int, needed: int) -> None:
     if needed >= known:
         more = f"leave it out, as the teacher has {known}"
     raise ConfigError(
-        f"vocabulary={size} is less than the {needed} tokens that these texts need, {kept} special "
-        f"or added ones and {needed - kept} letters: {more}"
+        f"vocabulary={size} is less than the {needed} tokens that these texts need, {special} "
+        f"special or added ones and {needed - special} letters: {more}"
     )
 
 
