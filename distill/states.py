@@ -91,9 +91,10 @@ def seal(state: Path, best: BestRecord | None) -> None:
     flush(state)
     manifest = StateManifest(files=records_of(state), best=best)
     write_text(state / STATE_MANIFEST, manifest.model_dump_json(indent=1))
-    states = _states(state.parent)
-    _remove_states(states[_KEPT:])
-    _remove_best(state.parent, {one.best for one in map(_manifest, states[:_KEPT]) if one})
+    older = [one for one in _states(state.parent) if step_of(one) < step_of(state)]
+    fallback = [one for one in older if _manifest(one) is not None][: _KEPT - 1]
+    _remove_states(one for one in older if one not in fallback)
+    _remove_best(state.parent, {one.best for one in map(_manifest, [state, *fallback]) if one})
 
 
 def recover(stage: Path) -> Path | None:
