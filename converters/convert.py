@@ -10,6 +10,7 @@ from converters.base import Plan
 from converters.calibration import Calibration, model_inputs, read_calibration
 from converters.config import ConvertConfig
 from converters.golden import choose_texts, read_samples
+from converters.refusals import require_fitting_files
 from converters.write import requests, write_artifacts
 from edge import __version__
 from edge.bundle import (
@@ -90,12 +91,13 @@ def _convert(config: ConvertConfig) -> Manifest:
         calibration = read_calibration(config, checkpoint.task, ours, max_length=lengths[-1])
         with step(f"golden vectors of {config.source}"), hush():
             model = load_model(checkpoint)
+            parameters = count_parameters(model)
+            require_fitting_files(parameters, requests(config))
             texts = choose_texts(config, checkpoint.task, ours, samples, length=lengths[-1])
             cases = golden_cases(
                 checkpoint, model, tokenizer, texts, inputs=info.inputs, length=lengths[-1]
             )
         write_text(stage / GOLDEN_FILE, golden.dump(cases, max_length=lengths[-1]))
-        parameters = count_parameters(model)
         require_space(config.output, _space_bytes(parameters, config))
         plan = Plan(
             task=checkpoint.task,

@@ -7,8 +7,14 @@ still hold what was being traced or translated, whichever library raised it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from edge.errors import ConfigError
+from edge.formats import FORMATS, Format
+
+if TYPE_CHECKING:
+    from converters.base import Request
 
 _LONGEST = 300
 # What tracing raises where the next step depends on the values of a tensor.
@@ -31,6 +37,45 @@ def describe_failure(error: Exception) -> str:
         )
     message = " ".join(_COLOURS.sub("", str(_cause(error))).split())[:_LONGEST]
     return f"in {layer}: {message}" if layer else message
+
+
+def require_fitting_files(parameters: int, wanted: Mapping[str, Sequence[Request]]) -> None:
+    """Raise ConfigError for an artifact larger than its format can store, before any export.
+
+    wanted: the artifacts, by format.
+    """
+    for name, artifacts in wanted.items():
+        form = FORMATS[name]
+        for request in artifacts:
+            bits = 32 if form.fp32_first else request.precision.weight_bits
+            needed = _file_bytes(parameters, bits)
+            if form.largest_bytes is not None and needed > form.largest_bytes:
+                raise ConfigError(_too_large(form, request, parameters, needed))
+
+
+def _file_bytes(parameters: int, bits: int) -> int:
+    # Scales and operators are a fiftieth at most of a model that is near a limit.
+    return int(1.02 * parameters * bits / 8)
+
+
+def _too_large(form: Format, request: Request, parameters: int, needed: int) -> str:
+    assert form.largest_bytes is not None
+    limit = f"one {form.title} file holds at most {form.largest_bytes / 1e9:.2f} GB"
+    if form.fp32_first:
+        return (
+            f"{form.title} is exported in fp32 first, {needed / 1e9:.2f} GB, and "
+            f"{limit}: use --format onnx or coreml"
+        )
+    narrower = [
+        each.value
+        for each in form.target(request.target).precisions
+        if _file_bytes(parameters, each.weight_bits) <= form.largest_bytes
+    ]
+    advice = f"--precision {' or '.join(narrower)}" if narrower else "--format coreml"
+    return (
+        f"{form.title} {request.precision.value} needs {needed / 1e9:.2f} GB, and "
+        f"{limit}: use {advice}"
+    )
 
 
 def layer_of(node: Any) -> str:

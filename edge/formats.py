@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from edge.errors import unknown_name
 from edge.precision import Precision
 
+# Offsets in protobuf and FlatBuffers files are signed 32-bit integers.
+TWO_GB = 2**31 - 1
 _FLOAT = (Precision.FP32, Precision.FP16)
 _INT8 = (Precision.INT8, Precision.INT8_STATIC, Precision.INT8_WEIGHTS)
 _PALETTES = (Precision.PALETTE8, Precision.PALETTE6, Precision.PALETTE4, Precision.PALETTE2)
@@ -24,6 +26,7 @@ class Target:
     title: str
     runtimes: tuple[str, ...]
     precisions: tuple[Precision, ...]
+    without_vnni: bool = False
 
 
 @dataclass(frozen=True)
@@ -31,12 +34,16 @@ class Format:
     """One file format.
 
     suffix: of the artifact's file (Core ML's is a folder). targets: the default one first.
+    largest_bytes: of a file; None without a limit. fp32_first: whether every artifact is made from
+    an fp32 file, which the limit holds for as well.
     """
 
     name: str
     title: str
     suffix: str
     targets: tuple[Target, ...]
+    largest_bytes: int | None = None
+    fp32_first: bool = False
 
     @property
     def default_target(self) -> Target:
@@ -79,6 +86,7 @@ FORMATS = {
                 "ONNX Runtime on x86 without VNNI",
                 ("onnxruntime",),
                 (Precision.INT8, Precision.INT8_STATIC),
+                without_vnni=True,
             ),
             Target(
                 "portable",
@@ -87,6 +95,7 @@ FORMATS = {
                 (*_FLOAT, *_INT8),
             ),
         ),
+        largest_bytes=TWO_GB,
     ),
     "tflite": Format(
         "tflite",
@@ -107,6 +116,8 @@ FORMATS = {
                 (*_FLOAT, Precision.INT8_WEIGHTS, Precision.INT8_STATIC),
             ),
         ),
+        largest_bytes=TWO_GB,
+        fp32_first=True,
     ),
     "coreml": Format(
         "coreml",
@@ -137,6 +148,19 @@ def parse_target(name: str) -> tuple[Format, Target]:
                 return form, target
     known = [target.name for form in FORMATS.values() for target in form.targets]
     raise unknown_name("target", name, known)
+
+
+def target_without_vnni(format_name: str, target: str, precision: str) -> str | None:
+    """The target to ask for where x86 without VNNI computes an artifact wrong.
+
+    None for an artifact that is right there, or that no target of its format would mend.
+    """
+    form = FORMATS[format_name]
+    if form.target(target).without_vnni:
+        return None
+    wanted = Precision(precision)
+    able = (t.name for t in form.targets if t.without_vnni and wanted in t.precisions)
+    return next(able, None)
 
 
 def variant(format_name: str, target: str, precision: str) -> str:

@@ -35,7 +35,8 @@ def measure(
     clean(copy)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         path = Path(scratch) / "activations.onnx"
-        ir.save(copy, path)
+        # In files of their own, weights may be larger than the 2 GB of one.
+        ir.save(copy, path, external_data="activations.data")
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         session = onnxruntime.InferenceSession(

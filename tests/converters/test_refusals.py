@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from torch import nn
 
-from converters.base import Plan
+from converters import ConvertConfig, convert
+from converters.base import Plan, Request
 from converters.graph import ExportView
 from converters.onnx import OnnxConverter
-from converters.refusals import describe_failure, layer_of
-from edge.errors import ConversionError
+from converters.refusals import describe_failure, layer_of, require_fitting_files
+from edge.errors import ConfigError, ConversionError
+from edge.formats import FORMATS
+from edge.precision import Precision
 from edge.tasks import get_task
 
 
@@ -101,3 +107,41 @@ def test_operators_are_found_in_the_model_and_around_it() -> None:
     nodes = [node for node in program.graph.nodes if node.op == "call_function"]
     expected = ["layer 0 (Linear)", "layer 1 (ReLU)", "the task's head"]
     assert [layer_of(node) for node in nodes] == expected
+
+
+@pytest.mark.parametrize(
+    ("form", "precision", "bytes_each", "message"),
+    [
+        ("onnx", "fp32", 3, r"ONNX fp32 needs .* GB .*: use --precision fp16 or int8 or "),
+        ("onnx", "fp32", 1.5, r"ONNX fp32 .*: use --precision int8 or .*int4"),
+        ("onnx", "int8", 0.1, r"ONNX int8 .*: use --format coreml"),
+        ("tflite", "int8", 3, r"TFLite is exported in fp32 first, .*: use --format onnx"),
+    ],
+)
+def test_a_model_that_no_file_can_hold_is_refused_before_the_export(
+    bert_checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    form: str,
+    precision: str,
+    bytes_each: float,
+    message: str,
+) -> None:
+    with safe_open(bert_checkpoint / "model.safetensors", "numpy") as weights:
+        parameters = sum(math.prod(weights.get_slice(k).get_shape()) for k in weights.keys())  # noqa: SIM118
+    limited = replace(FORMATS[form], largest_bytes=int(bytes_each * parameters))
+    monkeypatch.setitem(FORMATS, form, limited)
+    monkeypatch.setattr("converters.write.CONVERTERS", {})
+    values = {"source": str(bert_checkpoint), "output": tmp_path / "bundle"}
+    values |= {"format": [form], "precision": [precision], "seq_length": [16]}
+    with pytest.raises(ConfigError, match=message):
+        convert(ConvertConfig.build(values))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_format_whose_weights_have_a_file_of_their_own_has_no_limit() -> None:
+    assert FORMATS["coreml"].largest_bytes is None
+    require_fitting_files(10**10, {"coreml": [Request(Precision.FP32, "ios17")]})
+    require_fitting_files(10**9, {"onnx": [Request(Precision.INT8, "onnxruntime")]})
+    with pytest.raises(ConfigError, match="4.08 GB .* holds at most 2.15 GB: use --precision fp16"):
+        require_fitting_files(10**9, {"onnx": [Request(Precision.FP32, "onnxruntime")]})
