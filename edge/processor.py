@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -60,6 +61,15 @@ def int8_features() -> tuple[str, ...]:
     """The instructions it has for products of 8-bit integers."""
     found = features()
     return tuple(feature for feature in INT8_FEATURES if feature in found)
+
+
+def saturates_int8() -> bool:
+    """Whether sums of 8-bit products can overflow: x86 that is known to have no VNNI.
+
+    Its one instruction for them (pmaddubsw) adds two in 16 bits.
+    """
+    x86 = platform.machine().lower() in ("x86_64", "amd64", "i386", "i686")
+    return x86 and bool(features()) and not int8_features()
 
 
 def cpuinfo(key: str) -> str | None:

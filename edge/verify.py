@@ -19,8 +19,10 @@ from edge.engines import runtime_engine
 from edge.engines.base import Array, Engine
 from edge.engines.runner import Runner, bundle_tokenizer
 from edge.errors import EngineError, VerificationError
+from edge.formats import target_without_vnni
 from edge.memory import release_memory
 from edge.precision import Gate, Precision
+from edge.processor import saturates_int8
 from edge.tasks import Outputs, Task
 from edge.tokenization import Encoding
 
@@ -162,7 +164,20 @@ def _compare(
         return Verification(
             status="failed", engine=engine.name, engine_version=version, reason=str(error)
         )
-    return tally.judge(engine.name, version, gate)
+    return _explained(artifact, tally.judge(engine.name, version, gate))
+
+
+def _explained(artifact: Artifact, result: Verification) -> Verification:
+    """The same verdict; a failure that this processor causes says so, and what to do."""
+    target = target_without_vnni(artifact.format, artifact.target, artifact.precision)
+    at_fault = result.status == "failed" and result.engine == "onnxruntime"
+    if not at_fault or target is None or not saturates_int8():
+        return result
+    reason = (
+        f"{result.reason}; this processor lacks VNNI, so sums of 8-bit products overflow: for "
+        f"such processors add --target {target}, for others convert on one that has VNNI"
+    )
+    return result.model_copy(update={"reason": reason})
 
 
 def _runs(

@@ -116,6 +116,39 @@ def test_another_model_s_file_is_caught(
         require_passed(found)
 
 
+@pytest.mark.parametrize("saturates", [True, False])
+def test_a_failure_of_int8_names_the_processor_that_causes_it(
+    bert_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, saturates: bool
+) -> None:
+    monkeypatch.setattr("edge.verify.saturates_int8", lambda: saturates)
+    copy = Path(shutil.copytree(bert_bundle, tmp_path / "copy"))
+    for precision in ("int8", "fp16"):
+        _spoil(copy, f"model-{precision}.onnx")
+    found = verify(Bundle.open(copy), formats=["onnx"], precisions=["int8", "fp16"])
+    reasons = {a.precision: a.verification.reason for a in found if a.verification}
+    assert ("this processor lacks VNNI" in str(reasons["int8"])) == saturates
+    assert ("add --target avx2" in str(reasons["int8"])) == saturates
+    assert reasons["fp16"]
+    assert "VNNI" not in reasons["fp16"]
+
+
+def _spoil(folder: Path, file: str) -> None:
+    """Raise the bias of the first class, and note the new checksum."""
+    import numpy as np
+    import onnx
+    from onnx import numpy_helper
+
+    model = onnx.load(str(folder / file))
+    (bias,) = [t for t in model.graph.initializer if t.name.endswith("classifier.bias")]
+    values = numpy_helper.to_array(bias) + np.array([9, 0, 0], dtype=np.float32)
+    bias.CopyFrom(numpy_helper.from_array(values, bias.name))
+    onnx.save(model, str(folder / file))
+    manifest = json.loads((folder / "edge.json").read_text())
+    for artifact in manifest["artifacts"]:
+        artifact["sha256"] = sha256(folder / artifact["file"])
+    (folder / "edge.json").write_text(json.dumps(manifest))
+
+
 def test_a_tokenizer_that_differs_is_caught(bert_bundle: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(bert_bundle, tmp_path / "copy"))
     file = copy / "tokenizer.json"
