@@ -5,7 +5,8 @@ fp16          weights in 16-bit float; arithmetic in 16 bits where the engine ha
               else 32.
 int8          weights in 8-bit integers, symmetric within -127..127, one scale per output channel
               (per row of an embedding); activations are quantised at run time where the engine
-              does so (ONNX Runtime, LiteRT), else 16-bit float (Core ML).
+              does so (ONNX Runtime: the whole tensor, or each token where vectors are compared;
+              LiteRT: each token), else 16-bit float (Core ML).
 int8-static   the weights of int8; activations in 8-bit integers whose ranges were measured on
               calibration data.
 int8-weights  the weights of int8, arithmetic in 32-bit float.

@@ -40,7 +40,7 @@ class OnnxExport:
         from converters.onnx.artifact import write
 
         try:
-            write(self._graph(request), request, self._owners, self._plan.calibration, path)
+            write(self._graph(request), request, self._owners, self._plan, path)
         except Exception as error:  # onnx and its rewriter raise a dozen unrelated classes
             raise failure(f"ONNX {request.precision.value} failed", error) from error
         return ()

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import onnx_ir as ir
 
-from converters.base import Inputs, Request
+from converters.base import Plan, Request
 from converters.onnx.constants import find_weights
 from converters.onnx.edits import clean
 from converters.onnx.narrow import Narrowing
@@ -20,9 +19,7 @@ from edge.precision import Precision
 _LIMITS = {"avx2": 64}
 
 
-def write(
-    model: ir.Model, request: Request, owners: Owners, calibration: Sequence[Inputs], path: Path
-) -> None:
+def write(model: ir.Model, request: Request, owners: Owners, plan: Plan, path: Path) -> None:
     """Narrow a copy of a graph and save it; raises ConversionError."""
     copy = model.clone()
     portable = request.target == "portable"
@@ -35,13 +32,14 @@ def write(
         for node in weight.matmuls
         if precision is Precision.INT8_STATIC
     ]
-    if static and not calibration:
+    if static and not plan.calibration:
         raise ConversionError("int8-static needs calibration texts: add --calibration FILE")
     narrowing = Narrowing(
         copy.graph,
         fused=not portable,
         limit=_LIMITS.get(request.target),
-        ranges=measure(model, static, calibration, path.parent) if static else None,
+        ranges=measure(model, static, plan.calibration, path.parent) if static else None,
+        tokenwise=plan.task.compares_vectors,
     )
     for weight, precision in wanted:
         narrowing.apply(weight, precision)

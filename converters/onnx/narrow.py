@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from converters.integers import quantize
-from converters.onnx import blocks
+from converters.onnx import blocks, tokens
 from converters.onnx.constants import Weight
 from converters.onnx.edits import (
     MICROSOFT,
@@ -32,14 +32,17 @@ class Narrowing:
     """How one artifact computes with narrow weights.
 
     fused: with ONNX Runtime's own operators, else with standard ones. limit: of int8 weights.
-    ranges: of activations by name; without them they are measured at run time.
+    ranges: of activations by name; without them they are measured at run time, of each token if
+    `tokenwise`, else of the whole tensor.
     """
 
     graph: ir.Graph
     fused: bool
     limit: int | None = None
     ranges: Ranges | None = None
+    tokenwise: bool = False
     _quantised: dict[ir.Value, tuple[ir.Value, ir.Value, ir.Value]] = field(default_factory=dict)
+    _tokens: dict[ir.Value, tokens.Tokens] = field(default_factory=dict)
 
     def apply(self, weight: Weight, precision: Precision) -> None:
         """Store one weight at a precision."""
@@ -71,7 +74,7 @@ class Narrowing:
                 # One row for each text, as in a classifier: rounding it would win no time.
                 continue
             if self.fused or self.ranges is None:
-                self._int8_product(node, _turned(node, weight, stored), scales)
+                self._int8_product(node, weight, stored, scales)
             else:
                 self._dequantised_product(node, weight, stored, scales)
         self._restore(weight, lambda anchor: self._unpacked(anchor, weight, stored, scales))
@@ -131,7 +134,13 @@ class Narrowing:
             scales = add(anchor, "Reshape", scales, shape)
         return add(anchor, "Mul", as_float(anchor, stored), scales)
 
-    def _int8_product(self, node: ir.Node, factor: ir.Value, scales: ir.Value) -> None:
+    def _int8_product(
+        self, node: ir.Node, weight: Weight, stored: ir.Value, scales: ir.Value
+    ) -> None:
+        factor = _turned(node, weight, stored)
+        if self.tokenwise and self.ranges is None:
+            self._tokenwise_product(node, factor, _columns(weight, stored), scales)
+            return
         value, scale, zero = self._activation(node)
         if self.fused:
             last, bias = _with_bias(node)
@@ -142,6 +151,36 @@ class Narrowing:
             return
         product = as_float(node, add(node, "MatMulInteger", value, factor, zero))
         replace(node, add(node, "Mul", product, add(node, "Mul", scale, scales)))
+
+    def _tokenwise_product(
+        self, node: ir.Node, factor: ir.Value, columns: Array, scales: ir.Value
+    ) -> None:
+        """A product of integers; each token of the activations has a scale and a zero point.
+
+        columns: the values of `factor`, (inputs, channels).
+        """
+        value = node.inputs[0]
+        assert value is not None
+        if value not in self._tokens:
+            self._tokens[value] = tokens.quantize_tokens(node)
+        quantized = self._tokens[value]
+        correction = tokens.zero_point_rows(columns, self.limit)
+        extra = constant(self.graph, f"{factor.name}_zero", correction)
+        whole = add(node, "Concat", factor, extra, axis=0)
+        given = quantized.with_zero_points(node, len(correction))
+        if self.fused:
+            one = tokens.number(node, "one", 1)
+            inputs = (given, whole, one, scales)
+            product = add(node, "MatMulIntegerToFloat", *inputs, domain=MICROSOFT)
+        else:
+            product = as_float(node, add(node, "MatMulInteger", given, whole))
+            product = add(node, "Mul", product, scales)
+        product = add(node, "Mul", product, quantized.scale)
+        last, bias = _with_bias(node)
+        # ONNX Runtime would fuse an Add into BiasGelu when it loads the file, a slow loop.
+        replace(last, product if bias is None else add(node, "Sum", product, bias))
+        if last is not node:
+            self.graph.remove(node, safe=True)
 
     def _dequantised_product(
         self, node: ir.Node, weight: Weight, stored: ir.Value, scales: ir.Value
@@ -183,6 +222,13 @@ class Narrowing:
 def _turned(node: ir.Node, weight: Weight, stored: ir.Value) -> ir.Value:
     """A stored weight as the second factor of a product."""
     return add(node, "Transpose", stored, perm=[1, 0]) if weight.by_rows else stored
+
+
+def _columns(weight: Weight, stored: ir.Value) -> Array:
+    """The integers of a stored weight as (inputs, output channels)."""
+    values = values_of(stored)
+    assert values is not None
+    return values.T if weight.by_rows else values
 
 
 def _with_bias(node: ir.Node) -> tuple[ir.Node, ir.Value | None]:

@@ -61,6 +61,8 @@ class Task(ABC):
     # Output name -> symbolic shape.
     outputs: ClassVar[dict[str, tuple[str | int, ...]]]
     takes_pairs: ClassVar[bool] = False
+    # Whether apps measure distances between outputs, so that every digit of them counts.
+    compares_vectors: ClassVar[bool] = False
     # The columns of its data files.
     layout: ClassVar[Layout] = TEXTS
     # The same of files to learn from, where less will do.

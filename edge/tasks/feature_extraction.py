@@ -23,6 +23,7 @@ class FeatureExtraction(Task):
 
     name = "feature-extraction"
     auto_class = "AutoModel"
+    compares_vectors = True
     outputs = TASK_OUTPUTS[name]
     layout = Layout(
         text=("sentence1", "text", "sentence", "query", "question"),

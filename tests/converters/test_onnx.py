@@ -153,6 +153,91 @@ def _quantised(rows: Any, limit: int) -> tuple[Any, Any]:
     return scales, np.rint(rows / scales[:, None]).astype(np.int8)
 
 
+@pytest.mark.parametrize("target", ["onnxruntime", "avx2", "portable"])
+def test_an_int8_embedding_is_the_same_alone_padded_and_in_a_batch(
+    tiny_checkpoint: Callable[..., Path], tmp_path: Path, target: str
+) -> None:
+    """Each token has a scale of its own, so no other token can change its integers."""
+    source = tiny_checkpoint(tmp_path / "checkpoint", "bert", task="feature-extraction")
+    path = _write(_open(source, task="feature-extraction"), tmp_path, "int8", target)
+    texts = [sample["input_ids"][0] for sample in _samples()]
+    with OnnxRuntime().open(path) as session:
+        together = session.run(_padded(texts, 32))["sentence_embedding"]
+        for text, batched in zip(texts, together, strict=True):
+            for length in (len(text), 32):
+                alone = session.run(_padded([text], length))["sentence_embedding"][0]
+                np.testing.assert_allclose(alone, batched, atol=2e-6)
+
+
+def _padded(texts: list[Any], length: int) -> dict[str, Any]:
+    inputs = {name: np.zeros((len(texts), length), dtype=np.int32) for name in INPUTS}
+    for row, text in enumerate(texts):
+        inputs["input_ids"][row, : len(text)] = text
+        inputs["attention_mask"][row, : len(text)] = 1
+    return inputs
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("limit", [None, 64])
+def test_tokens_of_every_range_keep_their_resolution(fused: bool, limit: int | None) -> None:
+    random = np.random.default_rng(0)
+    value = random.normal(size=(2, 4, 40)).astype(np.float32)
+    value[0, 0, 3] = 300  # a token that would take the resolution of all others
+    value[0, 1] = 0
+    value[1, 0] = np.abs(value[1, 0]) + 5
+    value[1, 1] = -np.abs(value[1, 1]) - 5
+    value[1, 2] *= 1e-6
+    # All of one sign, so that what zero points add to the product is largest.
+    matrix = np.abs(random.normal(size=(40, 30))).astype(np.float32)
+    found = _tokenwise_product(value, matrix, fused, limit)
+    expected = value @ matrix
+    ranges = np.maximum(value.max(-1), 0) - np.minimum(value.min(-1), 0)
+    rounding = ranges / 255 / 2 * np.abs(matrix).sum(0).max()
+    rounding += np.abs(value).sum(-1) * matrix.max() / (limit or 127) / 2
+    assert (np.abs(found - expected) <= 1.01 * rounding[..., None]).all()
+
+
+def _tokenwise_product(value: Any, matrix: Any, fused: bool, limit: int | None) -> Any:
+    """A product of `value` (..., inputs) and int8 weights, computed by ONNX Runtime."""
+    import onnx_ir as ir
+    import onnxruntime
+
+    from converters.onnx.constants import Weight
+    from converters.onnx.edits import clean, constant
+    from converters.onnx.narrow import Narrowing
+
+    given = ir.val("given", ir.DataType.FLOAT, value.shape)
+    graph = ir.Graph([given], [], nodes=[], opset_imports={"": 18, "com.microsoft": 1})
+    factor = constant(graph, "matrix", matrix)
+    product = ir.node("MatMul", [given, factor])
+    graph.append(product)
+    output = product.outputs[0]
+    output.name, output.shape = "product", ir.Shape((*value.shape[:-1], matrix.shape[1]))
+    output.type = ir.TensorType(ir.DataType.FLOAT)
+    graph.outputs.append(output)
+    weight = Weight(factor, None, by_rows=False, matmuls=[product])
+    Narrowing(graph, fused=fused, limit=limit, tokenwise=True).apply(weight, Precision.INT8)
+    model = ir.Model(graph, ir_version=10)
+    clean(model)
+    data = ir.to_proto(model).SerializeToString()
+    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    return session.run(None, {"given": value})[0]
+
+
+def test_zero_point_rows_add_up_to_minus_the_factor() -> None:
+    from converters.onnx.tokens import zero_point_rows
+
+    random = np.random.default_rng(0)
+    signs = random.integers(-64, 65, (300, 9))
+    for factor in (signs, np.full((40, 3), -64), np.zeros((4, 2))):
+        for limit, largest in ((None, 127), (64, 64)):
+            rows = zero_point_rows(factor.astype(np.int8), limit)
+            assert rows.dtype == np.int8
+            assert (rows.sum(axis=0, dtype=np.int64) == -factor.sum(axis=0)).all()
+            # More would overflow on x86 without VNNI.
+            assert np.abs(rows).max() <= largest
+
+
 def test_int4_puts_two_weights_into_a_byte(
     export: OnnxExport, weights: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -1,0 +1,147 @@
+"""Where int8 embeddings lose their digits, and what padding adds.
+
+    .venv/bin/python scripts/activations.py CHECKPOINT TEXTS [--count 100]
+
+CHECKPOINT makes sentence embeddings and is like BERT; TEXTS has one a line. First ONNX and TFLite
+answer each text alone and padded to the longest; three mean cosines: alone and padded with the
+checkpoint's answers, and with one another. Time is of the processor, its lower quartile, for a text
+of full length, the artifacts in turn. Then, in PyTorch, weights are made int8, and one kind of
+product at a time gets activations of 8 bits, with a range of the tensor or of each token.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from converters import ConvertConfig, convert  # noqa: E402
+from converters.integers import quantize  # noqa: E402
+from edge.bundle import Bundle  # noqa: E402
+from edge.checkpoint import load_model, open_checkpoint  # noqa: E402
+from edge.engines import runtime_engine  # noqa: E402
+from edge.engines.runner import Runner, bundle_tokenizer  # noqa: E402
+from edge.precision import SMALL_ELEMENTS  # noqa: E402
+from edge.reference import Reference  # noqa: E402
+from edge.tokenization import Encoding  # noqa: E402
+
+LENGTH = 128
+ROUNDS = 25
+
+
+def main() -> None:
+    """Convert, then print both tables."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("checkpoint")
+    parser.add_argument("texts", type=Path)
+    parser.add_argument("--count", type=int, default=100)
+    args = parser.parse_args()
+    texts = args.texts.read_text(encoding="utf-8").splitlines()[: args.count]
+    with tempfile.TemporaryDirectory() as folder:
+        values = {"source": args.checkpoint, "output": Path(folder) / "bundle"}
+        values |= {"format": ["onnx", "tflite"], "precision": ["fp32", "int8"]}
+        convert(ConvertConfig.build({**values, "seq_length": [LENGTH]}))
+        bundle = Bundle.open(Path(folder) / "bundle")
+        encodings = bundle_tokenizer(bundle).encode(texts, max_length=LENGTH)
+        measure(args.checkpoint, bundle, encodings)
+    ablate(args.checkpoint, encodings)
+
+
+def of_tensor(x: torch.Tensor) -> torch.Tensor:
+    """8 bits between the least and the largest value of all tokens."""
+    return _rounded(x, x.min(), x.max())
+
+
+def of_token(x: torch.Tensor) -> torch.Tensor:
+    """8 bits between the least and the largest value of each token."""
+    return _rounded(x, x.amin(-1, keepdim=True), x.amax(-1, keepdim=True))
+
+
+def _rounded(x: torch.Tensor, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
+    low, high = low.clamp(max=0), high.clamp(min=0)
+    scale = ((high - low) / 255).clamp(min=1e-12)
+    zero = torch.round(-low / scale)
+    return (torch.clamp(torch.round(x / scale) + zero, 0, 255) - zero) * scale
+
+
+def kind(name: str) -> str:
+    """What a linear layer reads: the four products of a layer, as BERT's modules are called."""
+    if any(word in name for word in ("query", "key", "value")):
+        return "query, key, value"
+    if "attention" in name:
+        return "attention output"
+    return "intermediate" if "intermediate" in name else "output"
+
+
+def ablate(source: str, encodings: list[Encoding]) -> None:
+    """Print a row for each kind of product."""
+    checkpoint = open_checkpoint(source)
+    model = load_model(checkpoint)
+    wanted = list(Reference(checkpoint, model).infer(encodings))
+    for parameter in model.parameters():
+        if parameter.dim() == 2 and parameter.numel() >= SMALL_ELEMENTS:
+            values, scales = quantize(parameter.detach().numpy(), 8)
+            parameter.data = torch.from_numpy(values * scales)
+    layers = [(n, m) for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)]
+    kinds = list(dict.fromkeys(kind(name) for name, _ in layers if "layer" in name))
+    for chosen in ([], *([each] for each in kinds), kinds):
+        for rounding in (of_tensor, of_token) if chosen else (of_tensor,):
+            handles = [
+                layer.register_forward_pre_hook(_hook(rounding))
+                for name, layer in layers
+                if "layer" in name and kind(name) in chosen
+            ]
+            found = list(Reference(checkpoint, model).infer(encodings))
+            for handle in handles:
+                handle.remove()
+            label = " + ".join(chosen) or "weights only"
+            print(f"{label:70s} {rounding.__name__:10s} {_cosine(found, wanted):.5f}")
+
+
+def _hook(rounding: Callable[[torch.Tensor], torch.Tensor]) -> Callable[..., Any]:
+    return lambda module, inputs: (rounding(inputs[0]),)
+
+
+def measure(source: str, bundle: Bundle, encodings: list[Encoding]) -> None:
+    """Print a row for each artifact."""
+    checkpoint = open_checkpoint(source)
+    wanted = list(Reference(checkpoint, load_model(checkpoint)).infer(encodings))
+    runners = {a.name: _open(bundle, a) for a in bundle.manifest.artifacts}
+    for name, runner in runners.items():
+        alone = [next(runner.infer([each])) for each in encodings]
+        padded = [next(runner.infer([each], length=LENGTH)) for each in encodings]
+        figures = (_cosine(alone, wanted), _cosine(padded, wanted), _cosine(alone, padded))
+        print(name, *(f"{figure:.5f}" for figure in figures))
+    longest = Encoding((encodings[0].input_ids * LENGTH)[:LENGTH], None)
+    taken: dict[str, list[float]] = {name: [] for name in runners}
+    for _ in range(ROUNDS):
+        for name, runner in runners.items():
+            start = time.process_time()
+            next(runner.infer([longest], length=LENGTH))
+            taken[name].append(time.process_time() - start)
+    for name, seconds in taken.items():
+        print(f"{name}: {1e3 * float(np.quantile(seconds, 0.25)):.2f} ms")
+
+
+def _open(bundle: Bundle, artifact: Any) -> Runner:
+    return Runner(bundle, artifact, runtime_engine(artifact.target_runtimes[0]), threads=1)
+
+
+def _cosine(found: list[Any], wanted: list[Any]) -> float:
+    """The mean over texts."""
+    pairs = [[o["sentence_embedding"].astype(float) for o in each] for each in (found, wanted)]
+    return float(np.mean([a @ b / np.sqrt((a @ a) * (b @ b)) for a, b in zip(*pairs, strict=True)]))
+
+
+if __name__ == "__main__":
+    main()
