@@ -16,7 +16,7 @@ from distill.chain import Chain, with_assistants, with_words
 from distill.config import DistillConfig, Recipe, load_recipe
 from distill.resume import RECORD_FILE, TrainingState
 from distill.states import records_of
-from distill.students import EMBEDS, TASK
+from distill.students import TASK, TASKS
 from distill.transfer import with_texts
 from edge.console import hush, step
 from edge.errors import ConfigError
@@ -93,10 +93,12 @@ def _check_files(config: DistillConfig) -> None:
 
     recipe = load_recipe(config.recipe)
     wanted = config.task or recipe.task
-    task = glance(config.teachers[0]) if config.teachers else None
-    if task is None or wanted == EMBEDS:
-        task = get_task(wanted or TASK) if not config.teachers or wanted == EMBEDS else None
-    if task is not None:
+    if config.teachers:
+        task = glance(config.teachers[0])
+    else:
+        task = get_task(wanted or TASK) if wanted is None or wanted in TASKS else None
+    # A teacher of another task is refused before files are: `prepare` says why.
+    if task is not None and wanted in (None, task.name):
         labels = reads_labels(config, recipe, task.name)
         task.check_file(config.train, columns=config.columns, targets=labels, training=labels)
         if config.eval is not None:
