@@ -261,12 +261,15 @@ def _read_rows(config: DistillConfig, recipe: Recipe, task: Task) -> Table:
     """The rows to train on, whose labels may be missing where nothing learns from them."""
     if reads_labels(config, recipe, task.name):
         table = task.read_training(config.train, columns=config.columns)
-        if task.name == TASK and table.targets is not None and None in table.targets:
+        bare = [row for row, value in enumerate(table.targets or ()) if value is None]
+        # Embeddings learn from pairs of unknown similarity too.
+        if bare and task.name != EMBEDS:
             raise refused(
                 table,
-                table.targets.index(None),
-                f"has no label, which recipe {recipe.name} learns from: leave such rows out, bring "
-                "them with --unlabelled, or take a recipe without labels",
+                bare[0],
+                f"has no label ({len(bare)} of {len(table)} rows), which recipe {recipe.name} learns "
+                "from: leave such rows out, bring them with --unlabelled, or take a recipe without "
+                "labels",
                 "",
             )
         return table

@@ -107,3 +107,24 @@ def test_which_recipes_read_labels() -> None:
     idle = [follow, {"match": "labels", "weight": 0}]
     peers = {"kind": "peers", "name": "who"}
     assert not Stage.build({"terms": idle, "companions": [peers]}).reads_labels
+
+
+def test_a_row_that_its_data_set_leaves_unlabelled_is_refused_where_labels_teach(
+    taught: Path, data: dict[str, Path], tmp_path: Path
+) -> None:
+    import datasets
+
+    features = datasets.Features(
+        {
+            "text": datasets.Value("string"),
+            "label": datasets.ClassLabel(names=["negative", "positive"]),
+        }
+    )
+    rows = {"text": ["fine film", "sad plot", "long"], "label": [1, 0, -1]}
+    file = tmp_path / "a.parquet"
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(file)
+    recipe = recipe_of(tmp_path, "{match: logits}, {match: labels}")
+    with pytest.raises(DataError, match=r"row 3 has no label \(1 of 3 rows\), which recipe mine"):
+        distil_tiny(taught, {"train": file}, tmp_path / "out", recipe=recipe)
+    recipe = recipe_of(tmp_path, "{match: logits}")
+    distil_tiny(taught, {"train": file}, tmp_path / "out", recipe=recipe)
