@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -54,21 +55,25 @@ def storm(case: Case, work: Path, *, mode: str, stride: int, first: int = 1) -> 
         raise RuntimeError(f"{case.name} fails undisturbed:\n{undisturbed.output}")
     reference = _snapshot(case, folder)
     result = Result(case.name, undisturbed.changes)
-    for at in range(first, undisturbed.changes + 1, stride):
-        folder = _fresh(case, work)
-        how = shim.MODES[mode]
-        found = shim.run(lambda: case.act(folder), folder, log, at=at, mode=how)  # noqa: B023
-        result.points += 1
-        for fault in _faults(case, folder, old, reference, found, result, mode):
-            result.faults.append(f"at {at}: {fault}")
-        again = shim.run(lambda: case.act(folder), folder, log)  # noqa: B023
-        if again.code:
-            result.faults.append(f"at {at}: run again it fails: {again.last_line}")
-        else:
-            after = _snapshot(case, folder)
-            result.faults += [f"at {at}: run again, {what}" for what in _other(after, reference)]
-        if found.code == 0 and found.changes < at:
-            break
+    # Interrupted, it tells what it found until then.
+    with contextlib.suppress(KeyboardInterrupt):
+        for at in range(first, undisturbed.changes + 1, stride):
+            folder = _fresh(case, work)
+            how = shim.MODES[mode]
+            found = shim.run(lambda: case.act(folder), folder, log, at=at, mode=how)  # noqa: B023
+            result.points += 1
+            for fault in _faults(case, folder, old, reference, found, result, mode):
+                result.faults.append(f"at {at}: {fault}")
+            again = shim.run(lambda: case.act(folder), folder, log)  # noqa: B023
+            if again.code:
+                result.faults.append(f"at {at}: run again it fails: {again.last_line}")
+            else:
+                after = _snapshot(case, folder)
+                result.faults += [
+                    f"at {at}: run again, {what}" for what in _other(after, reference)
+                ]
+            if found.code == 0 and found.changes < at:
+                break
     return result
 
 
