@@ -267,17 +267,17 @@ def _read_rows(config: DistillConfig, recipe: Recipe, task: Task) -> Table:
             raise refused(
                 table,
                 bare[0],
-                f"has no label ({len(bare)} of {len(table)} rows), which recipe {recipe.name} learns "
-                "from: leave such rows out, bring them with --unlabelled, or take a recipe without "
-                "labels",
+                f"has no label ({len(bare)} of {len(table)} rows), which recipe {recipe.name} "
+                "learns from: leave such rows out, bring them with --unlabelled, or take a recipe "
+                "without labels",
                 "",
             )
         return table
     table = task.read(config.train, columns=config.columns, targets=False)
-    bare = len(table) if table.targets is None else table.targets.count(None)
-    if bare:
+    count = len(table) if table.targets is None else table.targets.count(None)
+    if count:
         say(
-            f"{table.source}: {bare:,} of {len(table):,} rows have no label, which recipe "
+            f"{table.source}: {count:,} of {len(table):,} rows have no label, which recipe "
             f"{recipe.name} does not need"
         )
     return table
