@@ -32,7 +32,7 @@ NAMES = ("distill", "convert", "pack", "exits", "report", "benchmark", "run", "d
 
 
 def _command(name: str, checkpoint: str, rows: Path) -> Callable[[Path], object]:
-    from edge.cli import main
+    from edge.cli.app import app
 
     data = ["--train", rows, "--eval", rows]
     arguments: list[object] = {
@@ -48,7 +48,7 @@ def _command(name: str, checkpoint: str, rows: Path) -> Callable[[Path], object]
 
     def call(output: Path) -> None:
         path = output.with_name(f"{output.name}.onnx") if name == "pack" else output
-        main.app([str(part) for part in (*arguments, "-o", path)], standalone_mode=False)
+        app([str(part) for part in (*arguments, "-o", path)], standalone_mode=False)
 
     return call
 
