@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 
-from edge.bundle import Bundle
-from edge.checkpoint import Checkpoint
+from edge.bundle import Artifact, Bundle
+from edge.checkpoint import Checkpoint, load_tokenizer
+from edge.checkpoint import max_length as longest_input
 from edge.config import Config
 from edge.console import hush, step
 from edge.data import Table
+from edge.engines.base import Engine
 from edge.engines.runner import Runner, bundle_task, bundle_tokenizer, choose
 from edge.reference import Reference
 from edge.tasks import Outputs, Task
@@ -18,14 +21,21 @@ from edge.tokenization import Encoding, Tokenizer
 
 # Outputs of each encoding in turn, without batch dimension and padding: Runner.infer is one.
 Infer = Callable[[Iterable[Encoding]], Iterable[Outputs]]
+Job = Callable[[], "Evaluation"]
+
+
+# How a checkpoint is called where an artifact has its format.
+CHECKPOINT = "checkpoint"
 
 
 class Evaluation(Config):
-    """One artifact's metric over `samples` rows of a data file; more is better.
+    """The metric of one artifact, or of a checkpoint, over `samples` rows; more is better.
 
-    others: what else was found out in the same runs, by name.
+    source: its bundle, or the checkpoint, whose format is CHECKPOINT and target the engine.
+    others: further metrics of the same runs, by name.
     """
 
+    source: str = ""
     format: str
     target: str
     precision: str
@@ -89,24 +99,85 @@ def evaluate(
     available. examples: those of `table`, where `bundle_examples` gave them already.
     Raises DataError when the table does not fit the bundle's task.
     """
-    examples = examples or bundle_examples(bundle, table)
-    found = []
-    for artifact, runs_in in choose(bundle, formats, precisions, engine):
-        with Runner(bundle, artifact, runs_in, threads=threads) as runner:
-            title = f"evaluate {artifact.name} in {runner.engine.name} on {len(table)} rows"
-            with step(title), hush():
-                metrics = examples.score(runner.infer(examples.encodings))
-            (metric, value), *others = metrics.items()
-            found.append(
-                Evaluation(
-                    format=artifact.format,
-                    target=artifact.target,
-                    precision=artifact.precision,
-                    engine=runner.engine.name,
-                    metric=metric,
-                    value=value,
-                    samples=len(table),
-                    others=dict(others),
-                )
-            )
-    return found
+    jobs = evaluation_jobs(
+        bundle,
+        table,
+        formats=formats,
+        precisions=precisions,
+        engine=engine,
+        threads=threads,
+        examples=examples,
+    )
+    return [job() for job in jobs]
+
+
+def evaluation_jobs(
+    bundle: Bundle,
+    table: Table,
+    *,
+    formats: Sequence[str] = (),
+    precisions: Sequence[str] = (),
+    engine: str | None = None,
+    threads: int = 1,
+    examples: Examples | None = None,
+) -> list[Job]:
+    """The evaluations of `evaluate`, one a job, so that what one finds outlasts another's failure.
+
+    Raises what `evaluate` raises before it runs an artifact.
+    """
+    ready = examples or bundle_examples(bundle, table)
+
+    def job(artifact: Artifact, runs_in: Engine) -> Evaluation:
+        title = f"evaluate {artifact.name} in {runs_in.name} on {len(table)} rows"
+        with step(title), hush(), Runner(bundle, artifact, runs_in, threads=threads) as runner:
+            metrics = ready.score(runner.infer(ready.encodings))
+        kind = (artifact.format, artifact.target, str(artifact.precision))
+        return _evaluation(str(bundle.path), kind, runs_in.name, metrics, len(table))
+
+    chosen = choose(bundle, formats, precisions, engine)
+    return [partial(job, artifact, runs_in) for artifact, runs_in in chosen]
+
+
+def checkpoint_job(checkpoint: Checkpoint, table: Table, *, max_length: int | None = None) -> Job:
+    """The evaluation of a checkpoint in PyTorch, as `evaluation_jobs` of artifacts.
+
+    max_length: in tokens; by default the longest that the checkpoint reads. The job raises
+    CheckpointError, or DataError when the table does not fit.
+    """
+
+    def job() -> Evaluation:
+        with hush():
+            reference = Reference(checkpoint)
+            longest = max_length or longest_input(checkpoint, load_tokenizer(checkpoint))
+        task, tokenizer = checkpoint.task, reference.tokenizer
+        examples = task.examples(table, tokenizer, max_length=longest)
+        say_understood(task, table, examples.encodings, max_length=longest)
+        with step(f"evaluate {checkpoint.source} on {len(table)} rows"), hush():
+            metrics = examples.score(reference.infer(examples.encodings))
+        kind = (CHECKPOINT, "pytorch", "fp32")
+        return _evaluation(checkpoint.source, kind, "pytorch", metrics, len(table))
+
+    return job
+
+
+def _evaluation(
+    source: str,
+    kind: tuple[str, str, str],
+    engine: str,
+    metrics: Mapping[str, float],
+    samples: int,
+) -> Evaluation:
+    """A row of the metrics of a task, the main one first; kind: format, target, precision."""
+    (metric, value), *others = metrics.items()
+    form, target, precision = kind
+    return Evaluation(
+        source=source,
+        format=form,
+        target=target,
+        precision=precision,
+        engine=engine,
+        metric=metric,
+        value=value,
+        samples=samples,
+        others=dict(others),
+    )

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
 from edge.bundle import Bundle
 from edge.checkpoint import open_checkpoint
+from edge.cli.evaluate import _run
 from edge.engines import get_engine
 from edge.engines.runner import Runner, bundle_task, bundle_tokenizer
-from edge.errors import DataError
-from edge.evaluate import evaluate, evaluate_checkpoint, score
+from edge.errors import DataError, EngineError
+from edge.evaluate import Evaluation, evaluate, evaluate_checkpoint, score
 from edge.reference import Reference
 from edge.tasks import TASKS
 
@@ -162,3 +164,46 @@ def test_targets_that_do_not_fit_are_refused_before_anything_runs(
     opened = Bundle.open(bundle)
     with pytest.raises(DataError, match="row 1: tag 'B-ORG' is not one of the model's"):
         evaluate(opened, bundle_task(opened).read(path), engine="none of this name")
+
+
+def test_checkpoints_are_measured_beside_their_artifacts(
+    built: Callable[[str], tuple[Path, Path]], tmp_path: Path
+) -> None:
+    source, bundle = built("token-classification")
+    data = write(tmp_path, "token-classification")
+    found = edge("evaluate", bundle, source, "--data", data, "--precision", "fp32", "--json")
+    assert found.returncode == 0, found.stderr
+    values = json.loads(found.stdout)
+    (artifact,), (checkpoint,) = values["artifacts"], values["checkpoints"]
+    assert (artifact["source"], checkpoint["source"]) == (str(bundle), str(source))
+    assert (checkpoint["engine"], checkpoint["format"]) == ("pytorch", "checkpoint")
+    for key in ("metric", "samples"):
+        assert checkpoint[key] == artifact[key]
+    assert checkpoint["value"] == pytest.approx(artifact["value"], abs=1e-4)
+    table = edge("evaluate", source, "--data", data).stdout.splitlines()
+    assert [line.split("\t")[1] for line in table] == ["format", "checkpoint"]
+
+
+def test_a_model_that_fails_leaves_the_others_figures(capsys: pytest.CaptureFixture[str]) -> None:
+    def fails() -> Evaluation:
+        raise EngineError("ONNX Runtime failed on b.onnx: out of memory")
+
+    def interrupted() -> Evaluation:
+        raise KeyboardInterrupt
+
+    def works() -> Evaluation:
+        values = {"format": "onnx", "target": "onnxruntime", "precision": "fp32"}
+        return Evaluation.build(
+            {**values, "engine": "onnxruntime", "metric": "f1", "value": 0.5, "samples": 2}
+        )
+
+    with pytest.raises(typer.Exit) as stopped:
+        _run([works, fails, works], "models", as_json=True)
+    assert stopped.value.exit_code == 1
+    said = capsys.readouterr()
+    assert len(json.loads(said.out)["artifacts"]) == 2
+    assert json.loads(said.out)["failures"] == ["ONNX Runtime failed on b.onnx: out of memory"]
+    assert said.err == "failed: ONNX Runtime failed on b.onnx: out of memory\n"
+    with pytest.raises(KeyboardInterrupt):
+        _run([works, interrupted, works], "models", as_json=False)
+    assert capsys.readouterr().out.count("0.5000") == 1
