@@ -15,6 +15,8 @@ from edge.data import Columns
 from edge.errors import ConfigError, unknown_name
 from edge.formats import parse_format
 from edge.precision import parse_precision
+from edge.provenance import NO_EFFECT, InputPath, Word
+from edge.sources import CheckpointPath, DataPath
 
 DEFAULT_LENGTH = 128
 
@@ -119,10 +121,10 @@ class Baseline(Config):
     random_weights: true architecture, weights that were never trained; the report says so.
     """
 
-    name: str
-    checkpoint: Path | None = None
-    bundle: Path | None = None
-    rows: Path | None = None
+    name: Word
+    checkpoint: CheckpointPath | None = None
+    bundle: InputPath | None = None
+    rows: InputPath | None = None
     random_weights: bool = False
 
     @model_validator(mode="after")
@@ -141,13 +143,13 @@ class DeviceOptions(Config):
     architecture. python: the interpreter on the device. timeout_s: the longest wait for an answer.
     """
 
-    host: str = "127.0.0.1"
-    port: int | None = Field(default=None, ge=1, le=65535)
-    certificate: Path | None = None
-    tools: Path | None = None
-    sysroot: Path | None = None
-    python: str = "python3"
-    timeout_s: float = Field(default=600, gt=0)
+    host: Annotated[str, NO_EFFECT] = "127.0.0.1"
+    port: Annotated[int | None, NO_EFFECT] = Field(default=None, ge=1, le=65535)
+    certificate: Annotated[Path | None, NO_EFFECT] = None
+    tools: InputPath | None = None
+    sysroot: InputPath | None = None
+    python: Word = "python3"
+    timeout_s: Annotated[float, NO_EFFECT] = Field(default=600, gt=0)
 
 
 class BenchmarkConfig(Config):
@@ -166,21 +168,21 @@ class BenchmarkConfig(Config):
     profile: also tell, in runs of their own, which operators take how long.
     """
 
-    bundles: tuple[Path, ...] = Field(min_length=1)
-    checkpoints: tuple[Path, ...] = ()
+    bundles: tuple[InputPath, ...] = Field(min_length=1)
+    checkpoints: tuple[CheckpointPath, ...] = ()
     baseline: Baseline | None = None
-    format: tuple[str, ...] = ()
-    precision: tuple[str, ...] = ()
-    device: str = "local"
+    format: tuple[Word, ...] = ()
+    precision: tuple[Word, ...] = ()
+    device: Word = "local"
     options: DeviceOptions = DeviceOptions()
     threads: tuple[PositiveInt, ...] = Field(default=(1,), min_length=1)
     seq_length: tuple[Annotated[int, Field(ge=2)], ...] = ()
     batch: tuple[PositiveInt, ...] = Field(default=(1,), min_length=1)
     padding: Literal["fixed", "shortest"] = "fixed"
-    preset: str = "quick"
+    preset: Word = "quick"
     protocol: Protocol | None = None
-    data: str | Path | None = None
-    eval: str | Path | None = None
+    data: DataPath | None = None
+    eval: DataPath | None = None
     profile: bool = False
     columns: Columns = Columns()
     seed: int = Field(default=0, ge=0)

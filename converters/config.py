@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -15,7 +14,9 @@ from edge.embedding import Pooling
 from edge.errors import ConfigError
 from edge.formats import FORMATS, Format, Target, parse_format, parse_target
 from edge.precision import Precision, parse_precision
+from edge.provenance import OutputPath, Word
 from edge.signature import SHORTEST_LENGTH
+from edge.sources import CheckpointSource, DataSource
 
 DEFAULT_LENGTHS = (32, 64, 128)
 # What is made where nothing is said; a target that lacks one gets the nearest that it has.
@@ -44,19 +45,19 @@ class ConvertConfig(Config):
     until it loses no more. Absolute: 0.01 is one point of accuracy.
     """
 
-    source: str
-    output: Path
-    task: str | None = None
-    format: tuple[str, ...] = tuple(FORMATS)
+    source: CheckpointSource
+    output: OutputPath
+    task: Word | None = None
+    format: tuple[Word, ...] = tuple(FORMATS)
     precision: tuple[Precision, ...] | None = None
-    target: tuple[str, ...] = ()
+    target: tuple[Word, ...] = ()
     shapes: Literal["flexible", "enumerated"] = "flexible"
     seq_length: tuple[int, ...] | None = None
     golden_texts: int | None = Field(default=None, ge=1)
     verify: bool = True
-    samples: str | None = None
+    samples: DataSource | None = None
     sample_count: int = Field(default=32, ge=1, le=1024)
-    calibration: str | None = None
+    calibration: DataSource | None = None
     calibration_count: int = Field(default=256, ge=1)
     max_drop: float | None = Field(default=None, ge=0, le=1)
     pooling: Pooling | None = None

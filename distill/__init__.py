@@ -1,12 +1,13 @@
 """Distillation: one trainer, recipes as data."""
 
 from distill.config import DistillConfig, Recipe, load_recipe, recipe_file, recipe_names
-from distill.run import DistillResult, distil, is_distilled
+from distill.run import DistillResult, check, distil, is_distilled
 
 __all__ = [
     "DistillConfig",
     "DistillResult",
     "Recipe",
+    "check",
     "distil",
     "is_distilled",
     "load_recipe",

@@ -18,6 +18,7 @@ from typing_extensions import Self
 
 from distill.augment import Augmentation
 from distill.companions import Brought, CompanionConfig
+from distill.spec import Spec
 from distill.terms import (
     STUDENT,
     TEACHER,
@@ -35,6 +36,8 @@ from distill.words import Masking, Mixing
 from edge.config import Config, load_yaml
 from edge.data import Columns
 from edge.errors import unknown_name
+from edge.provenance import NO_EFFECT, PRESENCE, CachePath, Counts, OutputPath, Word
+from edge.sources import CheckpointSource, DataSource
 
 RECIPES = Path(__file__).parent / "recipes"
 DEFAULT_RECIPE = "kd-hidden"
@@ -59,7 +62,7 @@ class Stage(Config):
     other. layer_decay: each part learns at so much of the rate of the one above it.
     """
 
-    name: str = Field(default="train", pattern=r"^[a-z0-9][a-z0-9-]*$")
+    name: Word = Field(default="train", pattern=r"^[a-z0-9][a-z0-9-]*$")
     terms: tuple[Term, ...] = Field(min_length=1)
     companions: tuple[CompanionConfig, ...] = ()
     translations: bool = False
@@ -264,7 +267,7 @@ class Assistant(Config):
     stages: its own; those of the recipe by default.
     """
 
-    student: str
+    student: Spec
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)] | None = None
 
     @model_validator(mode="after")
@@ -283,11 +286,11 @@ class Recipe(Config):
     before it; of all, the nearest is teacher-1.
     """
 
-    name: str
-    summary: str
-    paper: str | None = None
-    task: str | None = None
-    student: str = "layers=1/2"
+    name: Word
+    summary: Annotated[str, NO_EFFECT]
+    paper: Annotated[str | None, NO_EFFECT] = None
+    task: Word | None = None
+    student: Spec = "layers=1/2"
     assistants: tuple[Annotated[Assistant, BeforeValidator(_as_assistant)], ...] = ()
     guides: Literal["last", "all"] = "last"
     stages: tuple[Stage, ...] = Field(min_length=1)
@@ -327,6 +330,10 @@ def _check_names(stages: Sequence[Stage]) -> None:
         raise ValueError(f"stages need different names, found {', '.join(names)}")
 
 
+# A shipped recipe by name, or a YAML file: what it says counts.
+RecipeSource = Annotated[str, Counts(lambda source: load_recipe(source))]
+
+
 class DistillConfig(Config):
     """What `distil` does. `epochs` to `learning_rate` replace those of every stage.
 
@@ -347,18 +354,20 @@ class DistillConfig(Config):
     tensorboard: a folder for TensorBoard's logs; the CSV is written in any case.
     """
 
-    teacher: str | Annotated[tuple[str, ...], Field(min_length=1)] | None = None
-    student: str | None = None
-    assistants: tuple[str, ...] | None = None
-    task: str | None = None
-    train: str
-    eval: str | None = None
-    recipe: str = DEFAULT_RECIPE
-    output: Path
+    teacher: (
+        CheckpointSource | Annotated[tuple[CheckpointSource, ...], Field(min_length=1)] | None
+    ) = None
+    student: Spec | None = None
+    assistants: tuple[Spec, ...] | None = None
+    task: Word | None = None
+    train: DataSource
+    eval: DataSource | None = None
+    recipe: RecipeSource = DEFAULT_RECIPE
+    output: OutputPath
     columns: Columns = Columns()
-    augment_folder: Path | None = None
-    unlabelled: str | None = None
-    teacher_cache: Path | None = None
+    augment_folder: CachePath | None = None
+    unlabelled: DataSource | None = None
+    teacher_cache: Annotated[Path | None, PRESENCE] = None
     max_length: PositiveInt | None = None
     epochs: PositiveFloat | None = None
     max_steps: PositiveInt | None = None
@@ -366,14 +375,14 @@ class DistillConfig(Config):
     learning_rate: PositiveFloat | None = None
     seed: int = Field(default=0, ge=0)
     bf16: bool = False
-    threads: PositiveInt | None = None
+    threads: Annotated[PositiveInt | None, NO_EFFECT] = None
     allow_pickle: bool = False
     trust_remote_code: bool = False
-    save_seconds: NonNegativeFloat = 60.0
+    save_seconds: Annotated[NonNegativeFloat, NO_EFFECT] = 60.0
     early_stopping: PositiveInt | None = None
-    resume: bool = False
+    resume: Annotated[bool, NO_EFFECT] = False
     baselines: bool = False
-    tensorboard: Path | None = None
+    tensorboard: OutputPath | None = None
 
     @property
     def teachers(self) -> tuple[str, ...]:

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from distill.config import DistillConfig, Recipe, Stage
+from distill.config import DEFAULT_RECIPE, DistillConfig, Recipe, Stage
 from distill.students import EMBEDS, TASK, TASKS, Student, Teacher, build_student
 from distill.terms import TEACHER, Name, teacher_names
 from distill.texts import Texts, texts_of
 from edge.checkpoint import PAIRS_KEY
 from edge.console import hush, say, step
-from edge.data import Table
+from edge.data import Table, read_table
 from edge.data.values import refused
-from edge.errors import ConfigError, unknown_name
+from edge.errors import CheckpointError, ConfigError, DataError, unknown_name
+from edge.provenance import Description, describe, versions
 from edge.tasks import Task, get_task
 from edge.tasks.feature_extraction import FeatureExtraction
+from edge.tasks.fill_mask import FillMask
 from edge.tasks.summary import say_understood
 
 if TYPE_CHECKING:
@@ -31,10 +32,8 @@ if TYPE_CHECKING:
     from edge.tokenization import Tokenizer
 
 _DEFAULT_MAX_LENGTH = 128
-_LIBRARIES = ("torch", "transformers", "accelerate", "tokenizers")
-# What may differ between an interrupted run and the one that continues it.
-_OF_NO_ACCOUNT = {"output", "threads", "save_seconds", "augment_folder", "resume", "baselines"}
-_OF_NO_ACCOUNT |= {"tensorboard"}
+# Tasks whose heads are trained on labelled rows.
+_WITH_LABELS = (TASK, "token-classification", "question-answering")
 
 
 @dataclass(frozen=True)
@@ -221,26 +220,53 @@ def prepare(config: DistillConfig, recipe: Recipe, *, like: Run | None = None) -
         encodings, task = judge.examples.encodings, inputs.student.task
         say_understood(task, held_out, encodings, max_length=inputs.max_length)
     fingerprint = {
-        "config": config.model_dump(mode="json", exclude=_OF_NO_ACCOUNT),
-        "recipe": recipe.model_dump(mode="json"),
+        "config": _settings(config),
+        "recipe": describe(recipe),
         "teacher": _one_or_several([one.checkpoint.weights_sha256 for one in inputs.teachers]),
         "student": _hash_weights(inputs.student.model),
         "train": _hash(table),
         "eval": _hash(held_out) if held_out else None,
         "augmented": {s.name: _hash(texts[s.name].table) for s in recipe.stages if s.augment},
-        "versions": {name: importlib.metadata.version(name) for name in _LIBRARIES},
+        "versions": versions("distill"),
     }
     return Run(recipe, inputs, texts, needs, judge, fingerprint)
 
 
-def _open(config: DistillConfig, recipe: Recipe) -> Inputs:
+def _settings(config: DistillConfig) -> Description:
+    """What of a configuration must be the same where an interrupted run is continued."""
+    # Baselines may be asked for later; the recipe counts as it runs, not as its file says.
+    found = describe(config.model_copy(update={"baselines": False, "recipe": DEFAULT_RECIPE}))
+    return {name: value for name, value in found.items() if name != "recipe"}
+
+
+class Sources(NamedTuple):
+    """What is read of a run before a model is loaded. task: what the student is for."""
+
+    spec: StudentSpec
+    checkpoints: tuple[Checkpoint, ...]
+    task: Task
+    table: Table
+    held_out: Table | None
+
+
+def open_sources(config: DistillConfig, recipe: Recipe) -> Sources:
+    """Open and check teachers and data files; raises UserError for what does not fit together."""
     from distill.spec import parse_spec
 
     spec = parse_spec(config.student or recipe.student)
     checkpoints = _open_teachers(config)
     task = _task_of(config, recipe, checkpoints)
+    if checkpoints and (config.task or recipe.task) is None:
+        _check_head(config, checkpoints[0])
     table = _read_rows(config, recipe, task)
     held_out = task.read(config.eval, columns=config.columns) if config.eval else None
+    return Sources(spec, checkpoints, task, table, held_out)
+
+
+def _open(config: DistillConfig, recipe: Recipe) -> Inputs:
+    spec, checkpoints, task, table, held_out = open_sources(config, recipe)
+    if not reads_labels(config, recipe, task.name):
+        _say_bare(table, recipe)
     with step("loading"):
         _set_threads(config.threads)
         teachers = _load_teachers(checkpoints)
@@ -273,20 +299,42 @@ def _read_rows(config: DistillConfig, recipe: Recipe, task: Task) -> Table:
                 "",
             )
         return table
-    table = task.read(config.train, columns=config.columns, targets=False)
+    return task.read(config.train, columns=config.columns, targets=False)
+
+
+def _say_bare(table: Table, recipe: Recipe) -> None:
     count = len(table) if table.targets is None else table.targets.count(None)
     if count:
         say(
             f"{table.source}: {count:,} of {len(table):,} rows have no label, which recipe "
             f"{recipe.name} does not need"
         )
-    return table
 
 
 def _say_vocabulary(asked: int, student: Student) -> None:
     count = len(student.tokenizer)
     fewer = "" if count == asked else f", as these texts have no more word pieces than make {count}"
     say(f"vocabulary: {count} of {asked} tokens{fewer}")
+
+
+def _check_head(config: DistillConfig, teacher: Checkpoint) -> None:
+    """Raise CheckpointError for an encoder without a head that is to teach labelled rows."""
+    if teacher.task.name not in {FillMask.name, EMBEDS} or teacher.is_sentence_encoder:
+        return
+    for name in _WITH_LABELS:
+        try:
+            layout = get_task(name).layout
+            rows = read_table(config.train, columns=config.columns, layout=layout)
+        except DataError:
+            continue  # the rows of another task
+        if teacher.task.name == EMBEDS and rows.pairs is not None:
+            return  # pairs with a similarity are what embeddings learn from
+        task = "" if name == TASK else f" --task {name}"
+        raise CheckpointError(
+            f"teacher {teacher.source} does {teacher.task.name} and has no head for the labels of "
+            f"{config.train}: make a teacher of it first with edge distill --recipe finetune"
+            f"{task} --student {teacher.source} --train {config.train} --output TEACHER"
+        )
 
 
 def _task_of(config: DistillConfig, recipe: Recipe, checkpoints: tuple[Checkpoint, ...]) -> Task:

@@ -16,6 +16,7 @@ from distill.states import FileRecord, damage_of
 from edge.config import Config
 from edge.console import say
 from edge.errors import UserError
+from edge.provenance import differences
 from edge.storage import flush, storage_errors, write_text
 from edge.storage.system import remove
 
@@ -228,12 +229,8 @@ def _fingerprint(file: Path) -> dict[str, Any] | None:
 def _differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
     """The names of what differs, those of single settings first."""
     ours, theirs = dict(ours), dict(theirs)
-    settings = ours.pop("config"), theirs.pop("config")
-    found = [
-        sorted(name for name in a | b if a.get(name) != b.get(name))
-        for a, b in (settings, (ours, theirs))
-    ]
-    return list(dict.fromkeys(found[0] + found[1]))
+    settings = differences(theirs.pop("config"), ours.pop("config"))
+    return list(dict.fromkeys([*settings, *differences(theirs, ours)]))
 
 
 def _lasting(fingerprint: dict[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from distill.config import DistillConfig, Recipe, load_recipe
 from distill.resume import RECORD_FILE, TrainingState
 from distill.states import records_of
 from distill.students import TASK, TASKS
-from distill.transfer import with_texts
+from distill.transfer import tell_texts, with_texts
 from edge.console import hush, step
 from edge.errors import ConfigError
 from edge.storage import check_target, output_lock, staged_folder, write_text
@@ -26,6 +26,7 @@ from edge.tasks import get_task
 if TYPE_CHECKING:
     from distill.objectives import Learner
     from distill.prepare import Run
+    from edge.tasks import Task
 
 LOG_FILE = "training_log.csv"
 # They come first; the terms of the recipe and the metric follow.
@@ -73,6 +74,7 @@ def distil(config: DistillConfig) -> DistillResult:
 
     def ready() -> Run:
         recipe = _recipe(config)
+        tell_texts(load_recipe(config.recipe), config.unlabelled)
         check_target(config.output, replaces=is_distilled)
         return prepare(config, recipe)
 
@@ -103,6 +105,24 @@ def _check_files(config: DistillConfig) -> None:
         task.check_file(config.train, columns=config.columns, targets=labels, training=labels)
         if config.eval is not None:
             task.check_file(config.eval, columns=config.columns)
+
+
+def check(config: DistillConfig) -> Task:
+    """Raise the UserErrors of `distil` that need no model, and give what the student is for.
+
+    Recipe, teachers and every data file are read.
+    """
+    from distill.augment.config import Unlabelled
+    from distill.prepare import open_sources
+    from edge.data import read_table
+
+    recipe = _recipe(config)
+    _check_files(config)
+    task = open_sources(config, recipe).task
+    for method in (method for stage in recipe.all_stages for method in stage.augment):
+        if isinstance(method, Unlabelled) and method.source is not None:
+            read_table(method.source, columns=method.columns, targets=False)
+    return task
 
 
 def is_distilled(path: Path) -> bool:
@@ -250,6 +270,7 @@ def _write(
         "seed": run.inputs.config.seed,
         "copied_layers": run.inputs.student.copied_layers,
         "processes": processes.count(),
+        "config": run.inputs.config.model_dump(mode="json"),
         "made_from": run.fingerprint,
         "files": {name: one.model_dump() for name, one in records_of(folder).items()},
     }

@@ -24,11 +24,13 @@ from pydantic import Field, PositiveInt
 
 from edge.config import Config
 from edge.errors import ConfigError, unknown_name
+from edge.provenance import AS_IS, Counts, Word
+from edge.sources import CheckpointSource
 
 # A part of the teacher's layers, such as 1/2.
-Share = Annotated[str, Field(pattern=r"^\d+/\d+$")]
+Share = Annotated[str, AS_IS, Field(pattern=r"^\d+/\d+$")]
 # What a configuration of Transformers holds, as far as it can be typed.
-Value = bool | int | float | str | tuple[int, ...]
+Value = bool | int | float | Word | tuple[int, ...]
 # Keys that only code gives a value.
 _DERIVED = {"source", "settings", "plus"}
 # What an assistant says that has the tokens of the student at the end of its chain.
@@ -50,8 +52,8 @@ class StudentSpec(Config):
     architecture's configuration.
     """
 
-    source: str | None = None
-    architecture: str | None = None
+    source: CheckpointSource | None = None
+    architecture: Word | None = None
     layers: PositiveInt | tuple[int, ...] | Share | None = None
     hidden: PositiveInt | None = None
     heads: PositiveInt | None = None
@@ -62,6 +64,10 @@ class StudentSpec(Config):
     settings: dict[str, Value] = {}
     plus: StudentSpec | None = None
     vocabulary: PositiveInt | None = None
+
+
+# A SPEC as a person types it: what it says counts. One whose tokens another gives names no file.
+Spec = Annotated[str, Counts(lambda text: text if OF_STUDENT in text else parse_spec(text))]
 
 
 def spec_keys() -> set[str]:

@@ -19,10 +19,11 @@ from pydantic import (
 from typing_extensions import Self
 
 from edge.config import Config
+from edge.provenance import AS_IS
 
 # Who takes part in a stage, by name: the student, the teacher, and whom the stage's companions
 # bring. A companion's name may also stand for several of them.
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$")]
+Name = Annotated[str, AS_IS, Field(pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$")]
 STUDENT: Name = "student"
 TEACHER: Name = "teacher"
 # All teachers; where there are several they are called teacher-1, teacher-2 ... in their order.

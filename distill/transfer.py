@@ -16,7 +16,7 @@ def takes_texts(recipe: Recipe) -> bool:
 def with_texts(recipe: Recipe, source: str | None) -> Recipe:
     """The recipe with `source` for every `method: unlabelled` that names none.
 
-    Without a source such stages learn from the rows of the data file alone, which is said.
+    Without a source such stages learn from the rows of the data file alone.
     Raises ConfigError for a source that no stage has a place for.
     """
     open_stages = _open_stages(recipe)
@@ -25,12 +25,17 @@ def with_texts(recipe: Recipe, source: str | None) -> Recipe:
             f"recipe '{recipe.name}' has no place for texts without labels: leave out "
             "--unlabelled, or add {method: unlabelled} to the augment of a stage"
         )
+    return recipe.with_stages(lambda stage: stage.model_copy(update=_filled(stage, source)))
+
+
+def tell_texts(recipe: Recipe, source: str | None) -> None:
+    """Say which stages of a recipe lack texts without labels."""
+    open_stages = _open_stages(recipe)
     if source is None and open_stages:
         say(
             f"recipe {recipe.name} gains from texts without labels: without --unlabelled, "
             f"{' and '.join(open_stages)} see the labelled ones alone"
         )
-    return recipe.with_stages(lambda stage: stage.model_copy(update=_filled(stage, source)))
 
 
 def _open_stages(recipe: Recipe) -> list[str]:

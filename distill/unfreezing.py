@@ -8,9 +8,10 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveFloat
 
 from edge.config import Config
+from edge.provenance import AS_IS
 
 # A layer's number, from 1, -1 being the last; a name for several; or that of a module.
-Part = int | Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.]*$")]
+Part = int | Annotated[str, AS_IS, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.]*$")]
 EVERYTHING = "all"
 
 

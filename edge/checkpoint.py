@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,11 @@ class Checkpoint:
         return self.task.labels
 
     @property
+    def is_sentence_encoder(self) -> bool:
+        """Whether sentence-transformers' files say how a text's vector is made."""
+        return (locate(self.source) / MODULES_FILE).is_file()
+
+    @property
     def weights_sha256(self) -> str:
         """Hash of the weight files."""
         found = sorted(self.path.glob("*.safetensors")) or sorted(
@@ -106,6 +112,16 @@ class Checkpoint:
             return own
         digests = [own, *(sha256(projection.folder) for projection in projections)]
         return hashlib.sha256("".join(digests).encode()).hexdigest()
+
+    @property
+    def answers_sha256(self) -> str:
+        """Hash of what decides the answers to given tokens: weights, shape, code, pooling."""
+        head = None if self.head is None else asdict(self.head)
+        for projection in head["projections"] if head else ():
+            del projection["folder"]  # its weights count above
+        code = [sha256(file) for file in sorted(self.path.glob("*.py"))]
+        parts = [self.weights_sha256, sha256(self.path / "config.json"), code, head]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def open_checkpoint(
@@ -128,7 +144,7 @@ def open_checkpoint(
     """
     if task is not None and task not in TASKS:
         raise unknown_name("task", task, TASKS)
-    root = _locate(str(source), allow_pickle=allow_pickle)
+    root = locate(str(source), allow_pickle=allow_pickle)
     path = encoder_folder(root)
     if task is None and (root / MODULES_FILE).is_file():
         task = "feature-extraction"
@@ -303,7 +319,8 @@ def count_parameters(model: Any) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def _locate(source: str, *, allow_pickle: bool) -> Path:
+def locate(source: str, *, allow_pickle: bool = False) -> Path:
+    """The folder of a checkpoint: itself, or where a hub id is kept; raises CheckpointError."""
     path = Path(source)
     if path.is_dir():
         return path
@@ -431,7 +448,8 @@ def _check_loaded(checkpoint: Checkpoint, model: Any, info: dict[str, Any]) -> N
     if missing:
         raise CheckpointError(
             f"{checkpoint.source} has no weights for '{missing[0]}' and so cannot do "
-            f"{checkpoint.task.name}: fine-tune it first, or choose another --task"
+            f"{checkpoint.task.name}: fine-tune it first (edge distill --recipe finetune --student "
+            f"{checkpoint.source} ...), or choose another --task"
         )
     if info["mismatched_keys"]:
         raise CheckpointError(

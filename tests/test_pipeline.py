@@ -117,7 +117,14 @@ def test_recipes_of_runs_and_of_trainings(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("flags", "expected"),
-    [((), {}), (("--bf16", "--seed", "3"), {"bf16": True, "seed": 3})],
+    [
+        ((), {}),
+        (("--bf16", "--seed", "3"), {"bf16": True, "seed": 3}),
+        (
+            ("--learning-rate", "2e-5", "--max-length", "48"),
+            {"learning_rate": 2e-5, "max_length": 48},
+        ),
+    ],
 )
 def test_only_flags_that_are_given_replace_the_recipe(
     monkeypatch: pytest.MonkeyPatch,

@@ -41,6 +41,11 @@ def get_device(spec: str, options: DeviceOptions | None = None) -> Device:
     return device
 
 
+def check_device(spec: str) -> None:
+    """Raise ConfigError for an unknown kind of device."""
+    _device_class(spec.partition(":")[0])
+
+
 def find_devices(options: DeviceOptions | None = None) -> list[Found]:
     """Every device of every kind that can be seen from here; nothing is run on any."""
     chosen = options or DeviceOptions()
@@ -75,6 +80,7 @@ __all__ = [
     "Timer",
     "Turn",
     "Warmed",
+    "check_device",
     "find_devices",
     "get_device",
 ]

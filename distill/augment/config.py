@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt, model_validator
@@ -10,6 +9,8 @@ from typing_extensions import Self
 
 from edge.config import Config
 from edge.data import Columns
+from edge.provenance import InputPath
+from edge.sources import CheckpointSource, DataSource
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -32,7 +33,7 @@ class _Replacement(_Method):
     copies: PositiveInt = 20
     probability: Share = 0.4
     candidates: PositiveInt = 15
-    vectors: Path | None = None
+    vectors: InputPath | None = None
 
 
 class MaskedLM(_Replacement):
@@ -43,7 +44,7 @@ class MaskedLM(_Replacement):
     """
 
     method: Literal["masked-lm"]
-    model: str
+    model: CheckpointSource
     together: PositiveInt = 1
 
 
@@ -51,7 +52,7 @@ class NearestEmbedding(_Replacement):
     """Every word by one of its nearest neighbours. model: whose embeddings; the teacher's."""
 
     method: Literal["nearest-embedding"]
-    model: str | None = None
+    model: CheckpointSource | None = None
 
 
 class Rules(_Method):
@@ -71,7 +72,7 @@ class Rules(_Method):
     ngram: Share = 0.25
     shortest: PositiveInt = 1
     longest: PositiveInt = 5
-    lexicon: Path | None = None
+    lexicon: InputPath | None = None
 
     @model_validator(mode="after")
     def _shares_fit(self) -> Self:
@@ -91,7 +92,7 @@ class Unlabelled(_Method):
     """
 
     method: Literal["unlabelled"]
-    source: str | None = None
+    source: DataSource | None = None
     columns: Columns = Columns()
     split_sentences: bool = True
     min_words: PositiveInt = 2

@@ -15,7 +15,7 @@ from pydantic import (
 )
 from typing_extensions import Self
 
-from distill.spec import Share
+from distill.spec import Share, Spec
 from distill.terms import STUDENT, TEACHER, TEACHERS, Name, Schedule, Weight
 from edge.config import Config
 
@@ -109,7 +109,7 @@ class Peers(Cohort):
     kind: Literal["peers"]
     name: Name = "peer"
     count: PositiveInt = 1
-    student: str | None = None
+    student: Spec | None = None
 
 
 class Ensemble(AnyCompanion):
@@ -198,7 +198,7 @@ class Branches(Cohort):
     name: Name = "branch"
     count: PositiveInt = 2
     shared_layers: NonNegativeInt | Share = "1/2"
-    student: str | None = None
+    student: Spec | None = None
 
 
 class Copies(OneForEach):

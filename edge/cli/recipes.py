@@ -1,4 +1,4 @@
-"""`edge recipes`: which ways to train a student there are, and what each does."""
+"""`edge recipes`: which ways to train a student and which whole runs there are."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def recipes(
     ] = None,
     json: AsJson = False,
 ) -> None:
-    """List the recipes of edge distill and when to use which, or show one."""
+    """List the recipes of edge distill and when to use which, or show one of it or of edge run."""
     from edge.errors import ConfigError
 
     if not words:
@@ -35,6 +35,8 @@ def recipes(
 
 def _list(json: bool) -> None:
     from distill import load_recipe, recipe_names
+    from edge.console import say
+    from edge.pipeline.config import shipped_recipes
 
     found = [load_recipe(name) for name in recipe_names()]
     if json:
@@ -42,6 +44,7 @@ def _list(json: bool) -> None:
     else:
         rows = [(recipe.name, recipe.summary) for recipe in found]
         print_table("", ("recipe", "when to use it"), rows)
+        say(f"edge run has recipes of its own besides: {', '.join(shipped_recipes())}")
 
 
 def _line(recipe: Recipe) -> dict[str, Any]:
@@ -50,11 +53,11 @@ def _line(recipe: Recipe) -> dict[str, Any]:
 
 
 def _show(name: str, json: bool) -> None:
-    from distill import load_recipe, recipe_file
+    from edge.pipeline.config import open_recipe
 
-    recipe = load_recipe(name)
+    file, recipe = open_recipe(name)
     if json:
         print_json(recipe.model_dump(mode="json"))
     else:
-        for line in recipe_file(name).read_text(encoding="utf-8").splitlines():
+        for line in file.read_text(encoding="utf-8").splitlines():
             show(line)

@@ -28,7 +28,7 @@ from edge.cli.options import (
     whole_numbers,
 )
 from edge.console import show, three_figures
-from edge.formats import variant
+from edge.formats import FORMATS, variant
 
 if TYPE_CHECKING:
     from edge.pipeline.run import RunResult
@@ -45,6 +45,13 @@ def run(
     output: Output,
     student: Annotated[str | None, typer.Option(help="Student, e.g. layers=3.")] = None,
     epochs: Annotated[float | None, typer.Option(help="Training epochs.")] = None,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(help="Peak learning rate of the training, instead of the recipe's."),
+    ] = None,
+    max_length: Annotated[
+        int | None, typer.Option(min=1, help="Longest text to train on, in tokens.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the training.")] = None,
     bf16: Bf16 = False,
     format: Formats = None,
@@ -70,7 +77,14 @@ def run(
     lengths = whole_numbers(seq_length, "--seq-length")
     overrides: dict[str, dict[str, Any]] = {
         # Not asked for is not against it: the recipe may say so.
-        "distill": {"student": student, "epochs": epochs, "seed": seed, "bf16": bf16 or None},
+        "distill": {
+            "student": student,
+            "epochs": epochs,
+            "learning_rate": learning_rate,
+            "max_length": max_length,
+            "seed": seed,
+            "bf16": bf16 or None,
+        },
         "convert": {
             "format": several(format),
             "precision": several(precision),
@@ -122,13 +136,17 @@ def _row(result: RunResult, row: dict[str, Any]) -> tuple[str, ...]:
     model, latency, ratio = row["model"], row["latency_ms"], row["ratio_to_baseline"]
     accuracy = row["accuracy"] or {}
     checks = {
-        (artifact.format, artifact.precision, artifact.target): artifact.verification
+        (artifact.format, artifact.target, artifact.precision): artifact.verification
         for artifact in result.manifest.artifacts
     }
-    check = checks.get((model["format"], model["precision"], model["target"]))
+    check = checks.get((model["format"], model["target"], model["precision"]))
+    known = model["format"] in FORMATS
     return (
         model["format"],
-        variant(model["format"], model["target"], model["precision"]),
+        # Two artifacts of a precision are told apart by their targets; a checkpoint has none.
+        variant(model["format"], model["target"], model["precision"])
+        if known
+        else model["precision"],
         str(model["bytes"]),
         accuracy.get("metric", "-"),
         number(accuracy.get("value")),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from edge.config import Config
+from edge.provenance import Word
 
 SCORE = "score"
 # First and second text, as GLUE, CLUE, retrieval and embedding data sets name them.
@@ -53,9 +54,9 @@ TEXTS = Layout(pairs=PAIRS)
 class Columns(Config):
     """Which columns to read, where their names are not the usual ones."""
 
-    text: str | None = None
-    text_pair: str | None = None
-    label: str | None = None
+    text: Word | None = None
+    text_pair: Word | None = None
+    label: Word | None = None
 
 
 @dataclass(frozen=True)

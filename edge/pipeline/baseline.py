@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from edge import __version__
 from edge.bundle import Bundle, is_bundle
 from edge.checkpoint import open_checkpoint
 from edge.console import hush, step
-from edge.errors import BundleError, unknown_name
+from edge.errors import unknown_name
 from edge.formats import FORMATS
 from edge.precision import Precision
-from edge.storage import cache_folder, staged_folder, write_text
+from edge.provenance import Counts, content, describe, plain, versions
+from edge.sources import checkpoint_content
+from edge.storage import cache_folder, made_once, sha256, staged_folder, write_text
 
 if TYPE_CHECKING:
     from benchmark import Baseline, BaselineMaker
@@ -22,6 +26,7 @@ BERT_BASE = "bert-base"
 # Names that stand for a true architecture with random weights -> Transformers' name of it.
 KNOWN = {BERT_BASE: "bert", "distilbert-base": "distilbert"}
 NO_BASELINE = "none"
+_ROWS = "rows.jsonl"
 _GOLDEN_TEXTS = 6
 BERT_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _VOCABULARY_SIZE = 30522
@@ -55,18 +60,13 @@ def prepare_baseline(
     """
     from benchmark import Baseline
 
-    path = Path(name)
-    if is_bundle(path):
+    path, kind = Path(name), _kind(name)
+    if kind == "bundle":
         return Baseline(name=path.resolve().name, bundle=path)
-    if path.suffix == ".jsonl" or (path / "rows.jsonl").is_file():
+    if kind == "rows":
         return Baseline(name=path.resolve().name, rows=path)
-    random_weights = name in KNOWN
-    if random_weights:
-        checkpoint = known_checkpoint(name)
-    elif path.is_dir():
-        checkpoint = path
-    else:
-        raise unknown_name("baseline", name, [*KNOWN, NO_BASELINE])
+    random_weights = kind == "known"
+    checkpoint = known_checkpoint(name) if random_weights else path
     wanted = tuple(name for name in FORMATS if name in formats)
     bundle = _bundle(checkpoint, wanted, seq_length, allow_pickle) if wanted else None
     return Baseline(
@@ -75,6 +75,49 @@ def prepare_baseline(
         bundle=bundle,
         random_weights=random_weights,
     )
+
+
+def _kind(name: str) -> Literal["none", "known", "bundle", "rows", "checkpoint"]:
+    """What a baseline is, by its name; raises ConfigError for an unknown one."""
+    path = Path(name)
+    if name == NO_BASELINE:
+        return "none"
+    if is_bundle(path):
+        return "bundle"
+    if path.suffix == ".jsonl" or (path / _ROWS).is_file():
+        return "rows"
+    if name in KNOWN:
+        return "known"
+    if path.is_dir():
+        return "checkpoint"
+    raise unknown_name("baseline", name, [*KNOWN, NO_BASELINE])
+
+
+def check_baseline(name: str, *, allow_pickle: bool = False) -> None:
+    """Raise the UserErrors of `prepare_baseline` that show before anything is made."""
+    from benchmark import read_rows
+
+    path, kind = Path(name), _kind(name)
+    if kind == "bundle":
+        Bundle.open(path)
+    elif kind == "rows":
+        read_rows(path)
+    elif kind == "checkpoint":
+        open_checkpoint(path, allow_pickle=allow_pickle)
+
+
+def baseline_content(name: str) -> Any:
+    """What a baseline holds; raises ConfigError as `prepare_baseline` does."""
+    path, kind = Path(name), _kind(name)
+    if kind in {"none", "known"}:
+        return name
+    file = path / _ROWS if kind == "rows" and path.is_dir() else path
+    found = checkpoint_content(path) if kind == "checkpoint" else content(file)
+    return {"name": path.resolve().name, "sha256": found}
+
+
+# bert-base, distilbert-base, none, or a path.
+BaselineName = Annotated[str, Counts(baseline_content)]
 
 
 def known_checkpoint(name: str) -> Path:
@@ -87,9 +130,12 @@ def random_checkpoint(target: Path, architecture: str = "bert") -> Path:
 
     architecture: one that reads BERT's words, such as "distilbert".
     """
-    if (target / "config.json").is_file():
-        return target
-    with step(f"{architecture} of base size with random weights"), hush():
+
+    def make() -> None:
+        with step(f"{architecture} of base size with random weights"), hush():
+            write()
+
+    def write() -> None:
         import torch
         import transformers
 
@@ -100,7 +146,40 @@ def random_checkpoint(target: Path, architecture: str = "bert") -> Path:
             model.save_pretrained(stage)
             write_text(stage / "vocab.txt", "\n".join(_vocabulary()) + "\n")
             transformers.BertTokenizerFast(str(stage / "vocab.txt")).save_pretrained(stage)
-    return target
+
+    made_from = {"architecture": architecture, "versions": versions("distill")}
+    return _made_once(target, made_from, make)
+
+
+def _made_once(target: Path, made_from: Mapping[str, Any], make: Callable[[], object]) -> Path:
+    """A folder of the cache: what `make` writes, unless it is there from these very inputs."""
+
+    def make_and_record() -> None:
+        make()
+        _record(target, made_from)
+
+    return made_once(target, make_and_record, is_whole=lambda it: _is_made(it, made_from))
+
+
+def _is_made(target: Path, made_from: Mapping[str, Any]) -> bool:
+    """Whether a folder is, file by file, what was made from these very inputs."""
+    if not target.is_dir():
+        return False
+    try:
+        values = json.loads(_record_file(target).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return bool(values == plain({"made_from": made_from, "sha256": sha256(target)}))
+
+
+def _record(target: Path, made_from: Mapping[str, Any]) -> None:
+    """Note what a folder was made from; it does not count before it is noted."""
+    values = {"made_from": made_from, "sha256": sha256(target)}
+    write_text(_record_file(target), json.dumps(values, indent=1) + "\n")
+
+
+def _record_file(target: Path) -> Path:
+    return target.with_name(f"{target.name}.made.json")
 
 
 def _vocabulary() -> list[str]:
@@ -119,22 +198,20 @@ def _bundle(
     opened = open_checkpoint(checkpoint, allow_pickle=allow_pickle)
     name = "-".join((checkpoint.name, opened.weights_sha256[:12], *formats, *map(str, seq_length)))
     target = cache_folder() / name
-    if is_bundle(target):
-        try:
-            Bundle.open(target)
-            return target
-        except BundleError:
-            pass  # an altered cache entry is made again
-    convert(
-        ConvertConfig(
-            source=str(checkpoint),
-            output=target,
-            format=formats,
-            precision=(Precision.FP32,),
-            seq_length=tuple(seq_length),
-            # A few texts tell whether the files compute the same; nobody asks for their answers.
-            golden_texts=_GOLDEN_TEXTS,
-            allow_pickle=allow_pickle,
-        )
+    config = ConvertConfig(
+        source=str(checkpoint),
+        output=target,
+        format=formats,
+        precision=(Precision.FP32,),
+        seq_length=tuple(seq_length),
+        # A few texts tell whether the files compute the same; nobody asks for their answers.
+        golden_texts=_GOLDEN_TEXTS,
+        allow_pickle=allow_pickle,
     )
-    return target
+
+    def make() -> None:
+        if not is_bundle(target):
+            shutil.rmtree(target, ignore_errors=True)  # of the cache, and damaged
+        convert(config)
+
+    return _made_once(target, {**describe(config), "versions": versions("converters")}, make)

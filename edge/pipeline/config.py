@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edge.config import Config, load_yaml
 from edge.errors import ConfigError, unknown_name
+
+if TYPE_CHECKING:
+    from distill import Recipe
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 
@@ -39,6 +42,20 @@ def load_recipe(name: str) -> RunRecipe:
         distill.pop("student", None)
         return default.model_copy(update={"name": path.stem, "distill": distill})
     return RunRecipe.build(values, where=str(path))
+
+
+def open_recipe(name: str) -> tuple[Path, Recipe | RunRecipe]:
+    """The file of a recipe of `edge distill` or `edge run`, and what it says.
+
+    Raises ConfigError when there is no such recipe or it does not hold what it should.
+    """
+    from distill import load_recipe as load_training_recipe
+
+    path = _find(name)
+    values = load_yaml(path)
+    if "stages" in values:
+        return path, load_training_recipe(name)
+    return path, RunRecipe.build(values, where=f"recipe {name}")
 
 
 def shipped_recipes() -> list[str]:

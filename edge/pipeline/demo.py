@@ -12,8 +12,9 @@ from edge.console import hush, step
 from edge.pipeline.baseline import BERT_TOKENS
 from edge.pipeline.config import RunRecipe, load_recipe
 from edge.pipeline.demo_data import LABELS, messages, to_tsv
-from edge.pipeline.ledger import claim, is_run
+from edge.pipeline.ledger import Ledger, claim, is_run
 from edge.pipeline.run import RunInputs, RunResult, run
+from edge.provenance import describe, versions
 from edge.storage import check_target, output_lock, staged_folder, write_text
 
 if TYPE_CHECKING:
@@ -58,13 +59,10 @@ def _demo(output: Path, steps: RunRecipe, *, seed: int, train_rows: int) -> RunR
 
 
 def _teacher(output: Path, train: Path, held_out: Path, *, seed: int) -> Path:
-    """A small BERT fine-tuned on the generated texts from random weights; kept when there."""
-    from distill import DistillConfig, distil, is_distilled
+    """A small BERT fine-tuned on the generated texts from random weights; kept when it is that."""
+    from distill import DistillConfig, distil
 
     target, shape = output / "teacher", output / "teacher-shape"
-    # The shape goes last: while it is there, something of the training may be left as well.
-    if is_distilled(target) and not shape.exists():
-        return target
     _write_shape(shape, train)
     config: DistillConfig = DistillConfig(
         student=str(shape),
@@ -77,7 +75,8 @@ def _teacher(output: Path, train: Path, held_out: Path, *, seed: int) -> Path:
         max_length=_MAX_LENGTH,
         seed=seed,
     )
-    distil(config)
+    made_from = {**describe(config), "versions": versions("distill")}
+    Ledger(output).part("teacher", made_from, lambda: distil(config).to_dict(), output=target)
     shutil.rmtree(shape)
     return target
 

@@ -8,7 +8,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from edge.config import Config
 from edge.console import say
+from edge.errors import ConfigError
+from edge.provenance import differences, plain
 from edge.storage import sha256, write_text
 
 LEDGER_FILE = "run.json"
@@ -25,51 +28,91 @@ def claim(folder: Path) -> None:
         write_text(folder / LEDGER_FILE, '{"parts": {}}\n')
 
 
+class Part(Config):
+    """A finished part.
+
+    made_from: the description of its inputs. output: hash of the folder it wrote, None where it
+    wrote none. result: JSON-ready. sha256: of all of these: a damaged record does not count.
+    """
+
+    made_from: dict[str, Any]
+    output: str | None
+    result: dict[str, Any]
+    sha256: str = ""
+
+    def sealed(self) -> Part:
+        return self.model_copy(update={"sha256": self._digest()})
+
+    @property
+    def is_whole(self) -> bool:
+        return self.sha256 == self._digest()
+
+    def _digest(self) -> str:
+        values = json.dumps(self.model_dump(exclude={"sha256"}), sort_keys=True)
+        return hashlib.sha256(values.encode()).hexdigest()
+
+
 class Ledger:
-    """`run.json`: the result of each finished part, with a fingerprint of what it was made from."""
+    """`run.json`: the result of each finished part, and what it was made from."""
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / LEDGER_FILE
-        self._parts: dict[str, dict[str, Any]] = {}
-        if self._file.is_file():
-            try:
-                self._parts = json.loads(self._file.read_text(encoding="utf-8"))["parts"]
-            except (ValueError, KeyError, TypeError):
-                self._parts = {}  # an unreadable ledger only means that work is done again
+        self._parts = _read(self._file)
 
     def part(
         self,
         name: str,
-        inputs: Mapping[str, Any],
+        made_from: Mapping[str, Any],
         work: Callable[[], dict[str, Any]],
         *,
-        still_there: Callable[[], bool] = lambda: True,
+        output: Path | None = None,
     ) -> dict[str, Any]:
-        """The result of `work`, or the recorded one when `inputs` are the same and it still stands.
+        """The result of `work`, or the recorded one where nothing has changed since.
 
-        Results are JSON-ready. A part that is done again makes every later part be done again too,
-        because their inputs name its fingerprint.
+        made_from: see `edge.provenance`. output: the folder that `work` writes. A part is done
+        again when either is not what it was, and a line says which.
         """
-        mark = fingerprint(inputs)
+        made_from = plain(made_from)
         done = self._parts.get(name)
-        if done and done["fingerprint"] == mark and still_there():
-            say(f"{name}: done before, kept")
-            result: dict[str, Any] = done["result"]
-            return result
+        if done is not None:
+            reason = _outdated(done, made_from, output)
+            if reason is None:
+                say(f"{name}: done before, kept")
+                return done.result
+            say(f"{name}: done again, {reason}")
         result = work()
-        self._parts[name] = {"fingerprint": mark, "result": result}
-        write_text(self._file, json.dumps({"parts": self._parts}, indent=2) + "\n")
-        return result
+        digest = None if output is None else sha256(output)
+        done = Part(made_from=made_from, output=digest, result=plain(result)).sealed()
+        self._parts[name] = done
+        parts = {key: part.model_dump() for key, part in self._parts.items()}
+        write_text(self._file, json.dumps({"parts": parts}, indent=2) + "\n")
+        return done.result
 
-    def mark(self, name: str) -> str:
-        """The fingerprint of a finished part."""
-        return str(self._parts[name]["fingerprint"])
+
+def _outdated(done: Part, made_from: Mapping[str, Any], output: Path | None) -> str | None:
+    """Why a finished part does not count any more; None when it does."""
+    changed = differences(done.made_from, made_from)
+    if changed:
+        return f"{', '.join(changed)} changed"
+    if output is None:
+        return None
+    if not output.is_dir():
+        return f"{output} is missing"
+    return None if sha256(output) == done.output else f"{output} was altered"
 
 
-def fingerprint(inputs: Mapping[str, Any]) -> str:
-    """Hash of JSON-ready inputs; a value that is a path of a file or folder counts by content."""
-    solid = {
-        key: sha256(value) if isinstance(value, Path) and value.exists() else str(value)
-        for key, value in inputs.items()
-    }
-    return hashlib.sha256(json.dumps(solid, sort_keys=True).encode()).hexdigest()
+def _read(file: Path) -> dict[str, Part]:
+    """The parts that are recorded whole: what is damaged only means that work is done again."""
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))["parts"].items()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+    parts = {}
+    for name, value in values:
+        try:
+            part = Part.build(value)
+        except (ConfigError, TypeError, ValueError):
+            continue
+        if part.is_whole:
+            parts[name] = part
+    return parts

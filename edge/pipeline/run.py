@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge import __version__
-from edge.bundle import Bundle, Manifest, is_bundle
-from edge.checkpoint import glance, open_checkpoint
+from edge.bundle import Bundle, Manifest
 from edge.config import Config
 from edge.data import Columns
 from edge.engines.runner import bundle_task
-from edge.errors import MeasurementError
+from edge.errors import ConfigError, MeasurementError
 from edge.evaluate import Evaluation, evaluate
-from edge.pipeline.baseline import baseline_maker
+from edge.pipeline.baseline import BaselineName, baseline_maker, check_baseline
 from edge.pipeline.config import RunRecipe
 from edge.pipeline.ledger import Ledger, claim, is_run
+from edge.provenance import InputPath, Word, describe, versions
+from edge.sources import DataSource
 from edge.storage import check_target, output_lock
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class _Plan:
     def __init__(self, recipe: RunRecipe, inputs: RunInputs) -> None:
         from benchmark import BenchmarkConfig
         from converters import ConvertConfig
-        from distill import DistillConfig, load_recipe
+        from distill import DistillConfig
 
         self.recipe, self.inputs = recipe, inputs
         self.student, self.bundle = inputs.output / STUDENT, inputs.output / BUNDLE
@@ -116,18 +116,6 @@ class _Plan:
             | {"teacher": inputs.teacher, "output": self.student},
             where=f"recipe {recipe.name}, distill",
         )
-        load_recipe(self.distill.recipe)
-        if (known := glance(inputs.teacher)) is not None:
-            # A mistake in a file is told before Transformers is loaded.
-            for file in (inputs.train, inputs.eval):
-                known.check_file(file, columns=inputs.columns)
-        task = open_checkpoint(
-            inputs.teacher,
-            allow_pickle=inputs.allow_pickle,
-            trust_remote_code=inputs.trust_remote_code,
-        ).task
-        for file in (inputs.train, inputs.eval):
-            task.read(file, columns=inputs.columns)
         self.convert: ConvertConfig = ConvertConfig.build(
             {"samples": inputs.eval, "columns": inputs.columns}
             | self._section("convert")
@@ -142,69 +130,128 @@ class _Plan:
             | {"bundles": (self.bundle,)},
             where=f"recipe {recipe.name}, benchmark",
         )
+        self._check()
+
+    def _check(self) -> None:
+        """Raise the UserErrors of all parts that show without a model."""
+        from benchmark.devices import check_device
+        from distill import check
+
+        inputs, convert, benchmark = self.inputs, self.convert, self.benchmark
+        task = check(self.distill)
+        columns = convert.columns
+        if convert.samples is not None:
+            task.read(convert.samples, columns=columns, targets=False)
+        if convert.calibration is not None:
+            labelled = convert.max_drop is not None
+            task.read(convert.calibration, columns=columns, targets=labelled)
+        if benchmark.data is not None:
+            task.read(benchmark.data, columns=benchmark.columns, targets=False)
+        if benchmark.eval is not None:
+            task.read(benchmark.eval, columns=benchmark.columns)
+        check_baseline(self.baseline, allow_pickle=inputs.allow_pickle)
+        check_device(benchmark.device)
+        self._check_lengths()
+
+    def _check_lengths(self) -> None:
+        """Raise ConfigError for lengths in tokens that the bundle will not have."""
+        made = self.convert.seq_length or ()
+        listed = "tflite" in self.convert.format
+        for length in self.benchmark.seq_length if made else ():
+            if length > made[-1] or (listed and length not in made):
+                raise ConfigError(
+                    f"benchmark seq_length {length} is not among the lengths that the bundle is "
+                    f"made for, {', '.join(map(str, made))}: add it to convert seq_length, or "
+                    "give --seq-length"
+                )
 
     def _section(self, name: str) -> dict[str, Any]:
         section: dict[str, Any] = getattr(self.recipe, name)
         return section | self.inputs.overrides.get(name, {})
 
-    def settings(self, config: Config) -> Mapping[str, Any]:
-        """A part's configuration as inputs of the ledger; files count by their content."""
-        paths = ("train", "eval", "teacher", "samples", "data")
-        values = {name: getattr(config, name) for name in type(config).model_fields}
-        solid = {k: Path(v) if k in paths and v else v for k, v in values.items()}
-        return {k: v for k, v in solid.items() if k != "output"} | {"version": __version__}
+
+class _EvaluateConfig(Config):
+    """What the evaluation of a run is made from."""
+
+    bundle: InputPath
+    data: DataSource
+    columns: Columns
+    threads: int
+
+
+class _Comparison(Config):
+    """What a measurement is made from beside a `BenchmarkConfig`.
+
+    machine: facts about this one, None where another device is timed.
+    """
+
+    baseline: BaselineName
+    machine: dict[str, Word | int | tuple[Word, ...] | None] | None
 
 
 def _distil(plan: _Plan, ledger: Ledger) -> dict[str, Any]:
-    from distill import distil, is_distilled
+    from distill import distil
 
     return ledger.part(
         "distill",
-        plan.settings(plan.distill),
+        {**describe(plan.distill), "versions": versions("distill")},
         lambda: distil(plan.distill).to_dict(),
-        still_there=lambda: is_distilled(plan.student),
+        output=plan.student,
     )
 
 
 def _convert(plan: _Plan, ledger: Ledger) -> None:
     from converters import convert
 
-    settings = {**plan.settings(plan.convert), "source": ledger.mark("distill")}
     ledger.part(
         "convert",
-        settings,
+        {**describe(plan.convert), "versions": versions("converters")},
         lambda: convert(plan.convert).model_dump(mode="json"),
-        still_there=lambda: is_bundle(plan.bundle),
+        output=plan.bundle,
     )
 
 
 def _evaluate(plan: _Plan, ledger: Ledger, bundle: Bundle) -> list[Evaluation]:
-    inputs = plan.inputs
+    config = _EvaluateConfig(
+        bundle=plan.bundle,
+        data=plan.inputs.eval,
+        columns=plan.inputs.columns,
+        threads=plan.benchmark.threads[0],
+    )
 
     def work() -> dict[str, Any]:
-        table = bundle_task(bundle).read(inputs.eval, columns=inputs.columns)
-        found = evaluate(bundle, table, threads=plan.benchmark.threads[0])
-        return {"artifacts": [row.model_dump(mode="json") for row in found]}
+        table = bundle_task(bundle).read(config.data, columns=config.columns)
+        rows = evaluate(bundle, table, threads=config.threads)
+        return {"artifacts": [row.model_dump(mode="json") for row in rows]}
 
-    settings = {"data": Path(inputs.eval), "bundle": ledger.mark("convert")}
-    result = ledger.part("evaluate", settings, work)
+    made_from = {**describe(config), "versions": versions("benchmark")}
+    result = ledger.part("evaluate", made_from, work)
     return [Evaluation.model_validate(row) for row in result["artifacts"]]
 
 
 def _benchmark(plan: _Plan, ledger: Ledger) -> BenchmarkResult:
     from benchmark import BenchmarkResult
 
-    settings = {
-        **plan.settings(plan.benchmark),
-        "bundles": ledger.mark("convert"),
-        "baseline": plan.baseline,
-    }
+    beside = _Comparison(baseline=plan.baseline, machine=_machine(plan.benchmark.device))
     result = ledger.part(
         "benchmark",
-        settings,
+        {
+            **describe(plan.benchmark),
+            **describe(beside),
+            "versions": versions("benchmark"),
+        },
         lambda: _measure(plan).model_dump(mode="json"),
     )
     return BenchmarkResult.model_validate(result)
+
+
+def _machine(device: str) -> dict[str, Any] | None:
+    """What tells this machine from another one; other devices are told apart by their address."""
+    from benchmark.environment import describe as describe_machine
+
+    if device != "local":
+        return None
+    return describe_machine().model_dump(include={"model", "soc", "abi", "cores", "cpu_features"})
 
 
 def _measure(plan: _Plan) -> BenchmarkResult:
@@ -224,25 +271,7 @@ def _report(
     measured: BenchmarkResult,
 ) -> Report:
     """The report of a run: the rows of the benchmark with the accuracies of the evaluation."""
-    from benchmark import Accuracy, Distillation, Report
-
-    # A bundle may hold several artifacts of one precision, each for another target.
-    found: dict[tuple[str, str, str | None], Evaluation] = {
-        (row.format, row.precision, row.target): row for row in evaluations
-    }
-
-    def with_accuracy(row: Row) -> Row:
-        held = found.get((row.model.format, row.model.precision, row.model.target))
-        if row.role != "artifact" or held is None:
-            return row
-        accuracy = Accuracy(
-            metric=held.metric,
-            value=held.value,
-            engine=held.engine,
-            samples=held.samples,
-            ref=distillation["value"],
-        )
-        return row.model_copy(update={"accuracy": accuracy})
+    from benchmark import Distillation, Report
 
     summary = Distillation(
         recipe=distillation["recipe"],
@@ -254,4 +283,33 @@ def _report(
         student_parameters=distillation["parameters"],
     )
     report = Report.of(measured, title=f"Run of {plan.recipe.name}", distillation=summary)
-    return report.model_copy(update={"rows": tuple(with_accuracy(row) for row in report.rows)})
+    rows = with_accuracies(report.rows, evaluations, reference=distillation["value"])
+    return report.model_copy(update={"rows": rows})
+
+
+def with_accuracies(
+    rows: Sequence[Row], evaluations: Sequence[Evaluation], *, reference: float | None
+) -> tuple[Row, ...]:
+    """The rows with what was found of the very same artifact: format, target and precision.
+
+    reference: the metric of the checkpoint.
+    """
+    from benchmark import Accuracy
+
+    by_artifact = {(one.format, one.target, one.precision): one for one in evaluations}
+
+    def with_accuracy(row: Row) -> Row:
+        model = row.model
+        held = by_artifact.get((model.format, model.target or "", model.precision))
+        if row.role != "artifact" or held is None:
+            return row
+        accuracy = Accuracy(
+            metric=held.metric,
+            value=held.value,
+            engine=held.engine,
+            samples=held.samples,
+            ref=reference,
+        )
+        return row.model_copy(update={"accuracy": accuracy})
+
+    return tuple(map(with_accuracy, rows))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 _CHUNK_BYTES = 1 << 20
@@ -30,4 +31,13 @@ def sha256(path: Path) -> str:
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file())
+    """All files below a folder, also those that symbolic links to folders lead to."""
+    found: list[Path] = []
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        if Path(parent).is_symlink() and Path(parent).parent.resolve().is_relative_to(
+            Path(parent).resolve()
+        ):
+            folders.clear()  # a link to a folder that it lies in
+            continue
+        found += [path for name in names if (path := Path(parent, name)).is_file()]
+    return sorted(found)

@@ -44,6 +44,21 @@ def test_what_is_shown_can_be_run(name: str, tmp_path: Path) -> None:
     assert json.loads(edge_recipes("show", str(copy), "--json"))["name"] == name
 
 
+@pytest.mark.parametrize("name", ["default", "demo"])
+def test_recipes_of_runs_are_shown_too(name: str, tmp_path: Path) -> None:
+    from edge.pipeline.config import load_recipe as load_run_recipe
+
+    copy = tmp_path / "copy.yaml"
+    copy.write_text(edge_recipes("show", name))
+    assert load_run_recipe(str(copy)) == load_run_recipe(name)
+    assert json.loads(edge_recipes("show", name, "--json"))["convert"]["format"]
+
+
+def test_the_list_names_the_recipes_of_runs() -> None:
+    found = CliRunner().invoke(APP, [], catch_exceptions=False)
+    assert "edge run has recipes of its own besides: default, demo" in found.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
