@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from benchmark import environment
 from benchmark.config import Baseline, BenchmarkConfig, Setting
@@ -23,6 +25,7 @@ from benchmark.wording import baseline_title, engine_title, format_title, listed
 from edge.bundle import Verification
 from edge.config import Config
 from edge.console import say, step, three_figures
+from edge.provenance import describe, versions
 
 # Formats and lengths in tokens -> what to compare with, or None.
 BaselineMaker = Callable[[Sequence[str], Sequence[int]], Baseline | None]
@@ -166,13 +169,18 @@ def _setting_words(setting: Setting) -> str:
 
 def _mark(config: BenchmarkConfig, plans: Sequence[Plan], device: DeviceInfo) -> str:
     """A fingerprint of everything that decides what is measured."""
-    parts = [config.device, config.demands.model_dump_json(), str(config.seed)]
-    # An address may lead to another machine today.
-    parts.append(f"{device.model} {device.soc} {device.abi} {device.cores} {device.versions}")
+    # What is timed counts by the hashes of its cells.
+    models: dict[str, Any] = {"bundles": (), "checkpoints": (), "baseline": None}
+    parts = [describe(config.model_copy(update=models)), versions("benchmark")]
+    # An address may lead to another machine today; details may change from minute to minute.
+    parts.append(device.model_dump(mode="json", exclude={"address", "details"}))
     for plan in plans:
-        parts.append(str(asdict(plan.setting)))
-        parts += [f"{c.label} {c.model.sha256} {c.inputs.info.sha256}" for c in plan.timed]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+        cells = [
+            [c.role, c.label, c.model.sha256, c.engine, c.version, c.inputs.info.sha256]
+            for c in plan.timed
+        ]
+        parts.append({**asdict(plan.setting), "cells": cells})
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def _proofs(plans: Sequence[Plan]) -> dict[str, Verification]:

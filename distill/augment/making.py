@@ -16,14 +16,13 @@ from distill.students import Teacher
 from edge.console import hush, say
 from edge.data import Table, read_table
 from edge.errors import CheckpointError, ConfigError, DataError
+from edge.provenance import describe, versions
 from edge.storage import sha256, write_text
 from edge.tasks import Task
+from edge.tokenization import describe as describe_tokenizer
 
-# Part of every fingerprint: counted up when the same settings would give other texts.
-_VERSION = 1
 # Tasks that answer for a text as a whole; others label its very words.
 _TASKS = ("text-classification", "feature-extraction")
-_FILES = {"vectors", "lexicon", "source"}
 Row = tuple[str, str | None]
 
 
@@ -38,7 +37,8 @@ def augment(
 ) -> Table:
     """New texts without labels, from a file in `folder` that is written if it is not there.
 
-    The file's name holds a fingerprint of everything that decides what is in it. No text occurs
+    The file's name holds a fingerprint of everything that decides what is in it, and its own hash:
+    a damaged one is made again. No text occurs
     twice or in `table`; none is a text of `exclude`, the rows a model is evaluated on, in other
     case, spaces or punctuation. Of pairs, rewriting changes the first, the second, both in turn.
     Raises ConfigError for a task whose labels are tied to words, DataError when nothing is left.
@@ -46,8 +46,8 @@ def augment(
     check_task(task, method)
     checkpoint, seen = _checkpoint(method, teacher), _Seen(table, exclude)
     name = _fingerprint(table, method, checkpoint, exclude)[:16]
-    file = folder / f"{method.method}-{name}.jsonl"
-    if not file.is_file():
+    file = _kept(folder, f"{method.method}-{name}")
+    if file is None:
         if isinstance(method, Unlabelled):
             made = _gather(table, method)
         else:
@@ -60,7 +60,7 @@ def augment(
                 f"augmentation {method.method} gives no text that {table.source} lacks: "
                 "change its settings or take it out of the recipe"
             )
-        _write(file, rows, paired=table.pairs is not None)
+        file = _write(folder, f"{method.method}-{name}", rows, paired=table.pairs is not None)
         say(f"{method.method}: {len(rows):,} new texts in {file}")
     return read_table(file, targets=False)
 
@@ -116,21 +116,17 @@ def _checkpoint(method: Augmentation, teacher: Teacher) -> Any:
 def _fingerprint(
     table: Table, method: Augmentation, checkpoint: Any, exclude: Sequence[Table]
 ) -> str:
-    settings = method.model_dump(mode="json")
-    for name in _FILES & set(settings):
-        path = Path(str(settings[name]))
-        if path.exists():
-            settings[name] = sha256(path)
-    parts = {
-        "version": _VERSION,
-        "settings": settings,
+    from edge.checkpoint import load_tokenizer
+
+    parts: dict[str, Any] = {
+        "versions": versions("distill"),
+        "settings": describe(method),
         "texts": list(_rows(table)),
         "exclude": [list(_rows(other)) for other in exclude],
     }
     if not isinstance(method, Unlabelled):
-        names = ("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer_config.json")
-        files = [checkpoint.path / name for name in names]
-        parts["model"] = [checkpoint.weights_sha256, *(sha256(f) for f in files if f.is_file())]
+        text, info = describe_tokenizer(load_tokenizer(checkpoint), folder=checkpoint.path)
+        parts["model"] = [checkpoint.answers_sha256, json.loads(text), info.model_dump()]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -255,9 +251,21 @@ def _drawn(rows: list[Row], limit: int, seed: int) -> list[Row]:
     return [rows[i] for i in np.sort(chosen)]
 
 
-def _write(file: Path, rows: list[Row], *, paired: bool) -> None:
+def _kept(folder: Path, name: str) -> Path | None:
+    """The file of that name that is what was written; damaged ones are removed."""
+    for file in sorted(folder.glob(f"{name}-*.jsonl")):
+        if file.stem == f"{name}-{sha256(file)[:16]}":
+            return file
+        file.unlink()
+    return None
+
+
+def _write(folder: Path, name: str, rows: list[Row], *, paired: bool) -> Path:
     names = ("text", "text_pair") if paired else ("text",)
     lines = (
         json.dumps(dict(zip(names, row, strict=False)), ensure_ascii=False) + "\n" for row in rows
     )
-    write_text(file, "".join(lines))
+    text = "".join(lines)
+    file = folder / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.jsonl"
+    write_text(file, text)
+    return file

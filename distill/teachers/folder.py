@@ -17,6 +17,7 @@ from distill.teachers.store import Column
 from edge.config import Config
 from edge.data import Table
 from edge.errors import ConfigError
+from edge.provenance import versions
 from edge.tokenization import describe
 
 Array = npt.NDArray[Any]
@@ -27,9 +28,9 @@ LENGTHS = "lengths.npy"
 class Identity(Config):
     """What a cache was made from: with all of it equal, the teacher would say the same again.
 
-    teacher, tokenizer, data: hashes of the weights, the tokenizer and the texts. compute: the
+    teacher, tokenizer, data: hashes of the model, the tokenizer and the texts. compute: the
     precision the teacher ran in. dtype: what its inside is kept in; answers are always float32.
-    top_k: how many tokens are kept of an answer over a vocabulary.
+    top_k: how many tokens are kept of an answer over a vocabulary. versions: of tool and libraries.
     """
 
     teacher: str
@@ -39,15 +40,17 @@ class Identity(Config):
     compute: Literal["float32", "bfloat16"] = "float32"
     dtype: Floats = "float16"
     top_k: PositiveInt | None = None
+    versions: dict[str, str | None] = {}
 
     def differences(self, other: Identity) -> list[str]:
         """In words, what `other` was made from that this was not."""
         words = {"teacher": "another teacher", "tokenizer": "another tokenizer"}
         words["data"] = "other data"
+        ours, theirs = (dict(one) | dict(one.versions) for one in (self, other))
         return [
-            words.get(name, f"{name} {getattr(other, name)} where this run has {value}")
-            for name, value in self.model_dump().items()
-            if getattr(other, name) != value
+            words.get(name, f"{name} {theirs.get(name)} where this run has {ours.get(name)}")
+            for name in {**ours, **theirs}
+            if name != "versions" and ours.get(name) != theirs.get(name)
         ]
 
 
@@ -69,15 +72,16 @@ def identify(
     top_k: int | None = None,
 ) -> Identity:
     """The identity of a cache of what `teacher` says about the rows of `table`."""
-    text, _ = describe(teacher.tokenizer, folder=teacher.checkpoint.path)
+    text, info = describe(teacher.tokenizer, folder=teacher.checkpoint.path)
     return Identity(
-        teacher=teacher.checkpoint.weights_sha256,
-        tokenizer=_hash(json.loads(text)),
-        data=_hash([table.texts, table.pairs]),
+        teacher=teacher.checkpoint.answers_sha256,
+        tokenizer=_hash([json.loads(text), info.model_dump()]),
+        data=_hash([table.texts, table.pairs, table.words]),
         max_length=max_length,
         compute="bfloat16" if bf16 else "float32",
         dtype=dtype,
         top_k=top_k,
+        versions=versions("distill"),
     )
 
 

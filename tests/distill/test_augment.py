@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 from edge.data import Table, read_table
 from edge.errors import CheckpointError, ConfigError, DataError
 from edge.tasks import get_task
-from tests.distill.conftest import open_teacher
+from tests.distill.conftest import BAD, GOOD, NEUTRAL, open_teacher
 
 TASK = get_task("text-classification", labels=("negative", "positive"))
 
@@ -449,3 +449,36 @@ def test_the_file_is_one_that_anything_reads(make: Callable[..., Table]) -> None
     lines = Path(made.source).read_text(encoding="utf-8").splitlines()
     assert [json.loads(line) for line in lines] == [{"text": "[MASK] [MASK]"}]
     assert read_table(made.source, targets=False).texts == made.texts
+
+
+@pytest.mark.parametrize("change", ["flipped", "cut", "emptied", "version", "lexicon"])
+def test_only_whole_texts_of_the_same_inputs_are_taken_again(
+    make: Callable[..., Table],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    change: str,
+) -> None:
+    import edge.provenance
+
+    rows, lexicon = table("a fine film", "the sad plot"), tmp_path / "words.tsv"
+    lexicon.write_text("".join(f"{word}\tnoun\n" for word in (*NEUTRAL, *GOOD, *BAD)))
+    how = method("rules", copies=1, lexicon=str(lexicon))
+    first = make(rows, how)
+    file = Path(first.source)
+    text = file.read_text()
+    if change == "flipped":
+        file.write_text(text.replace("e", "a", 1))
+    elif change == "cut":
+        file.write_text("".join(text.splitlines(keepends=True)[:-1]))
+    elif change == "emptied":
+        file.write_text("")
+    elif change == "version":
+        monkeypatch.setattr(edge.provenance, "__version__", "99")
+    else:
+        lexicon.write_text(lexicon.read_text().replace("film\tnoun", "film\tverb"))
+    again = make(rows, how)
+    if change in {"version", "lexicon"}:
+        assert again.source != first.source
+    else:
+        assert (again.source, again.texts) == (first.source, first.texts)
+        assert file.read_text() == text

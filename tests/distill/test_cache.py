@@ -530,3 +530,47 @@ def test_training_with_it_is_training_with_the_teacher(world: World, tmp_path: P
         assert live["logits"] > 1e-3
         for name in ("loss", "logits", "labels", "hidden_states_2", "grad_norm"):
             assert cached[name] == pytest.approx(live[name], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("config", "another teacher"),
+        ("code", "another teacher"),
+        ("tokenizer", "another tokenizer"),
+        ("tool", "edge-encoders 0.1 where this run has 99"),
+        ("words", "other data"),
+    ],
+)
+def test_everything_that_decides_what_a_teacher_says_is_in_its_identity(
+    tiny_checkpoint: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    change: str,
+    words: str,
+) -> None:
+    from dataclasses import replace
+
+    import edge.provenance
+
+    monkeypatch.setattr(edge.provenance, "__version__", "0.1")
+    folder = tiny_checkpoint(tmp_path / "teacher")
+    world = make_world(folder, rows=4)
+    before = world.identity()
+    assert make_world(folder, rows=4).identity() == before
+    if change == "config":
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, "hidden_act": "relu"}))
+    elif change == "code":
+        (folder / "modeling.py").write_text("# code of a checkpoint\n")
+    elif change == "tool":
+        monkeypatch.setattr(edge.provenance, "__version__", "99")
+    elif change == "tokenizer":
+        values = json.loads((folder / "tokenizer_config.json").read_text())
+        values["model_input_names"] = ["input_ids", "attention_mask"]
+        (folder / "tokenizer_config.json").write_text(json.dumps(values))
+    world = make_world(folder, rows=4)
+    if change == "words":
+        split = [text.split() for text in world.table.texts]
+        world = world._replace(table=replace(world.table, words=split))
+    assert world.identity().differences(before) == [words]
