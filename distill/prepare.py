@@ -9,18 +9,18 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from distill.config import DEFAULT_RECIPE, DistillConfig, Recipe, Stage
+from distill.heads import check_head
 from distill.students import EMBEDS, TASK, TASKS, Student, Teacher, build_student
 from distill.terms import TEACHER, Name, teacher_names
 from distill.texts import Texts, texts_of
 from edge.checkpoint import PAIRS_KEY
 from edge.console import hush, say, step
-from edge.data import Table, read_table
+from edge.data import Table
 from edge.data.values import refused
-from edge.errors import CheckpointError, ConfigError, DataError, unknown_name
+from edge.errors import ConfigError, unknown_name
 from edge.provenance import Description, describe, versions
 from edge.tasks import Task, get_task
 from edge.tasks.feature_extraction import FeatureExtraction
-from edge.tasks.fill_mask import FillMask
 from edge.tasks.summary import say_understood
 
 if TYPE_CHECKING:
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from edge.tokenization import Tokenizer
 
 _DEFAULT_MAX_LENGTH = 128
-# Tasks whose heads are trained on labelled rows.
-_WITH_LABELS = (TASK, "token-classification", "question-answering")
 
 
 @dataclass(frozen=True)
@@ -257,7 +255,7 @@ def open_sources(config: DistillConfig, recipe: Recipe) -> Sources:
     checkpoints = _open_teachers(config)
     task = _task_of(config, recipe, checkpoints)
     if checkpoints and (config.task or recipe.task) is None:
-        _check_head(config, checkpoints[0])
+        check_head(config, checkpoints[0].source, checkpoints[0].task.name)
     table = _read_rows(config, recipe, task)
     held_out = task.read(config.eval, columns=config.columns) if config.eval else None
     return Sources(spec, checkpoints, task, table, held_out)
@@ -315,26 +313,6 @@ def _say_vocabulary(asked: int, student: Student) -> None:
     count = len(student.tokenizer)
     fewer = "" if count == asked else f", as these texts have no more word pieces than make {count}"
     say(f"vocabulary: {count} of {asked} tokens{fewer}")
-
-
-def _check_head(config: DistillConfig, teacher: Checkpoint) -> None:
-    """Raise CheckpointError for an encoder without a head that is to teach labelled rows."""
-    if teacher.task.name not in {FillMask.name, EMBEDS} or teacher.is_sentence_encoder:
-        return
-    for name in _WITH_LABELS:
-        try:
-            layout = get_task(name).layout
-            rows = read_table(config.train, columns=config.columns, layout=layout)
-        except DataError:
-            continue  # the rows of another task
-        if teacher.task.name == EMBEDS and rows.pairs is not None:
-            return  # pairs with a similarity are what embeddings learn from
-        task = "" if name == TASK else f" --task {name}"
-        raise CheckpointError(
-            f"teacher {teacher.source} does {teacher.task.name} and has no head for the labels of "
-            f"{config.train}: make a teacher of it first with edge distill --recipe finetune"
-            f"{task} --student {teacher.source} --train {config.train} --output TEACHER"
-        )
 
 
 def _task_of(config: DistillConfig, recipe: Recipe, checkpoints: tuple[Checkpoint, ...]) -> Task:

@@ -90,6 +90,7 @@ def distil(config: DistillConfig) -> DistillResult:
 
 def _check_files(config: DistillConfig) -> None:
     """Refuse what can be refused of data files before Transformers is loaded."""
+    from distill.heads import check_head
     from distill.prepare import reads_labels
     from edge.checkpoint import glance
 
@@ -101,6 +102,8 @@ def _check_files(config: DistillConfig) -> None:
         task = get_task(wanted or TASK) if wanted is None or wanted in TASKS else None
     # A teacher of another task is refused before files are: `prepare` says why.
     if task is not None and wanted in (None, task.name):
+        if config.teachers and wanted is None:
+            check_head(config, config.teachers[0], task.name)
         labels = reads_labels(config, recipe, task.name)
         task.check_file(config.train, columns=config.columns, targets=labels, training=labels)
         if config.eval is not None:

@@ -96,11 +96,6 @@ class Checkpoint:
         return self.task.labels
 
     @property
-    def is_sentence_encoder(self) -> bool:
-        """Whether sentence-transformers' files say how a text's vector is made."""
-        return (locate(self.source) / MODULES_FILE).is_file()
-
-    @property
     def weights_sha256(self) -> str:
         """Hash of the weight files."""
         found = sorted(self.path.glob("*.safetensors")) or sorted(
