@@ -207,15 +207,17 @@ def test_a_model_of_pairs_reads_no_single_texts(tmp_path: Path) -> None:
 
 def test_samples_tell_whether_a_model_reads_pairs(bert_checkpoint: Path, tmp_path: Path) -> None:
     from converters import ConvertConfig
-    from converters.convert import _samples
+    from converters.golden import read_samples
     from edge.checkpoint import load_tokenizer, open_checkpoint
+    from edge.tokenization import Tokenizer
 
     path = tmp_path / "a.tsv"
     path.write_text("premise\thypothesis\tlabel\na film\tthe plot\t\n")
     checkpoint = open_checkpoint(bert_checkpoint)
     assert checkpoint.task.pairs is None
     config = ConvertConfig(source=str(bert_checkpoint), output=tmp_path / "b", samples=str(path))
-    found = _samples(config, checkpoint, load_tokenizer(checkpoint), max_length=16)
+    reader = Tokenizer.of(load_tokenizer(checkpoint), folder=checkpoint.path)
+    found = read_samples(config, checkpoint.task, reader, max_length=16)
     assert found == [("a film", "the plot")]
     assert checkpoint.task.pairs is True
     path.write_text("text\tlabel\na film\tbad\n")
