@@ -60,6 +60,7 @@ def exits(
         raise ConfigError("edge exits needs --data to measure, or --cut LAYER to write a model")
     if (cut is None) != (output is None):
         raise ConfigError("--cut LAYER and --output FOLDER go together")
+    thresholds = _thresholds(threshold)
     read = columns(text_column, pair_column, label_column)
     if data is not None and (task := glance(checkpoint)) is not None:
         # A mistake in the file is told before Transformers is loaded.
@@ -73,7 +74,6 @@ def exits(
         )
         return
     assert data is not None
-    thresholds = _thresholds(threshold)
     table = opened.task.read(data, columns=read)
     report = measure_exits(
         opened,
