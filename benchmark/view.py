@@ -115,7 +115,7 @@ def _line(row: Row, proof: Verification | None, labels: Labels) -> dict[str, Any
         "zipped": human_bytes(row.model.bytes_zip) if row.model.bytes_zip else NONE,
         "accuracy": f"{accuracy.value:.4f}" if accuracy else NONE,
         "accuracy_note": _accuracy_note(row),
-        "agreement": _share(verified.label_agreement if verified else None),
+        "agreement": _agreement(verified),
         "error": _error(verified),
         "checked": f"{proof.status} in {engine_title(proof.engine)}" if proof else NONE,
         "on_device": _on_device(row),
@@ -380,5 +380,8 @@ def _not_measured(report: Report, artifacts: Sequence[Row]) -> list[str]:
     return found
 
 
-def _share(value: float | None) -> str:
-    return NONE if value is None else f"{value:.1%}"
+def _agreement(verified: Verification | None) -> str:
+    """The share of answers that are the checkpoint's; their cosine where there are no labels."""
+    if verified is None or verified.label_agreement is None:
+        return verified.alike if verified and verified.cosine is not None else NONE
+    return f"{verified.label_agreement:.1%}"

@@ -7,7 +7,7 @@ from typing import Any
 
 from edge.bundle import Bundle
 from edge.config import Config
-from edge.console import hush
+from edge.console import hush, say
 from edge.engines.runner import Runner, bundle_task, bundle_tokenizer, choose
 from edge.errors import ConfigError
 
@@ -44,6 +44,9 @@ def predict(
     queries = bundle_task(bundle).queries(
         texts, pairs, bundle_tokenizer(bundle), max_length=manifest.max_length
     )
+    cut = sum(encoding.cut for encoding in queries.encodings)
+    if cut:
+        say(f"{cut} of {len(queries.encodings)} inputs cut at {manifest.max_length} tokens")
     predictions = []
     for artifact, runs_in in choose(bundle, formats, precisions, engine):
         with hush(), Runner(bundle, artifact, runs_in, threads=threads) as runner:

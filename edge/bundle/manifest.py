@@ -83,6 +83,13 @@ class Verification(Record):
     sequence_lengths: tuple[int, ...] = ()
     reason: str | None = None
 
+    @property
+    def alike(self) -> str:
+        """How often answers are those of the checkpoint; their cosine where there are no labels."""
+        if self.label_agreement is not None:
+            return f"{self.label_agreement:.3f}"
+        return "-" if self.cosine is None else f"cosine {self.cosine:.4f}"
+
 
 class KeptWider(Record):
     """A part of an artifact that its own precision would have harmed.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import errno
 import functools
 import inspect
 import os
@@ -45,6 +46,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+# A path that no file can have.
+_WRONG_PATHS = {errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR}
 
 
 class _EndOfFile(Exception):
@@ -132,6 +137,8 @@ def run_command(arguments: list[str], *, debug: bool) -> int:
         # The reader of our output went away; that is its right, and closing must not complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        return _system(error, debug=debug)
     except Exception as error:
         return _unexpected(error, debug=debug)
     return status if isinstance(status, int) else 0
@@ -143,6 +150,17 @@ def _usage(error: TyperException) -> int:
     context = getattr(error, "ctx", None)
     hint = f" (see {context.command_path} --help)" if context is not None else ""
     return _report(f"{message[:1].lower()}{message[1:]}{hint}", 2) if message else 2
+
+
+def _system(error: OSError, *, debug: bool) -> int:
+    """Report what the operating system refuses, by the name of the file where there is one."""
+    if error.filename is None or error.strerror is None:
+        return _unexpected(error, debug=debug)
+    if debug:
+        traceback.print_exception(error)
+    wrong = error.errno in _WRONG_PATHS
+    remedy = ": check the path" if wrong else ""
+    return _report(f"{error.filename}: {error.strerror}{remedy}", 2 if wrong else 1)
 
 
 def _unexpected(error: BaseException, *, debug: bool) -> int:

@@ -68,7 +68,7 @@ def _print(report: PackReport) -> None:
             result.engine,
             result.status,
             number(result.max_relative_error, ".1e"),
-            number(result.label_agreement, ".3f"),
+            result.alike,
         )
         for result in report.verifications
     ]

@@ -150,7 +150,7 @@ def _row(result: RunResult, row: dict[str, Any]) -> tuple[str, ...]:
         str(model["bytes"]),
         accuracy.get("metric", "-"),
         number(accuracy.get("value")),
-        number(check.label_agreement if check else None, ".3f"),
+        check.alike if check else "-",
         three_figures(latency["p50"]) if latency else "-",
         times(ratio["value"], ratio["ci95"]) if ratio else "-",
         row["validity"]["status"].replace("_", " "),

@@ -104,7 +104,7 @@ def print_verifications(
                 result.engine,
                 artifact.verdict(result),
                 number(result.max_relative_error, ".1e"),
-                number(result.label_agreement, ".3f"),
+                result.alike,
                 str(result.samples),
             )
             main = result is artifact.verifications[0]

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import edge.bundle
-from edge.bundle import Bundle, json_schema
+from edge.bundle import Bundle, Verification, json_schema
 from edge.errors import BundleError, ConfigError
 
 
@@ -133,3 +133,10 @@ def test_fixed_lengths_take_the_next_larger(bert_bundle: Path, tokens: int, leng
 def test_flexible_lengths_take_the_text_s_own(bert_bundle: Path, tokens: int, length: int) -> None:
     artifact = Bundle.open(bert_bundle).select(["onnx"], ["fp32"])[0]
     assert artifact.fit_length(tokens) == length
+
+
+def test_answers_without_labels_are_told_by_their_cosine() -> None:
+    values = {"status": "passed", "engine": "litert", "cosine": 0.99886}
+    assert Verification.model_validate(values).alike == "cosine 0.9989"
+    assert Verification.model_validate({**values, "label_agreement": 0.5}).alike == "0.500"
+    assert Verification.model_validate({**values, "cosine": None}).alike == "-"

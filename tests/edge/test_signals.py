@@ -131,6 +131,13 @@ def test_an_end_of_file_is_no_interruption(tmp_path: Path) -> None:
     assert errors.startswith("edge: unexpected EOFError: truncated")
 
 
+def test_what_the_system_refuses_is_one_line(tmp_path: Path) -> None:
+    refused = run("open('a' * 300)", tmp_path)
+    assert refused == (2, f"edge: {'a' * 300}: File name too long: check the path\n")
+    refused = run("raise OSError(28, os.strerror(28), 'a/b')", tmp_path)
+    assert refused == (1, "edge: a/b: No space left on device\n")
+
+
 def test_a_signal_that_was_ignored_stays_so(tmp_path: Path) -> None:
     program = (
         "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
