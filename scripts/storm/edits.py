@@ -454,8 +454,9 @@ def storm(folder: Path, chosen: list[Case]) -> list[str]:
         except Exception as error:
             outcomes.append("failed")
             said = f"{type(error).__name__}: {error}"
-        last = next((li for li in reversed(said.splitlines()) if "again" in li or ": " in li), "")
-        reason = next((line for line in said.splitlines() if "done again" in line), last)
+        told = ("refused: ", "done again", ": ")
+        lines = (line for word in told for line in said.splitlines() if word in line)
+        reason = next(lines, said)
         print(f"{outcomes[-1]:<11} {case.name:<32} {reason[:120]}", flush=True)
         shutil.rmtree(copy)
     return outcomes
