@@ -23,7 +23,9 @@ def say_understood(
     say(understood(task, table, encodings, max_length=max_length, column=column))
     if column is not None and column.warning is not None:
         say(f"warning: {table.source}: {column.warning}")
-    if task.takes_pairs and task.pairs is None and table.pairs is not None:
+    # Of a task that is about pairs its name tells.
+    unsaid = task.takes_pairs and not task.layout.pair_needed and task.pairs is None
+    if unsaid and table.pairs is not None:
         say(
             f"warning: {table.source} has pairs of texts, and nothing tells whether the model "
             "reads pairs"

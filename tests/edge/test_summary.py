@@ -64,6 +64,12 @@ def test_numbers_and_pairs_are_told_where_nothing_says_what_they_mean(
     assert "1 rows of sentence" in told_again[0]
 
 
+def test_questions_and_contexts_are_pairs_without_a_word(told: Callable[..., list[str]]) -> None:
+    rows = '{"question": "who", "context": "a film", "answers": ["film"]}\n'
+    (line,) = told("a.jsonl", rows, "question-answering")
+    assert "1 rows of pairs of question and context" in line
+
+
 def test_scores_tags_and_pieces_are_told(told: Callable[..., list[str]]) -> None:
     scores = "sentence1\tsentence2\tscore\na\tfilm\t0.5\nthe\tplot\t5\n"
     assert told("a.tsv", scores, "feature-extraction") == [
