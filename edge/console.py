@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import re
 import sys
@@ -13,10 +14,15 @@ import time
 import warnings
 from collections.abc import Iterator
 
-# Control characters, line separators, overrides of the writing direction, halves of a character.
+# Control characters, line separators, overrides of the writing direction, halves of a character,
+# and what is drawn as nothing at all; the joiners of scripts and of emoji stay.
 _UNPRINTABLE = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]"
+    "[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u2064\u2066-\u206f"
+    "\ud800-\udfff\ufeff\ufff9-\ufffb\U000e0001\U000e0020-\U000e007f]"
 )
+# Loggers of libraries that warn of each other where a person can do nothing about it: torch, of
+# the torchao that Transformers imports.
+_CHATTER = ("torch.utils._pytree",)
 
 _verbose = False
 _silent = False
@@ -26,6 +32,8 @@ def set_verbose(verbose: bool) -> None:
     """With `verbose`, the engines' own chatter is shown and not held back."""
     global _verbose
     _verbose = verbose
+    for name in _CHATTER:
+        logging.getLogger(name).setLevel(logging.NOTSET if verbose else logging.ERROR)
 
 
 def set_silent(silent: bool) -> None:

@@ -70,6 +70,8 @@ def test_every_character_that_steers_becomes_an_escape_and_no_other_does() -> No
             assert shown.isascii() and shown.startswith("\\"), hex(code)
         elif unicodedata.category(character) != "Cf":
             assert shown == character, hex(code)
+    for character in "\xad\u180e\u2060\u2064\ufff9\U000e0041":
+        assert printable(f"a{character}b").isascii(), "it is drawn as nothing"
     assert printable("r\u00e9sum\u00e9 \u6f22 \U0001f469\u200d\U0001f680") == "résumé 漢 👩‍🚀"
 
 
