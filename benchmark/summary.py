@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmark.keys import reference_beside, setting_of
+from benchmark.keys import owner_of, reference_beside, setting_of
 from benchmark.labels import device_of, length_words
 from benchmark.report import Report
 from benchmark.schema import Ratio, Row
@@ -65,6 +65,8 @@ def headline(report: Report) -> str:
         return _nothing_best(report.rows)
     noun = "student" if report.distillation else "artifact"
     name = f"The {row.model.precision} {format_title(row.model.format)} {noun}"
+    if len({owner_of(r) for r in report.rows if r.role == "artifact"}) > 1:
+        name += f" of {owner_of(row)}"
     facts = [f"{name} {_speed(row)}"]
     if row.model.bytes is not None:
         facts.append(human_bytes(row.model.bytes))

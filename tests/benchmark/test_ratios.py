@@ -142,3 +142,11 @@ def test_the_headline_says_when_its_latency_is_limited() -> None:
     assert text.endswith(" Its latency is limited: 40% slower in the last quarter, and 1 more.")
     text = headline(row, baseline.model_copy(update={"validity": limited}))
     assert " The baseline's latency is limited: 40% slower" in text
+
+
+def test_the_headline_names_the_bundle_where_there_are_several() -> None:
+    fast, slow = made_row("small", ms=1.0), made_row("large", ms=9.0)
+    text = summary.headline(Report.merged([slow, fast]))
+    assert text.startswith("The fp32 ONNX artifact of small takes 1.00 ms")
+    text = summary.headline(Report.merged([fast]))
+    assert text.startswith("The fp32 ONNX artifact takes 1.00 ms")
