@@ -92,6 +92,8 @@ def check_commands(installed: Installed) -> None:
     script.write_text(_PLACES.format(", ".join(names)))
     places = installed.run("python", script).split()
     assert all(Path(place).is_relative_to(installed.folder) for place in places), places
+    licenses = (Path(places[0]).parent / "page" / "licenses.txt").read_text(encoding="utf-8")
+    assert all(name in licenses for name in ("onnxruntime-web", "@litertjs/core")), licenses
     assert "benchmark" in installed.run("edge", "--help")
     assert "default" in installed.run("edge", "recipes")
     doctor = json.loads(installed.run("edge", "doctor", "--json"))

@@ -1,4 +1,4 @@
-import { readFileSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import { defineConfig, defaultClientConditions, type Plugin } from "vite";
 import { PROTOCOL } from "./src/protocol.ts";
 
@@ -24,13 +24,54 @@ const ENGINES = {
 };
 const VERSIONS = ["onnxruntime-web", "@litertjs/core", "@huggingface/tokenizers"];
 
+// The license of packages that come without its text.
+const WITHOUT_FILE: Record<string, string> = {
+  "@litertjs/core": "../../LICENSE",
+  "@litertjs/wasm-utils": "../../LICENSE",
+  "onnxruntime-common": "licenses/onnxruntime.txt",
+  "onnxruntime-web": "licenses/onnxruntime.txt",
+};
+
+// Only ONNX Runtime's WebGL, which is not built, and declarations of types.
+const NOT_BUILT = /^(guid-typescript$|@types\/)/;
+
 const packages = new URL("./node_modules/", import.meta.url);
 
 function version(name: string): string {
   return JSON.parse(readFileSync(new URL(`${name}/package.json`, packages), "utf-8")).version;
 }
 
-/** Puts the engines' own files, and `build.json`, which tells what was built, into the page. */
+interface Package {
+  version: string;
+  license: string;
+  dependencies?: Record<string, string>;
+}
+
+/** What may be in the page, by name: the dependencies, and theirs. */
+function shipped(names: string[], found = new Map<string, Package>()): Map<string, Package> {
+  for (const name of names) {
+    if (found.has(name) || NOT_BUILT.test(name)) continue;
+    const held: Package = JSON.parse(readFileSync(new URL(`${name}/package.json`, packages), "utf-8"));
+    found.set(name, held);
+    shipped(Object.keys(held.dependencies ?? {}), found);
+  }
+  return found;
+}
+
+/** The licenses of what ships: of each package its file, or what we keep of those without one. */
+function licenses(): string {
+  const own: Package = JSON.parse(readFileSync(new URL("./package.json", import.meta.url), "utf-8"));
+  const all = [...shipped(Object.keys(own.dependencies ?? {}))];
+  const parts = all.map(([name, { version, license }]) => {
+    const folder = new URL(`${name}/`, packages);
+    const file = readdirSync(folder).find((file) => /^licen[cs]e/i.test(file));
+    const path = file ? new URL(file, folder) : new URL(WITHOUT_FILE[name]!, import.meta.url);
+    return `${name} ${version}: ${license}\n\n${readFileSync(path, "utf-8").trim()}\n`;
+  });
+  return parts.join(`\n${"-".repeat(80)}\n\n`);
+}
+
+/** Puts the engines' own files, their licenses, and `build.json`, which tells what was built, into the page. */
 function engines(): Plugin {
   return {
     name: "engines",
@@ -45,6 +86,7 @@ function engines(): Plugin {
       const versions = Object.fromEntries(VERSIONS.map((name) => [name, version(name)]));
       const build = JSON.stringify({ protocol: PROTOCOL, versions }, null, 2);
       this.emitFile({ type: "asset", fileName: "build.json", source: `${build}\n` });
+      this.emitFile({ type: "asset", fileName: "licenses.txt", source: licenses() });
     },
   };
 }
