@@ -14,13 +14,16 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.config import BenchmarkConfig
+from benchmark.comparing import MARGIN
+from benchmark.config import BenchmarkConfig, DeviceOptions
 from converters.config import ConvertConfig
 from converters.packs.config import PackConfig
 from distill.config import DistillConfig
 from edge.cli import app
 from edge.cli.defaults import DEFAULTS
 from edge.config import Config
+from edge.inspection.artifact import DEFAULT_TOP
+from edge.pipeline.demo import TRAIN_ROWS
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = (
@@ -82,21 +85,33 @@ def test_help_shows_the_defaults_that_configurations_have() -> None:
         "benchmark": BenchmarkConfig,
         "pack": PackConfig,
     }
-    assert configs.keys() == DEFAULTS.keys()
-    for command, config in configs.items():
+    # Those of options whose default is elsewhere, with a function of the command or the device.
+    others = {
+        "benchmark": {
+            "remote_python": DeviceOptions().python,
+            "timeout": f"{DeviceOptions().timeout_s:g}",
+        },
+        "compare": {"margin": str(MARGIN)},
+        "inspect": {"top": str(DEFAULT_TOP)},
+        "demo": {"train_rows": str(TRAIN_ROWS)},
+    }
+    assert DEFAULTS.keys() == {*configs, *others}
+    for command in DEFAULTS:
         # A narrow column breaks words.
         shown = "".join(edge(command, "--help").stdout.replace("│", " ").split())
         options = inspect.signature(app._COMMANDS[command]).parameters
-        expected = {}
-        for name, field in config.model_fields.items():
+        expected = dict(others.get(command, {}))
+        fields = configs[command].model_fields if command in configs else {}
+        for name, field in fields.items():
             value = getattr(field.default, "value", field.default)
             if isinstance(value, tuple):
                 value = ", ".join(map(str, value)) or None
             asked = name in options and options[name].default is None
             if asked and isinstance(value, str | int | float) and not isinstance(value, bool):
                 expected[name] = str(value)
-                assert "".join(f"[default:({value})]".split()) in shown
         assert DEFAULTS[command] == expected
+        for value in expected.values():
+            assert "".join(f"[default:({value})]".split()) in shown
 
 
 def test_help_imports_nothing_heavy() -> None:
@@ -118,6 +133,8 @@ def test_help_imports_nothing_heavy() -> None:
         ("convert {checkpoint} -o {tmp}/b --precision fp61", "did you mean 'fp16'?"),
         ("convert {checkpoint} -o {tmp}/b --seq-length 999", "beyond the model's 64 positions"),
         ("convert {checkpoint} -o {tmp}/b --seq-length ten", "needs whole numbers above 0"),
+        ("convert {checkpoint} -o {tmp}/b --seq-length 1,²", "numbers above 0, not '²'"),
+        (f"convert {{checkpoint}} -o {{tmp}}/b --seq-length 1{'0' * 5000}", "numbers above 0"),
         ("convert {tmp}/none -o {tmp}/b", "does not exist: check the path"),
         ("convert {checkpoint} -o {checkpoint}", "was not written by this command"),
         ("verify {tmp}", "is not a bundle"),

@@ -40,7 +40,8 @@ def benchmark(
         ),
     ],
     device: Annotated[
-        str | None, typer.Option(help="Where to time, see edge devices. This machine.")
+        str | None,
+        typer.Option(help="Where to time: local is this machine, edge devices lists others."),
     ] = None,
     baseline: Annotated[
         str,
@@ -48,16 +49,18 @@ def benchmark(
     ] = "bert-base",
     threads: Annotated[
         list[str] | None,
-        typer.Option(help="Threads of the engine; several, apart by commas, make a sweep. 1."),
+        typer.Option(help="Threads of the engine; several, separated by commas, make a sweep."),
     ] = None,
     seq_length: SeqLengths = None,
     batch: Annotated[
         list[str] | None,
-        typer.Option(help="Texts an inference; several, apart by commas, make a sweep. 1."),
+        typer.Option(help="Batch size; several, separated by commas, make a sweep."),
     ] = None,
     padding: Annotated[
         str | None,
-        typer.Option(help="fixed: every input is as long as --seq-length; shortest."),
+        typer.Option(
+            help="fixed: every input is as long as --seq-length; shortest: as the artifact allows."
+        ),
     ] = None,
     preset: Annotated[
         str | None, typer.Option(help="quick, standard, mlperf or full-pass.")
@@ -102,9 +105,7 @@ def benchmark(
     sysroot: Annotated[
         Path | None, typer.Option(help="Folder of an Arm system for --device qemu:CPU.")
     ] = None,
-    remote_python: Annotated[
-        str | None, typer.Option(help="Python on --device ssh:HOST. python3.")
-    ] = None,
+    remote_python: Annotated[str | None, typer.Option(help="Python on --device ssh:HOST.")] = None,
     timeout: Annotated[
         float | None, typer.Option(min=1, help="Seconds to wait for a device's answer.")
     ] = None,

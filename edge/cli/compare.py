@@ -19,7 +19,7 @@ def compare(
     b: Annotated[Path, typer.Argument(help="Of the second, which is judged.")],
     margin: Annotated[
         float | None,
-        typer.Option(min=0, help="Share that a difference has to be larger than. 0.02."),
+        typer.Option(min=0, help="Share that a difference has to be larger than."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the resampling.")] = 0,
     fail_slower: Annotated[

@@ -18,6 +18,11 @@ DEFAULTS: dict[str, dict[str, str]] = {
         "padding": "fixed",
         "preset": "quick",
         "seed": "0",
+        "remote_python": "python3",
+        "timeout": "600",
     },
     "pack": {"precision": "int8"},
+    "compare": {"margin": "0.02"},
+    "inspect": {"top": "10"},
+    "demo": {"train_rows": "4000"},
 }

@@ -13,9 +13,7 @@ from edge.cli.run import print_run
 def demo(
     output: Output,
     seed: Annotated[int, typer.Option(min=0, help="Seed of texts and training.")] = 0,
-    train_rows: Annotated[
-        int | None, typer.Option(min=50, help="Texts to train on, 4000 by default.")
-    ] = None,
+    train_rows: Annotated[int | None, typer.Option(min=50, help="Texts to train on.")] = None,
     recipe: Annotated[str, typer.Option(help="Recipe of the run, as of edge run.")] = "demo",
     json: AsJson = False,
 ) -> None:

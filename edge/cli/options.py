@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -62,7 +63,8 @@ def whole_numbers(values: Sequence[str] | None, option: str) -> tuple[int, ...]:
 
     found = []
     for value in several(values):
-        if not value.isdigit() or int(value) == 0:
+        # Also no digits of other scripts, superscripts, and more than Python converts.
+        if not re.fullmatch(r"0*[1-9][0-9]{0,8}", value):
             raise ConfigError(f"{option} needs whole numbers above 0, not '{value}'")
         found.append(int(value))
     return tuple(found)

@@ -57,19 +57,20 @@ def predict(
             variant(r.format, r.target, r.precision),
             r.engine,
             _cut(r.text),
-            _words(r.prediction),
+            _words(r.prediction, paired=bool(text_pair)),
         )
         for r in found
     ]
     print_table(str(bundle), header, rows)
 
 
-def _words(prediction: dict[str, Any]) -> str:
-    """A prediction in few words."""
+def _words(prediction: dict[str, Any], *, paired: bool) -> str:
+    """A prediction in few words. paired: whether there were second texts."""
     if "embedding" in prediction:
         size = f"{len(prediction['embedding'])} numbers"
         cosine = prediction.get("similarity")
-        return size if cosine is None else f"similarity {cosine:.4f}, {size}"
+        other = "" if paired else " to the first text"
+        return size if cosine is None else f"similarity {cosine:.4f}{other}, {size}"
     if "answer" in prediction:
         place = f"characters {prediction['start']}-{prediction['end']}"
         return f"{prediction['answer']!r} ({place}, score {prediction['score']:.3f})"
