@@ -52,6 +52,18 @@ def test_a_tool_that_is_not_here_is_a_failure_where_tools_are_required(
     assert sorted(counts) == summary, done.stdout
 
 
+def test_every_program_that_tests_look_for_is_installed() -> None:
+    installs = (ROOT / ".ci" / "run").read_text()
+    asked = {
+        name
+        for path in (ROOT / "tests").rglob("*.py")
+        for name in re.findall(r'shutil\.which\("([^"]+)"\)', path.read_text())
+    }
+    assert {"gcc", "node", "openssl", "ssh"} <= asked
+    commands = re.sub(r"(?m)^\s*#.*", "", installs)
+    assert [name for name in sorted(asked) if not re.search(rf"\b{name}\b", commands)] == []
+
+
 def test_the_script_is_a_script() -> None:
     done = subprocess.run(["bash", "-n", ROOT / ".ci" / "run"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
