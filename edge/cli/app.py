@@ -146,7 +146,7 @@ def run_command(arguments: list[str], *, debug: bool) -> int:
 
 def _usage(error: TyperException) -> int:
     """Report a command line that cannot be read; without any argument, its help was printed."""
-    message = error.format_message().strip()
+    message = error.format_message().strip().removesuffix(".")
     context = getattr(error, "ctx", None)
     hint = f" (see {context.command_path} --help)" if context is not None else ""
     return _report(f"{message[:1].lower()}{message[1:]}{hint}", 2) if message else 2

@@ -109,6 +109,9 @@ def convert(
     from edge.cli.inspect import print_wider
     from edge.cli.verify import print_verifications
 
+    if not verify:
+        say(f"{output} is written, not verified; next: edge verify {shlex.quote(str(output))}")
+        return
     print_verifications(str(output), manifest.artifacts)
     print_wider(manifest.artifacts)
     say(f"{output} is complete; next: {_next_command(output, manifest)}")
@@ -119,4 +122,6 @@ def _next_command(output: Path, manifest: Manifest) -> str:
     texts = "--text 'a text of yours'"
     if manifest.task == "question-answering":
         texts = "--text 'a question' --text-pair 'a text that answers it'"
+    elif manifest.pairs:
+        texts += " --text-pair 'its second text'"
     return f"edge predict {shlex.quote(str(output))} {texts}"

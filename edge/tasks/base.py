@@ -113,6 +113,12 @@ class Task(ABC):
         """
         if pairs is not None and not self.takes_pairs:
             raise ConfigError(f"{self.name} takes one text, not a pair")
+        if self.takes_pairs and self.pairs is not None and self.pairs != (pairs is not None):
+            raise ConfigError(
+                "the model reads pairs of texts: give each text a second one (--text-pair)"
+                if self.pairs
+                else "the model reads one text, not a pair: leave out the second texts"
+            )
         encodings = tokenizer.encode(texts, pairs, max_length=max_length)
 
         def answers(outputs: Iterable[Outputs]) -> list[dict[str, Any]]:

@@ -49,6 +49,22 @@ def test_an_answer_far_behind_the_length_limit_is_seen(reference: Reference) -> 
     assert (answer["start"], answer["end"], answer["answer"]) == (start, start + 4, "film")
 
 
+@pytest.mark.parametrize("reads_pairs", [True, False])
+def test_single_texts_and_pairs_are_told_apart(reference: Reference, reads_pairs: bool) -> None:
+    task = get_task("text-classification", labels=("bad", "good"))
+    one: tuple[list[str], None] = (["a film"], None)
+    two = (["a film"], ["the plot"])
+    for texts, pairs in (one, two):
+        assert len(task.queries(texts, pairs, reference.tokenizer, max_length=8).encodings) == 1
+    task.pairs = reads_pairs
+    right, wrong = (two, one) if reads_pairs else (one, two)
+    assert len(task.queries(*right, reference.tokenizer, max_length=8).encodings) == 1
+    with pytest.raises(
+        ConfigError, match=r"--text-pair" if reads_pairs else "one text, not a pair"
+    ):
+        task.queries(*wrong, reference.tokenizer, max_length=8)
+
+
 def test_several_questions_keep_their_own_contexts(reference: Reference) -> None:
     contexts = ["the film", CONTEXT, ""]
     queries = reference.task.queries(
