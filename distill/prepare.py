@@ -17,7 +17,7 @@ from edge.checkpoint import PAIRS_KEY
 from edge.console import hush, say, step
 from edge.data import Table
 from edge.data.values import refused
-from edge.errors import ConfigError, unknown_name
+from edge.errors import ConfigError, DataError, unknown_name
 from edge.provenance import Description, describe, versions
 from edge.tasks import Task, get_task
 from edge.tasks.feature_extraction import FeatureExtraction
@@ -258,7 +258,20 @@ def open_sources(config: DistillConfig, recipe: Recipe) -> Sources:
         check_head(config, checkpoints[0].source, checkpoints[0].task.name)
     table = _read_rows(config, recipe, task)
     held_out = task.read(config.eval, columns=config.columns) if config.eval else None
+    if held_out is not None and task.name == TASK:
+        _check_pairs(table, held_out)
     return Sources(spec, checkpoints, task, table, held_out)
+
+
+def _check_pairs(table: Table, held_out: Table) -> None:
+    """Raise DataError where a student would be evaluated on something else than it learns from."""
+    has = {False: "one text", True: "pairs of texts"}
+    learned, other = (has[one.pairs is not None] for one in (table, held_out))
+    if learned != other:
+        raise DataError(
+            f"{held_out.source} has {other} in each row, and {table.source} {learned}: name the "
+            "columns of both with --text-column and --pair-column"
+        )
 
 
 def _open(config: DistillConfig, recipe: Recipe) -> Inputs:
@@ -381,6 +394,8 @@ def _build(
     if task == TASK:
         # What it learns to read is told with it: evaluating it on anything else has no meaning.
         setattr(student.model.config, PAIRS_KEY, table.pairs is not None)
+        if teacher is None:
+            student.task.note_pairs(table)
     return student
 
 

@@ -43,3 +43,36 @@ def test_a_student_says_whether_it_reads_pairs(
         opened.task.read(other)
     with pytest.raises(DataError, match=message):
         opened.task.read(other, targets=False)
+
+
+@pytest.mark.parametrize("teaches", [False, True])
+def test_the_file_of_the_evaluation_has_texts_or_pairs_as_the_one_to_learn_from(
+    checkpoint: Path, tmp_path: Path, teaches: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from distill.config import DistillConfig, load_recipe
+    from distill.prepare import prepare
+
+    both = write_tsv(
+        tmp_path / "pairs.tsv",
+        "question sentence label",
+        [("long film", "fine plot", "positive"), ("long plot", "sad film", "negative")],
+    )
+    one = write_tsv(tmp_path / "one.tsv", "text label", [("fine", "positive"), ("sad", "negative")])
+    models = {"teacher": str(checkpoint), "student": "layers=1"}
+    if not teaches:
+        models = {"student": str(checkpoint)}
+    recipe = load_recipe("kd" if teaches else "finetune")
+
+    def build(train: Path, held_out: Path) -> DistillConfig:
+        data = {"train": str(train), "eval": str(held_out)}
+        return DistillConfig.build({**models, **data, "output": tmp_path / "out"})
+
+    for train, other in ((both, one), (one, both)):
+        with pytest.raises(
+            DataError, match=r"has .* in each row, and .* (one text|pairs of texts): name"
+        ):
+            prepare(build(train, other), recipe)
+    capsys.readouterr()
+    prepare(build(both, both), recipe)
+    # Whether a teacher reads pairs is not told by what its student learns from.
+    assert ("nothing tells" in capsys.readouterr().err) is teaches
