@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+from pathlib import Path
 
 from edge.cli import signals
 
@@ -24,6 +25,9 @@ def main(arguments: list[str] | None = None) -> None:
     # Threads that spin while they wait make small models several times slower on a busy machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # torch makes this folder in TMPDIR as soon as a model is exported, and leaves it there. Nothing
+    # is compiled here, so a folder that exists will do; one that only its owner may write.
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(__file__).parent))
     # In every process that this one starts, too; see `edge.engines.onnxruntime`.
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     for stream in (sys.stdout, sys.stderr):
@@ -36,7 +40,7 @@ def main(arguments: list[str] | None = None) -> None:
     if number is not None:
         # Whatever else went wrong was a consequence.
         code = 128 + number
-        print(f"edge: {signals.line(number)}", file=sys.stderr, flush=True)
+        signals.tell(number)
     sys.exit(code)
 
 

@@ -5,6 +5,7 @@ Nothing but the standard library is imported here, for this is in place before a
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -22,10 +23,16 @@ _RETRY_S = 0.05
 _PATIENCE = 3
 
 _received: list[int] = []
+# A copy of stderr as the command began: one that is interrupted while it holds back what libraries
+# print may leave the stream itself redirected.
+_stderr = 2
 
 
 def install() -> None:
     """Turn the signals into KeyboardInterrupt, so that every command cleans up after itself."""
+    global _stderr
+    with contextlib.suppress(OSError):
+        _stderr = os.dup(2)
     for number in _LINES:
         # Who starts a command with a signal ignored (nohup, a shell's `&`) means it.
         if signal.getsignal(number) is not signal.SIG_IGN:
@@ -46,9 +53,12 @@ def received() -> int | None:
     return _received[0] if _received else None
 
 
-def line(number: int) -> str:
-    """What a person is told about a signal."""
-    return _LINES[signal.Signals(number)]
+def tell(number: int) -> None:
+    """Print the one line about a signal, whatever stderr leads to by now."""
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.flush()
+    with contextlib.suppress(OSError):
+        os.write(_stderr, f"edge: {_LINES[signal.Signals(number)]}\n".encode())
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -104,6 +104,11 @@ def run(code: str, folder: Path) -> tuple[int, str]:
         del late
         time.sleep(20)
         """,
+        # It comes while the streams are redirected, before anything is there to put them back.
+        """
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        os.kill(os.getpid(), signal.SIGINT)
+        """,
         # A clean-up fails because of it.
         """
         try:
@@ -148,6 +153,16 @@ def test_a_signal_that_was_ignored_stays_so(tmp_path: Path) -> None:
     output, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (0, "")
     assert "finetune" in output
+
+
+def test_an_export_leaves_nothing_where_temporary_files_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    # What torch.export imports at its first operator.
+    assert run("import torch._inductor.compiler_bisector", tmp_path) == (0, "")
+    assert list((tmp_path / "temporary").iterdir()) == []
 
 
 def test_nothing_is_left_where_temporary_files_go(bert_bundle: Path, tmp_path: Path) -> None:
