@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from edge.console import say
 from edge.errors import CheckpointError
 
 _PROBLEMS = ("regression", "single_label_classification", "multi_label_classification")
@@ -18,19 +19,20 @@ def read_labels(values: Mapping[str, Any], *, where: str) -> dict[int, str] | No
     Raises CheckpointError unless `id2label` numbers the outputs from 0 without a gap, all names
     differ, and `label2id` agrees with it.
     """
-    by_id, by_name = values.get("id2label"), values.get("label2id")
-    for key, value in (("id2label", by_id), ("label2id", by_name)):
-        if value is not None and not isinstance(value, dict):
-            raise CheckpointError(f"{where}: {key} must be an object of numbers and names")
-    ids = _numbers(by_name or {}, where)
-    if by_id is None:
-        if not ids or all(_DEFAULT.fullmatch(name) for name in ids):
-            return None
+    check_objects(values, where=where)
+    by_id, ids = values.get("id2label"), _numbers(values.get("label2id") or {}, where)
+    named = bool(ids) and not all(_DEFAULT.fullmatch(name) for name in ids)
+    if by_id is None and not named:
+        return None
+    if by_id is None or (named and _are_defaults(by_id) and len(by_id) == len(ids)):
         # The names are there, the other way round.
+        if by_id is not None:
+            say(f"{where}: id2label has no names of its own, so those of label2id are taken")
         by_id = {index: name for name, index in ids.items()}
         if len(by_id) != len(ids):
             raise CheckpointError(f"{where}: label2id gives two names the same number")
     labels = _ordered(by_id, where)
+    _check_names(labels, where)
     count = values.get("num_labels")
     if count is not None and count != len(labels):
         raise CheckpointError(
@@ -43,7 +45,20 @@ def read_labels(values: Mapping[str, Any], *, where: str) -> dict[int, str] | No
                 f"{where}: '{name}' is number {index} in id2label and number {ids[name]} in "
                 "label2id: correct the wrong one"
             )
+    others = [name for name in ids if name not in labels.values() and not _DEFAULT.fullmatch(name)]
+    if others:
+        say(f"{where}: label2id names '{others[0]}', which id2label lacks; id2label is followed")
     return labels
+
+
+def check_objects(values: Mapping[str, Any], *, where: str) -> None:
+    """Raise CheckpointError unless `id2label` and `label2id` are objects with numbers."""
+    by_id, by_name = values.get("id2label"), values.get("label2id")
+    for key, value in (("id2label", by_id), ("label2id", by_name)):
+        if value is not None and not isinstance(value, dict):
+            raise CheckpointError(f"{where}: {key} must be an object of numbers and names")
+    _numbers(by_name or {}, where)
+    _names_by_number(by_id or {}, where)
 
 
 def check_outputs(task: str, problem_type: str | None, outputs: int, *, where: str) -> None:
@@ -64,14 +79,40 @@ def check_outputs(task: str, problem_type: str | None, outputs: int, *, where: s
         )
 
 
-def _ordered(by_id: Mapping[Any, Any], where: str) -> dict[int, str]:
+def _are_defaults(by_id: Mapping[Any, Any]) -> bool:
+    return all(_DEFAULT.fullmatch(str(name)) for name in by_id.values())
+
+
+def _names_by_number(by_id: Mapping[Any, Any], where: str) -> dict[int, Any]:
     try:
-        named = {int(key): str(name) for key, name in by_id.items()}
+        return {int(key): name for key, name in by_id.items()}
     except (TypeError, ValueError):
         shown = ", ".join(map(str, list(by_id)[:5]))
         raise CheckpointError(
             f"{where}: id2label must have numbers for keys, and has {shown}"
         ) from None
+
+
+def _check_names(labels: Mapping[int, str], where: str) -> None:
+    for index, name in labels.items():
+        problem = None
+        if not name.strip():
+            problem = "is empty"
+        elif any("\ud800" <= letter <= "\udfff" for letter in name):
+            problem = "holds half a character, which no file can store"
+        if problem:
+            raise CheckpointError(f"{where}: the name {name!r} of output {index} {problem}")
+
+
+def _ordered(by_id: Mapping[Any, Any], where: str) -> dict[int, str]:
+    values = _names_by_number(by_id, where)
+    for index, value in values.items():
+        if value is None or isinstance(value, list | dict):
+            raise CheckpointError(
+                f"{where}: id2label gives output {index} {str(value)[:40]!r} for a name: name it "
+                "by a text"
+            )
+    named = {index: str(value) for index, value in values.items()}
     missing = [index for index in range(len(by_id)) if index not in named]
     if missing or not named:
         shown = ", ".join(map(str, sorted(named)[:8])) or "none"

@@ -26,6 +26,9 @@ from edge.models.labels import read_labels
         ({"id2label": {"0": 0, "1": 1}}, ["0", "1"]),
         ({"label2id": {"b": 1, "a": 0}}, ["a", "b"]),
         ({"num_labels": 2}, None),
+        # Names on one side only.
+        ({"id2label": {"0": "LABEL_0", "1": "LABEL_1"}, "label2id": {"b": 1, "a": 0}}, ["a", "b"]),
+        ({"id2label": {"0": "a", "1": "b"}, "label2id": {"x": 0, "y": 1}}, ["a", "b"]),
     ],
 )
 def test_names_stand_in_the_order_of_the_outputs(
@@ -51,6 +54,10 @@ def test_names_stand_in_the_order_of_the_outputs(
             {"id2label": {"0": "a", "1": "b"}, "label2id": {"a": 1, "b": 0}},
             "'a' is number 0 in id2label and number 1 in label2id",
         ),
+        ({"id2label": {"0": None, "1": "b"}}, "gives output 0 'None' for a name"),
+        ({"id2label": {"0": "a", "1": {"x": 1}}}, "gives output 1 .* for a name"),
+        ({"id2label": {"0": "a", "1": " "}}, "the name ' ' of output 1 is empty"),
+        ({"id2label": {"0": "a", "1": "x\ud800"}}, "of output 1 holds half a character"),
         ({"label2id": {"a": "first"}}, "label2id must have numbers for values"),
         ({"label2id": {"a": 0, "b": 0}}, "label2id gives two names the same number"),
         ({"label2id": {"a": 1, "b": 2}}, "numbers the outputs 1, 2"),
@@ -73,6 +80,8 @@ def test_names_that_fit_no_output_are_refused(values: dict[str, Any], message: s
             "needs 2 outputs, start and end, and id2label has 3",
         ),
         ({"problem_type": "regression"}, "'regression' with 3 outputs is not supported"),
+        ({"id2label": ["x", "y", "z"]}, "id2label must be an object of numbers and names"),
+        ({"id2label": {"0.0": "x", "1.0": "y", "2.0": "z"}}, "numbers for keys, and has 0.0"),
         ({"problem_type": "ranking"}, "problem_type = .ranking. is not one of"),
     ],
 )
