@@ -23,9 +23,9 @@ from edge.embedding import (
 from edge.errors import CheckpointError, ConfigError, nearest, unknown_name
 from edge.models import MODELS, register
 from edge.models.activation import read_activation
-from edge.models.labels import check_outputs, read_labels
+from edge.models.labels import check_objects, check_outputs, read_labels
 from edge.models.positions import longest_text
-from edge.models.support import check_architecture, declared_settings, reads_token_types
+from edge.models.support import check_architecture, read_settings, reads_token_types
 from edge.settings import CONFIG, check_settings, read_json
 from edge.storage import sha256
 from edge.tasks import TASKS, Task, get_task
@@ -154,11 +154,13 @@ def open_checkpoint(
             "tokenizer.save_pretrained()"
         )
     check_tokenizer_files(path)
+    check_objects(values, where=f"{path}/config.json")
     config = _load_config(path, trust_remote_code=trust_remote_code)
     found = _task_of(source, config, values, task)
     if not (trust_remote_code and values.get("auto_map")):
         check_architecture(config, found.auto_class, where=str(path))
-        check_settings(values, CONFIG, file=path / "config.json", reads=declared_settings(config))
+        reads = read_settings(config, found.auto_class)
+        check_settings(values, CONFIG, file=path / "config.json", reads=reads)
     embeds = found.name == "feature-extraction"
     if not embeds and (pooling, normalize) != (None, None):
         raise ConfigError(
@@ -212,6 +214,8 @@ def load_model(checkpoint: Checkpoint, *, attention: str = "sdpa") -> Any:
     options: dict[str, Any] = {
         "dtype": torch.float32,
         "output_loading_info": True,
+        # Reported in the loading info instead of refused without their names.
+        "ignore_mismatched_sizes": True,
         "trust_remote_code": checkpoint.trust_remote_code,
         "use_safetensors": not checkpoint.allow_pickle or None,
         "config": checkpoint.config,
@@ -447,9 +451,11 @@ def _check_loaded(checkpoint: Checkpoint, model: Any, info: dict[str, Any]) -> N
             f"{checkpoint.source} ...), or choose another --task"
         )
     if info["mismatched_keys"]:
+        name, stored, expected = next(iter(sorted(info["mismatched_keys"])))
         raise CheckpointError(
-            f"{checkpoint.source}: weights and config.json disagree on the shape of "
-            f"'{next(iter(info['mismatched_keys']))[0]}'"
+            f"{checkpoint.source}: weights and config.json disagree on the shape of '{name}': "
+            f"{tuple(stored)} is stored, {tuple(expected)} follows from config.json: correct it, "
+            "id2label included"
         )
     for name, parameter in model.named_parameters():
         if not bool(torch.isfinite(parameter).all()):

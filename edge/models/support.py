@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -78,6 +79,19 @@ def declared_settings(config: Any) -> set[str]:
     """The keys of config.json that the configuration's own class declares, so its model reads."""
     declared = {field.name for field in fields(config)} if is_dataclass(config) else set()
     return declared | set(config.attribute_map) | {"model_type"}
+
+
+def read_settings(config: Any, auto_class: str) -> set[str]:
+    """The declared keys, and those that the code of the model asks for though none declares them.
+
+    DeBERTa-v2's relative positions are such: `getattr(config, "position_buckets", -1)`.
+    """
+    model = model_class(config, auto_class)
+    try:
+        source = "" if model is None else inspect.getsource(inspect.getmodule(model) or model)
+    except (OSError, TypeError):
+        source = ""
+    return declared_settings(config) | set(re.findall(r"""config, ["'](\w+)["']""", source))
 
 
 def reads_token_types(config: Any, auto_class: str) -> bool:

@@ -100,6 +100,14 @@ def test_a_task_without_weights_is_refused(bert_checkpoint: Path) -> None:
         load_model(checkpoint)
 
 
+def test_weights_of_another_shape_are_named(copy: Path) -> None:
+    values = json.loads((copy / "config.json").read_text())
+    values |= {"id2label": {str(i): f"class {i}" for i in range(5)}, "label2id": None}
+    (copy / "config.json").write_text(json.dumps(values))
+    with pytest.raises(CheckpointError, match=r"shape of 'classifier.*\(3.*stored, \(5"):
+        load_model(open_checkpoint(copy))
+
+
 def test_weights_that_are_not_finite_are_refused(copy: Path) -> None:
     from safetensors.torch import load_file, save_file
 

@@ -15,7 +15,7 @@ import pytest
 from edge import console, settings
 from edge.checkpoint import load_model, load_tokenizer, open_checkpoint
 from edge.errors import CheckpointError
-from edge.models.support import declared_settings
+from edge.models.support import declared_settings, read_settings
 
 ENCODERS = (
     *("albert", "bert", "big_bird", "camembert", "convbert", "data2vec-text", "deberta"),
@@ -40,6 +40,15 @@ def test_all_that_an_architecture_adds_is_declared_by_its_class_or_named(name: s
     config = transformers.AutoConfig.for_model(name)
     known = set(settings.CONFIG) | declared_settings(config)
     assert set(config.to_dict()) - known == set()
+
+
+def test_what_a_model_asks_for_without_declaring_it_is_read() -> None:
+    import transformers
+
+    config = transformers.AutoConfig.for_model("deberta-v2")
+    asked = {"position_buckets", "norm_rel_ebd", "share_att_key", "conv_kernel_size"}
+    assert asked <= read_settings(config, "AutoModelForSequenceClassification")
+    assert "made_up" not in read_settings(config, "AutoModelForSequenceClassification")
 
 
 @pytest.mark.parametrize("name", ENCODERS)
