@@ -37,7 +37,7 @@ from edge.checkpoint import (
     open_checkpoint,
 )
 from edge.console import hush, say, step
-from edge.errors import CheckpointError
+from edge.errors import CheckpointError, ConfigError
 from edge.memory import release_memory
 from edge.reference import Reference, golden_cases
 from edge.storage import (
@@ -84,6 +84,7 @@ def _convert(config: ConvertConfig) -> Manifest:
         tokenizer = load_tokenizer(checkpoint)
     lengths = config.lengths(max_length(checkpoint, tokenizer))
     reader = Tokenizer.of(tokenizer, folder=checkpoint.path)
+    _check_room(reader, lengths[-1], checkpoint)
     samples = read_samples(config, checkpoint.task, reader, max_length=lengths[-1])
     with staged_folder(config.output, replaces=is_bundle) as stage:
         info = _write_tokenizer(stage, checkpoint, tokenizer)
@@ -121,6 +122,17 @@ def _convert(config: ConvertConfig) -> Manifest:
             manifest = verify_new(Bundle.open(stage, checksums=False))
             manifest = write_manifest(stage, manifest)
     return manifest
+
+
+def _check_room(tokenizer: Tokenizer, length: int, checkpoint: Checkpoint) -> None:
+    """Refuse inputs that hold no token of a text beside special tokens and a prompt."""
+    around = len(tokenizer.encode_whole([""])[0])
+    if around >= length:
+        prompt = " and its prompt" if checkpoint.head and checkpoint.head.prompt else ""
+        raise ConfigError(
+            f"the special tokens of {checkpoint.source}{prompt} take {around} tokens of every "
+            f"text, and the longest input has {length}: shorten them, or use a longer --seq-length"
+        )
 
 
 def _scored(

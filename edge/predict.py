@@ -41,9 +41,10 @@ def predict(
     if pairs is not None and len(pairs) != len(texts):
         raise ConfigError(f"{len(texts)} texts but {len(pairs)} second texts: give each text one")
     manifest = bundle.manifest
-    queries = bundle_task(bundle).queries(
-        texts, pairs, bundle_tokenizer(bundle), max_length=manifest.max_length
-    )
+    with hush():
+        queries = bundle_task(bundle).queries(
+            texts, pairs, bundle_tokenizer(bundle), max_length=manifest.max_length
+        )
     cut = sum(encoding.cut for encoding in queries.encodings)
     if cut:
         say(f"{cut} of {len(queries.encodings)} inputs cut at {manifest.max_length} tokens")

@@ -134,7 +134,7 @@ class Tokenizer:
         """Encode texts or pairs, truncated to `max_length` tokens, the longer part first."""
         self._inner.enable_truncation(max_length, strategy="longest_first")
         inputs: list[Any] = list(texts) if pairs is None else list(zip(texts, pairs, strict=True))
-        return [self._encoding(found) for found in self._inner.encode_batch(inputs)]
+        return self._encoded(inputs)
 
     def encode_whole(
         self, texts: Sequence[str], pairs: Sequence[str] | None = None
@@ -142,7 +142,7 @@ class Tokenizer:
         """Encode texts or pairs without a limit, for `Encoding.windows`."""
         self._inner.no_truncation()
         inputs: list[Any] = list(texts) if pairs is None else list(zip(texts, pairs, strict=True))
-        return [self._encoding(found) for found in self._inner.encode_batch(inputs)]
+        return self._encoded(inputs)
 
     def encode_words(self, texts: Sequence[Sequence[str]]) -> list[Encoding]:
         """Encode texts that come in words, without a limit, telling each token's word."""
@@ -153,7 +153,18 @@ class Tokenizer:
         bare = (s for s in steps if s["type"] == "ByteLevel" and not s.get("add_prefix_space"))
         space = " " if any(bare) else ""
         inputs = [[space * bool(i) + word for i, word in enumerate(words)] for words in texts]
-        found = self._inner.encode_batch(inputs, is_pretokenized=True)
+        return self._encoded(inputs, words=True)
+
+    def _encoded(self, inputs: list[Any], *, words: bool = False) -> list[Encoding]:
+        try:
+            found = self._inner.encode_batch(inputs, is_pretokenized=words)
+        except BaseException as error:  # the Rust side can panic, which is no Exception
+            if isinstance(error, (KeyboardInterrupt, SystemExit, GeneratorExit)):
+                raise
+            reason = " ".join(str(error).split())[:160]
+            raise BundleError(
+                f"{self.info.file} is damaged, no text can be read: {reason}"
+            ) from None
         return [self._encoding(one) for one in found]
 
     def _encoding(self, found: tokenizers.Encoding) -> Encoding:

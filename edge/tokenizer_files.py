@@ -86,7 +86,7 @@ def check_tokenizer(tokenizer: Any, config: Any, task: Task, *, folder: Path) ->
             f"{folder}: the tokenizer has no mask token, so there is nothing to fill: name it in "
             "tokenizer_config.json (mask_token)"
         )
-    if not tokenizer("")["input_ids"]:
+    if not _first_tokens(tokenizer, folder):
         raise CheckpointError(
             f"{folder}: the tokenizer adds no special tokens, so an empty text has no token at "
             "all: save it with a post_processor that adds those the model was trained with"
@@ -106,6 +106,19 @@ def check_tokenizer(tokenizer: Any, config: Any, task: Task, *, folder: Path) ->
                 "(type_vocab_size): save the model's own tokenizer"
             )
     _mention_differences(tokenizer, folder)
+
+
+def _first_tokens(tokenizer: Any, folder: Path) -> list[int]:
+    """The tokens of an empty text, the first that is read with a tokenizer."""
+    try:
+        tokens: list[int] = tokenizer("")["input_ids"]
+        tokenizer(["a"], ["a"])
+    except BaseException as error:  # as in `open_tokenizer`
+        if isinstance(error, (KeyboardInterrupt, SystemExit, GeneratorExit)):
+            raise
+        reason = " ".join(str(error).split())[:160]
+        raise CheckpointError(f"{folder} has a tokenizer that reads no text: {reason}") from None
+    return tokens
 
 
 def lower(tokenizer: Any) -> None:

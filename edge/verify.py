@@ -282,7 +282,8 @@ def _check_tokenizer(bundle: Bundle, cases: list[GoldenCase]) -> None:
     tokenizer = bundle_tokenizer(bundle)
     for case in cases:
         pairs = None if case.text_pair is None else [case.text_pair]
-        found = tokenizer.encode([case.text], pairs, max_length=bundle.manifest.max_length)[0]
+        with hush():
+            found = tokenizer.encode([case.text], pairs, max_length=bundle.manifest.max_length)[0]
         if found.input_ids != case.input_ids or found.token_type_ids != case.token_type_ids:
             raise VerificationError(
                 f"the bundle's tokenizer differs from the checkpoint's on {case.text[:60]!r}"

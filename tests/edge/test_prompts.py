@@ -14,7 +14,7 @@ import pytest
 from edge import embedding
 from edge.bundle import Bundle
 from edge.checkpoint import load_model, load_tokenizer, open_checkpoint, save_checkpoint
-from edge.errors import CheckpointError
+from edge.errors import CheckpointError, ConfigError
 from edge.reference import Reference
 from edge.tokenization import with_prompt, without_prompt
 
@@ -83,6 +83,16 @@ def test_long_texts_are_cut_after_the_prompt(copy: Path, plain: Path) -> None:
     ours, theirs = (Reference(open_checkpoint(folder)).tokenizer for folder in (copy, plain))
     found = ours.encode([long], max_length=12)[0].input_ids
     assert found == theirs.encode([PROMPT + long], max_length=12)[0].input_ids
+
+
+def test_a_prompt_that_leaves_no_room_for_a_text_is_refused(copy: Path, tmp_path: Path) -> None:
+    from converters import ConvertConfig, convert
+
+    # 30 tokens and two special ones.
+    say_prompt(copy, prompts={"query": "the film " * 15})
+    config = ConvertConfig(source=str(copy), output=tmp_path / "bundle", seq_length=(16, 32))
+    with pytest.raises(ConfigError, match="and its prompt take 32 tokens of every text, and the"):
+        convert(config)
 
 
 def test_the_mean_leaves_out_a_prompt_that_does_not_count(copy: Path, plain: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ from edge.bundle import Bundle
 from edge.bundle.golden import texts_for
 from edge.checkpoint import load_tokenizer, open_checkpoint
 from edge.engines.runner import bundle_tokenizer
-from edge.tokenization import Encoding, pad
+from edge.errors import BundleError
+from edge.tokenization import Encoding, Tokenizer, describe, pad
 
 
 @pytest.mark.parametrize("length", [8, 32])
@@ -25,6 +27,22 @@ def test_ids_equal_those_of_transformers(
         found = ours.encode([text], None if pair is None else [pair], max_length=length)[0]
         assert found.input_ids == expected["input_ids"], text
         assert found.token_type_ids == expected["token_type_ids"], text
+
+
+def test_a_damaged_template_is_refused_in_a_line(bert_checkpoint: Path) -> None:
+    tokenizer = load_tokenizer(open_checkpoint(bert_checkpoint))
+    text, info = describe(tokenizer, folder=bert_checkpoint)
+    values = json.loads(text)
+    # The library panics where it looks for a token that the template does not define.
+    values["post_processor"]["special_tokens"] = {"[X]": {"id": "[X]", "ids": [2], "tokens": ["a"]}}
+    damaged = Tokenizer.from_text(json.dumps(values), info)
+    for read in (
+        lambda: damaged.encode(["a"], max_length=8),
+        lambda: damaged.encode_whole(["a"]),
+        lambda: damaged.encode_words([["a"]]),
+    ):
+        with pytest.raises(BundleError, match=r"tokenizer.json is damaged, no text can be read"):
+            read()
 
 
 def test_padding_is_on_the_right_with_the_pad_id() -> None:

@@ -131,6 +131,17 @@ def test_nothing_is_filled_without_a_mask_token(
         load_tokenizer(open_checkpoint(folder))
 
 
+def test_a_tokenizer_that_panics_on_a_text_is_refused(copy: Path) -> None:
+    values = json.loads((copy / "tokenizer.json").read_text())
+    values["post_processor"]["special_tokens"] = {"[X]": {"id": "[X]", "ids": [2], "tokens": ["a"]}}
+    (copy / "tokenizer.json").write_text(json.dumps(values))
+    settings = json.loads((copy / "tokenizer_config.json").read_text())
+    settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+    (copy / "tokenizer_config.json").write_text(json.dumps(settings))
+    with pytest.raises(CheckpointError, match="has a tokenizer that reads no text"):
+        load_tokenizer(open_checkpoint(copy))
+
+
 def test_a_model_of_one_segment_is_not_told_of_two(
     tiny_checkpoint: Callable[..., Path], tmp_path: Path
 ) -> None:
