@@ -49,7 +49,7 @@ from edge.storage import (
     write_text,
 )
 from edge.tasks.base import Examples
-from edge.tokenization import Tokenizer, word_pieces
+from edge.tokenization import Tokenizer, read_otherwise, word_pieces
 from edge.tokenization import describe as describe_tokenizer
 from edge.verify import verify_new
 
@@ -158,8 +158,11 @@ def _write_tokenizer(stage: Path, checkpoint: Checkpoint, tokenizer: Any) -> Tok
     digests: dict[str, str | None] = {"sha256": sha256(stage / TOKENIZER_FILE)}
     name = info.vocabulary
     if name is not None:
-        lines = word_pieces(text)
-        if lines is None:
+        lines, otherwise = word_pieces(text), read_otherwise(text, info)
+        if otherwise is not None:
+            say(f"no {name}: by BERT's rules apps would read other tokens in {otherwise!r}")
+            digests["vocabulary"] = None
+        elif lines is None:
             say(f"no {name}: two tokens of the tokenizer share an id or hold line breaks")
             digests["vocabulary"] = None
         else:

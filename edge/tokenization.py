@@ -94,6 +94,11 @@ _PROBES = (
     ),
     *(".5", "'s", "\U0001f600 yes", "[SEP] a", "x" * 40, "Queries: one, two"),
 )
+# Texts that a WordPiece tokenizer reads in another way where it has other rules than BERT.
+_RULES = (
+    *("it's 1,2.", "A B a b", "\u00e9 \u00c9 e\u0301", "a\u7535b", "a\x00b \ufffd a\u200bb"),
+    *("a\tb\u00a0a\n", "ab bab", "a" * 101, "[a]b#", "\uff21 \ufb01 \u00df"),
+)
 
 
 class Tokenizer:
@@ -231,9 +236,7 @@ def describe(tokenizer: Any, *, folder: Path) -> tuple[str, TokenizerInfo]:
         )
     values = json.loads(inner.to_str())
     values["truncation"] = values["padding"] = None
-    normalizer = _bert_normalizer(values.get("normalizer"))
-    accents = normalizer.get("strip_accents")
-    lowercase = bool(normalizer.get("lowercase", False))
+    lowercase, strip_accents = _changes(values.get("normalizer"))
     names = set(tokenizer.model_input_names) | {"input_ids", "attention_mask"}
     info = TokenizerInfo(
         file="tokenizer.json",
@@ -243,7 +246,7 @@ def describe(tokenizer: Any, *, folder: Path) -> tuple[str, TokenizerInfo]:
         pad_token_id=tokenizer.pad_token_id or 0,
         mask_token_id=tokenizer.mask_token_id,
         lowercase=lowercase,
-        strip_accents=lowercase if accents is None else bool(accents),
+        strip_accents=strip_accents,
         inputs=tuple(name for name in INPUT_NAMES if name in names),
         prompt=getattr(tokenizer, "prompt", ""),
     )
@@ -265,6 +268,29 @@ def word_pieces(tokenizer_json: str) -> str | None:
     text = "".join(f"{line}\n" for line in lines)
     distinct = len(set(lines)) == len(lines)
     return text if distinct and _by_line(text) == vocabulary | _unused(lines, vocabulary) else None
+
+
+def read_otherwise(tokenizer_json: str, info: TokenizerInfo) -> str | None:
+    """A text whose tokens are others by BERT's own rules, which apps follow with a vocab.txt.
+
+    None where there is none: `lowercase` and `strip_accents` say all that they have to know.
+    """
+    import tokenizers
+
+    values = json.loads(tokenizer_json)
+    values["normalizer"] = {
+        "type": "BertNormalizer",
+        "clean_text": True,
+        "handle_chinese_chars": True,
+        "strip_accents": info.strip_accents,
+        "lowercase": info.lowercase,
+    }
+    values["pre_tokenizer"] = {"type": "BertPreTokenizer"}
+    rules = {"continuing_subword_prefix": "##", "max_input_chars_per_word": 100}
+    values["model"] = values["model"] | rules
+    inner = tokenizers.Tokenizer.from_str(tokenizer_json)
+    plain = tokenizers.Tokenizer.from_str(json.dumps(values))
+    return next((text for text in _RULES if inner.encode(text).ids != plain.encode(text).ids), None)
 
 
 def _by_line(text: str) -> dict[str, int]:
@@ -363,18 +389,18 @@ def _named(token: str, index: int) -> dict[str, Any]:
     return {"id": token, "ids": [index], "tokens": [token]}
 
 
-def _bert_normalizer(normalizer: dict[str, Any] | None) -> dict[str, Any]:
-    """The part of a normalizer that lower-cases and strips accents, where there is one."""
-    if not normalizer:
-        return {}
-    if normalizer.get("type") == "Sequence":
-        parts = [_bert_normalizer(part) for part in normalizer["normalizers"]]
-        return {key: value for part in parts for key, value in part.items()}
-    if normalizer.get("type") == "Lowercase":
-        return {"lowercase": True, "strip_accents": False}
-    if normalizer.get("type") == "StripAccents":
-        return {"strip_accents": True}
-    return normalizer if normalizer.get("type") == "BertNormalizer" else {}
+def _changes(normalizer: dict[str, Any] | None) -> tuple[bool, bool]:
+    """Whether a normalizer lower-cases, and whether it strips accents, in any of its steps."""
+    kind = (normalizer or {}).get("type")
+    if normalizer is None or kind == "Lowercase":
+        return normalizer is not None, False
+    if kind == "Sequence":
+        steps = [_changes(step) for step in normalizer["normalizers"]]
+        return any(lower for lower, _ in steps), any(strip for _, strip in steps)
+    if kind != "BertNormalizer":
+        return False, kind == "StripAccents"
+    lowercase, accents = bool(normalizer.get("lowercase")), normalizer.get("strip_accents")
+    return lowercase, lowercase if accents is None else bool(accents)
 
 
 def _cut(values: Sequence[int], count: int) -> Sequence[int]:

@@ -14,7 +14,7 @@ import pytest
 from edge import tokenizer_files
 from edge.checkpoint import has_token_types, load_tokenizer, open_checkpoint
 from edge.errors import CheckpointError
-from edge.tokenization import Tokenizer, describe, word_pieces
+from edge.tokenization import Tokenizer, describe, read_otherwise, word_pieces
 
 
 @pytest.fixture
@@ -129,6 +129,43 @@ def test_nothing_is_filled_without_a_mask_token(
     )
     with pytest.raises(CheckpointError, match="has no mask token, so there is nothing to fill"):
         load_tokenizer(open_checkpoint(folder))
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda v: None, None),
+        (lambda v: v["normalizer"].update(lowercase=False), None),
+        (lambda v: v["normalizer"].update(strip_accents=False), None),
+        (lambda v: v.update(normalizer=None), "a\u7535b"),
+        (lambda v: v["normalizer"].update(handle_chinese_chars=False), "a\u7535b"),
+        (lambda v: v["normalizer"].update(clean_text=False), "a\x00b \ufffd a\u200bb"),
+        (lambda v: v.update(pre_tokenizer={"type": "WhitespaceSplit"}), "it's 1,2."),
+        (lambda v: v["model"].update(max_input_chars_per_word=200), "a" * 101),
+    ],
+)
+def test_a_vocabulary_of_other_rules_than_bert_s_is_told(
+    bert_checkpoint: Path, change: Callable[[Any], Any], text: str | None
+) -> None:
+    import tokenizers
+
+    tokenizer = load_tokenizer(open_checkpoint(bert_checkpoint))
+    values = json.loads(describe(tokenizer, folder=bert_checkpoint)[0])
+    change(values)
+    inner = tokenizers.Tokenizer.from_str(json.dumps(values))
+    tokenizer._tokenizer = inner
+    assert read_otherwise(*describe(tokenizer, folder=bert_checkpoint)) == text
+
+
+def test_texts_that_are_lower_cased_first_are_told_as_such(bert_checkpoint: Path) -> None:
+    tokenizer = load_tokenizer(open_checkpoint(bert_checkpoint))
+    from tokenizers import normalizers
+
+    tokenizer.backend_tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False)
+    tokenizer_files.lower(tokenizer)
+    text, info = describe(tokenizer, folder=bert_checkpoint)
+    assert (info.lowercase, info.strip_accents) == (True, False)
+    assert read_otherwise(text, info) is None
 
 
 def test_a_tokenizer_that_panics_on_a_text_is_refused(copy: Path) -> None:
