@@ -8,6 +8,7 @@ from typing import Any
 
 from edge.data.files import READERS, Contents, suffix
 from edge.errors import DataError
+from edge.storage import sha256
 
 
 def is_local(source: str) -> bool:
@@ -54,7 +55,7 @@ def open_dataset(source: str) -> Any:
         if (Path(name) / "state.json").is_file() or (Path(name) / "dataset_dict.json").is_file():
             loaded = datasets.load_from_disk(name)
         else:
-            loaded = datasets.load_dataset(name, config or None)
+            loaded = datasets.load_dataset(name, config or None, cache_dir=_cache_of(name))
     except Exception as error:  # network, missing name, broken files: many classes, one meaning
         reason = " ".join(str(error).split())[:200]
         raise DataError(f"no data file or data set '{source}' ({reason})") from None
@@ -67,6 +68,18 @@ def open_dataset(source: str) -> Any:
             raise DataError(f"{name} has no split '{split}': choose from {', '.join(loaded)}")
         loaded = loaded[split or next(iter(loaded))]
     return loaded
+
+
+def _cache_of(name: str) -> str | None:
+    """Where `datasets` keeps what it reads of a folder, by its content; None for a hub's name.
+
+    By itself it takes a file of the same path and time of change for the same file.
+    """
+    import datasets
+
+    if not Path(name).is_dir():
+        return None
+    return str(Path(datasets.config.HF_DATASETS_CACHE) / "folders" / sha256(Path(name)))
 
 
 def from_datasets(source: str) -> Contents:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,15 @@ def test_a_datasets_folder_is_read_by_split(tmp_path: Path) -> None:
         read_table(folder)
     with pytest.raises(DataError, match="no split 'tset': choose from train, test"):
         read_table(f"{folder}:tset")
+
+
+def test_a_folder_is_read_by_its_content_whatever_the_time_of_its_files(tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for text in ("before", "after"):
+        file = write(folder, "train.csv", f"text,label\n{text},0\n")
+        os.utime(file, (1e9, 1e9))
+        assert read_table(folder).texts == [text]
 
 
 def test_columns_can_be_named(tmp_path: Path) -> None:
