@@ -141,14 +141,16 @@ def evaluation_jobs(
 def checkpoint_job(checkpoint: Checkpoint, table: Table, *, max_length: int | None = None) -> Job:
     """The evaluation of a checkpoint in PyTorch, as `evaluation_jobs` of artifacts.
 
-    max_length: in tokens; by default the longest that the checkpoint reads. The job raises
+    max_length: in tokens, where the checkpoint reads as many; else the longest that it reads. The
+    job raises
     CheckpointError, or DataError when the table does not fit.
     """
 
     def job() -> Evaluation:
         with hush():
             reference = Reference(checkpoint)
-            longest = max_length or longest_input(checkpoint, load_tokenizer(checkpoint))
+            limit = longest_input(checkpoint, load_tokenizer(checkpoint))
+        longest = min(max_length or limit, limit)
         task, tokenizer = checkpoint.task, reference.tokenizer
         examples = task.examples(table, tokenizer, max_length=longest)
         say_understood(task, table, examples.encodings, max_length=longest)

@@ -8,6 +8,7 @@ from typing import Any
 from edge.bundle import Bundle
 from edge.config import Config
 from edge.console import hush, say
+from edge.data.values import is_text
 from edge.engines.runner import Runner, bundle_task, bundle_tokenizer, choose
 from edge.errors import ConfigError
 
@@ -40,6 +41,11 @@ def predict(
     """
     if pairs is not None and len(pairs) != len(texts):
         raise ConfigError(f"{len(texts)} texts but {len(pairs)} second texts: give each text one")
+    for number, text in enumerate((*texts, *(pairs or ())), start=1):
+        if not is_text(text):
+            raise ConfigError(
+                f"text {number} is not UTF-8 ({ascii(text)[:60]}): check its encoding"
+            )
     manifest = bundle.manifest
     with hush():
         queries = bundle_task(bundle).queries(

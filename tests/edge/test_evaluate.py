@@ -17,8 +17,9 @@ from edge.checkpoint import open_checkpoint
 from edge.cli.evaluate import _run
 from edge.engines import get_engine
 from edge.engines.runner import Runner, bundle_task, bundle_tokenizer
-from edge.errors import DataError, EngineError
-from edge.evaluate import Evaluation, evaluate, evaluate_checkpoint, score
+from edge.errors import ConfigError, DataError, EngineError
+from edge.evaluate import Evaluation, checkpoint_job, evaluate, evaluate_checkpoint, score
+from edge.predict import predict
 from edge.reference import Reference
 from edge.tasks import TASKS
 
@@ -182,6 +183,27 @@ def test_checkpoints_are_measured_beside_their_artifacts(
     assert checkpoint["value"] == pytest.approx(artifact["value"], abs=1e-4)
     table = edge("evaluate", source, "--data", data).stdout.splitlines()
     assert [line.split("\t")[1] for line in table] == ["format", "checkpoint"]
+
+
+def test_a_checkpoint_reads_no_more_than_it_can(
+    built: Callable[[str], tuple[Path, Path]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = open_checkpoint(built("text-classification")[0])
+    path = tmp_path / "long.tsv"
+    path.write_text(f"text\tlabel\n{'a film ' * 99}\ta\n")
+    found = checkpoint_job(checkpoint, checkpoint.task.read(path), max_length=4000)()
+    assert found.samples == 1
+    assert "1 cut at 64 tokens; 64 tokens" in capsys.readouterr().err
+
+
+def test_a_text_that_is_cut_or_no_text_is_told(
+    built: Callable[[str], tuple[Path, Path]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = Bundle.open(built("text-classification")[1])
+    assert len(predict(bundle, ["a film " * 99, "a film"], precisions=["fp32"])) == 2
+    assert capsys.readouterr().err == f"1 of 2 inputs cut at {LENGTH} tokens\n"
+    with pytest.raises(ConfigError, match="text 2 is not UTF-8"):
+        predict(bundle, ["a film", "caf\udce9"])
 
 
 def test_a_model_that_fails_leaves_the_others_figures(capsys: pytest.CaptureFixture[str]) -> None:
