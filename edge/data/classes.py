@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from edge.data.table import Table
-from edge.data.targets import are_flags, as_lists, score_column
+from edge.data.targets import are_flags, are_list_texts, as_lists, score_column
 from edge.data.values import (
     canonical,
     check_alike,
@@ -35,12 +35,15 @@ def classes_of(table: Table) -> Classes:
 
     Whole numbers are classes, also as 0.0 to 3.0, unless their column is of scores by its name.
     Where they count from 0 they stay unnamed, else, or with more gaps than numbers, a class has
-    its number for a name. Lists are several labels a row. Raises DataError, naming the row, for
+    its number for a name. Lists, also written as text, are several labels a row.
+    Raises DataError, naming the row, for
     what is missing or of another kind than the rest.
     """
     table = _labelled(table)
     values = table.targets or []
-    several = table.words is None and any(isinstance(value, list) for value in values)
+    several = table.words is None and (
+        any(isinstance(value, list) for value in values) or are_list_texts(values)
+    )
     if table.target_names:
         labels = _checked(table, table.target_names)
         return Classes(labels, "multi_label_classification" if several else None)
@@ -53,7 +56,13 @@ def classes_of(table: Table) -> Classes:
     if numbers and (table.scored or any(whole_number(value) is None for value in values)):
         score_column(table)
         return Classes(("LABEL_0",))
-    return Classes(_checked(table, _names(values)))
+    labels = _checked(table, _names(values))
+    if len(labels) == 1:
+        raise DataError(
+            f"{table.source} has one class only, {values[0]!r} in every row: training needs at "
+            "least two"
+        )
+    return Classes(labels)
 
 
 def _sets(table: Table) -> Classes:

@@ -217,8 +217,8 @@ def _read_parquet(path: Path) -> Contents:
     from edge.data.hub import schema_names
 
     try:
+        check_names(path, pyarrow.parquet.read_schema(path).names)
         table = pyarrow.parquet.read_table(path)
-        check_names(path, table.column_names)
         rows: Rows = table.to_pydict()
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{path} is not a Parquet file ({error})") from None

@@ -137,6 +137,8 @@ def _by_schema(
     index: dict[str, int] = {}
     by_name = _by_name(names, labels)
     bare = not are_named(labels) and len(names) == len(labels)
+    if bare and not set(names) <= set(by_name):
+        by_name = {}  # some name may be LABEL_1 by chance, and its class another
     for value, row in zip(values, rows, strict=True):
         number = whole_number(value)
         if number is None or not 0 <= number < len(names):
@@ -147,7 +149,7 @@ def _by_schema(
         if name not in by_name and not bare:
             raise _unknown(table, row, name, labels)
         index[canonical(value)] = by_name.get(name, number)
-    if bare and not set(names) <= set(by_name):
+    if bare and not by_name:
         warning = in_order(dict(zip(names, labels, strict=True)))
         return ClassMapping("names", index, "class names of the file", warning)
     return ClassMapping("names", index, "class names of the file")

@@ -10,7 +10,7 @@ from edge.data.columns import choose_columns
 from edge.data.files import Contents, read_file
 from edge.data.hub import from_datasets
 from edge.data.table import SCORE, TEXTS, Columns, Layout, Table
-from edge.data.values import is_missing
+from edge.data.values import is_missing, is_text
 from edge.errors import DataError
 
 # `datasets` marks rows without a label, as those of hidden test sets, by this class.
@@ -90,10 +90,10 @@ def _targets(
 def _texts(values: Iterable[Any], column: str, contents: Contents, source: str) -> list[str]:
     texts = []
     for row, value in enumerate(values):
-        if not isinstance(value, str):
+        if not is_text(value):
             raise DataError(
-                f"{source}: column '{column}' must hold text, row {row + 1} has {value!r}"
-                f"{_at(contents, row)}"
+                f"{source}: column '{column}' must hold text, row {row + 1} has "
+                f"{ascii(value)[:60]}{_at(contents, row)}"
             )
         texts.append(value)
     return texts
@@ -102,7 +102,7 @@ def _texts(values: Iterable[Any], column: str, contents: Contents, source: str) 
 def _words(values: Iterable[Any], column: str, contents: Contents, source: str) -> list[list[str]]:
     texts = []
     for row, value in enumerate(values):
-        if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
+        if not isinstance(value, list) or not all(map(is_text, value)):
             raise DataError(
                 f"{source}: column '{column}' must hold lists of words, row {row + 1} has "
                 f"{str(value)[:60]!r}{_at(contents, row)}"

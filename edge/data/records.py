@@ -61,7 +61,10 @@ def from_json(path: Path, text: str) -> _Read:
 
 
 def _parse(text: str) -> Any:
-    return json.loads(text, object_pairs_hook=_object)
+    try:
+        return json.loads(text, object_pairs_hook=_object)
+    except RecursionError:
+        raise ValueError("too many brackets within brackets") from None
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -86,6 +86,12 @@ def label_sets(table: Table, labels: Sequence[str] | None) -> TargetColumn:
 
 def score_column(table: Table) -> TargetColumn:
     """A finite number a row; raises DataError, naming the row, for anything else."""
+    if table.target_names:
+        shown = ", ".join(table.target_names[:_SHOWN_CLASSES])
+        raise DataError(
+            f"{table.source}: column '{table.read[2] or 'label'}' holds classes ({shown}), and a "
+            "regression needs numbers: name a column of scores with --label-column"
+        )
     values = []
     for row, value in enumerate(known_targets(table, wanted="regression target")):
         number = number_of(value)
@@ -124,16 +130,26 @@ def as_lists(table: Table, values: Sequence[Any], labels: Sequence[str]) -> list
     return sets
 
 
+def are_list_texts(values: Sequence[Any]) -> bool:
+    """Whether values are lists written as text, such as "['a', 'b']", by the first one."""
+    return bool(values) and isinstance(values[0], str) and _literal_list(values[0]) is not None
+
+
 def _parsed(table: Table, row: int, value: str) -> list[Any]:
-    try:
-        found = ast.literal_eval(value.strip() or "[]")
-    except (ValueError, SyntaxError):
-        found = None
-    if not isinstance(found, list):
+    found = _literal_list(value) if value.strip() else []
+    if found is None:
         raise refused(
             table, row, f"has {value[:_SHOWN]!r}, no list in brackets as other rows have", ""
         )
     return found
+
+
+def _literal_list(text: str) -> list[Any] | None:
+    try:
+        found = ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return None
+    return found if isinstance(found, list) else None
 
 
 def are_flags(table: Table, sets: Sequence[list[Any]], count: int) -> bool:
@@ -141,9 +157,12 @@ def are_flags(table: Table, sets: Sequence[list[Any]], count: int) -> bool:
     if not sets or any(len(part) != count for part in sets):
         return False
     values = [value for part in sets for value in part]
-    if any(isinstance(v, str) or number_of(v) not in (0, 1) for v in values):
+    if any(number_of(v) not in (0, 1) for v in values):
         return False
-    certain = any(isinstance(value, float | bool | np.bool_) for value in values)
+    certain = any(
+        isinstance(value, bool | np.bool_) or isinstance(number_of(value), float)
+        for value in values
+    )
     if not certain and all(len(set(part)) == len(part) for part in sets):
         raise DataError(
             f"{table.source}: {table.place(0)} has the labels {sets[0]}, which may be numbers of "

@@ -19,6 +19,8 @@ _MISSING = {"", "nan", "NaN", "NAN", "NA", "N/A", "n/a", "#N/A", "<NA>", "null",
 _MISSING |= {"None"}
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 _WHOLE = re.compile(r"[+-]?\d+")
+# Python refuses to read or write whole numbers of more digits than 4,300; no class has that many.
+_DIGITS = 4000
 _INFINITE = re.compile(r"[+-]?inf(inity)?", re.IGNORECASE)
 
 
@@ -73,6 +75,17 @@ def is_missing(value: Any) -> bool:
     return isinstance(value, float) and math.isnan(value)
 
 
+def is_text(value: Any) -> bool:
+    """Whether a value is text that has an encoding: half a character, as "\\ud83d", has none."""
+    if not isinstance(value, str):
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def check_alike(table: Table, values: Sequence[Any], rows: Sequence[int]) -> None:
     """Raise DataError for a value of another kind than the first."""
     kinds = [kind_of(value) for value in values]
@@ -99,7 +112,7 @@ def number_of(value: Any) -> float | int | None:
     """A number, or text that is one; None for anything else. Truth values are 0 and 1."""
     if isinstance(value, str):
         value = value.strip()
-        if _WHOLE.fullmatch(value):
+        if _WHOLE.fullmatch(value) and len(value) <= _DIGITS:
             return int(value)
         if _NUMBER.fullmatch(value) or _INFINITE.fullmatch(value):
             return float(value)

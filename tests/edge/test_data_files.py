@@ -79,6 +79,12 @@ def test_every_form_gives_the_same_rows(
         ("a.json", '[{"text": "a", "label": 1, "label": 2}]', "the key 'label' is there twice"),
         ("a.txt.zip", "", "unknown kind of data file '.txt.zip'"),
         ("a.tsv", "text\tlabel\na\x00b\t1\n", "looks like UTF-16"),
+        ("a.json", "[" * 100_000, "is not valid JSON (too many brackets"),
+        (
+            "a.jsonl",
+            '{"text": "a\\ud83d", "label": 1}\n',
+            "must hold text, row 1 has 'a\\ud83d' (li",
+        ),
     ],
 )
 def test_a_damaged_file_is_refused_with_its_line(
@@ -90,6 +96,17 @@ def test_a_damaged_file_is_refused_with_its_line(
         read_table(path)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_two_columns_of_one_name_are_told_in_parquet_too(tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    columns = [pyarrow.array(["a"]), pyarrow.array(["b"]), pyarrow.array(["c"])]
+    table = pyarrow.Table.from_arrays(columns, names=["text", "label", "label"])
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(DataError, match="has two columns named 'label': rename or remove one"):
+        read_table(tmp_path / "a.parquet")
 
 
 @pytest.mark.parametrize(

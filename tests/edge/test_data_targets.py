@@ -126,6 +126,8 @@ def test_numbers_that_meet_names_are_told() -> None:
         (["[0, 1, 0]", "[1, 1, 0]"], [[0, 1, 0], [1, 1, 0]]),
         (["['a', 'c']", '["b"]', "[]"], [[1, 0, 1], [0, 1, 0], [0, 0, 0]]),
         (["0,2", "1"], [[1, 0, 1], [0, 1, 0]]),
+        (["0,1,0", "1,1,0"], [[0, 1, 0], [1, 1, 0]]),
+        (["0.0,1.0,0.0"], [[0, 1, 0]]),
     ],
 )
 def test_several_labels_are_names_numbers_or_flags(
@@ -157,6 +159,8 @@ def test_several_labels_that_do_not_fit_are_refused(targets: list[Any], message:
 def test_lists_that_are_numbers_as_well_as_flags_are_refused() -> None:
     with pytest.raises(DataError, match=r"labels \[0, 1\], which may be numbers of labels or a"):
         sets("a", "b").targets(table([[0, 1], [1, 0]]))
+    with pytest.raises(DataError, match="which may be numbers of labels or a flag for each"):
+        sets("a", "b").targets(table(["0,1", "1,0"]))
     assert sets("a", "b").targets(table([[0, 1], [1, 1]])).tolist() == [[0, 1], [1, 1]]
     assert sets("a", "b").targets(table([[0, 1], [1]])).tolist() == [[1, 1], [0, 1]]
 
@@ -205,9 +209,34 @@ def test_lists_are_several_labels() -> None:
     flags = ("LABEL_0", "LABEL_1", "LABEL_2")
     assert classes_of(table([[0, 1, 0], [1, 1, 0]])) == Classes(flags, several)
     assert classes_of(table([[0, 1, 2], [1]])) == Classes(flags, several)
+    assert classes_of(table(["['b']", '["a", "b"]', "[]"])) == Classes(("a", "b"), several)
+    assert classes_of(table(["[0, 1, 0]", "[1, 1, 0]"])) == Classes(flags, several)
+    assert classes_of(table(["[BAD]", "[GOOD]"])) == Classes(("[BAD]", "[GOOD]"))
     named = table([[1, 0], [0, 1]], target_names=("b", "a"))
     assert classes_of(named) == Classes(("b", "a"), several)
     assert sets("a", "b").targets(named).tolist() == [[1, 1], [1, 1]]
+
+
+def test_one_class_is_told_as_such() -> None:
+    with pytest.raises(DataError, match="one class only, 'good' in every row: training needs at"):
+        classes_of(table(["good", "good"]))
+
+
+def test_names_of_a_schema_are_no_scores() -> None:
+    regression = get_task("text-classification", labels=("LABEL_0",))
+    with pytest.raises(DataError, match=r"holds classes \(pos, neg\), and a regression needs num"):
+        regression.targets(table([0, 1], target_names=("pos", "neg")))
+
+
+def test_names_of_a_schema_are_all_in_order_or_all_by_name() -> None:
+    task = classes("LABEL_0", "LABEL_1")
+    assert task.targets(table([0, 1], target_names=("LABEL_1", "LABEL_0"))).tolist() == [1, 0]
+    assert task.targets(table([0, 1], target_names=("LABEL_1", "other"))).tolist() == [0, 1]
+
+
+def test_more_digits_than_python_reads_are_no_class() -> None:
+    with pytest.raises(DataError, match="row 2: label '999"):
+        classes("LABEL_0", "LABEL_1").targets(table(["0", "9" * 5000]))
 
 
 @pytest.mark.parametrize("bad", ["", "NA", "null", float("nan"), "3", 3])
