@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from edge.data.files import READERS, Contents, suffix
+from edge.data.files import READERS, Contents, read_file, suffix
 from edge.errors import DataError
 from edge.storage import sha256
 
@@ -59,15 +60,17 @@ def open_dataset(source: str) -> Any:
     except Exception as error:  # network, missing name, broken files: many classes, one meaning
         reason = " ".join(str(error).split())[:200]
         raise DataError(f"no data file or data set '{source}' ({reason})") from None
-    if isinstance(loaded, dict):
-        if not split and len(loaded) > 1:
-            raise DataError(
-                f"{name} has several splits: name one, e.g. {name}:{next(iter(loaded))}"
-            )
-        if split and split not in loaded:
-            raise DataError(f"{name} has no split '{split}': choose from {', '.join(loaded)}")
-        loaded = loaded[split or next(iter(loaded))]
-    return loaded
+    return loaded[_split_of(name, split, loaded)] if isinstance(loaded, dict) else loaded
+
+
+def _split_of(name: str, split: str, splits: Iterable[str]) -> str:
+    """The split to read; raises DataError where it is not there, or is not plain."""
+    names = [str(name) for name in splits]
+    if not split and len(names) > 1:
+        raise DataError(f"{name} has several splits: name one, e.g. {name}:{names[0]}")
+    if split and split not in names:
+        raise DataError(f"{name} has no split '{split}': choose from {', '.join(names)}")
+    return split or names[0]
 
 
 def _cache_of(name: str) -> str | None:
@@ -82,8 +85,63 @@ def _cache_of(name: str) -> str | None:
     return str(Path(datasets.config.HF_DATASETS_CACHE) / "folders" / sha256(Path(name)))
 
 
+def _files_of(source: str) -> list[Path] | None:
+    """The files of a folder's split, as `datasets` chooses them; None where it has to read them.
+
+    A file in a folder is read as it is alone: `datasets` gives TSV quotes, renames the second of
+    two columns of one name, and takes all classes of a folder in the order of the first file.
+    """
+    from datasets.data_files import DataFilesDict, EmptyDatasetError, get_data_patterns
+
+    name, _, split = source.partition(":")
+    folder = Path(name)
+    if not folder.is_dir() or _is_described(folder):
+        return None
+    try:
+        patterns = get_data_patterns(str(folder.resolve()))
+        splits = DataFilesDict.from_patterns(patterns, base_path=str(folder.resolve()))
+    except (EmptyDatasetError, FileNotFoundError):
+        return None
+    files = {str(key): [Path(str(file)) for file in found] for key, found in splits.items()}
+    if any(suffix(file) not in READERS for found in files.values() for file in found):
+        return None
+    return files[_split_of(name, split, files)]
+
+
+def _is_described(folder: Path) -> bool:
+    """Whether a folder says what its files are: a saved data set, or a card with `configs`."""
+    if any((folder / name).is_file() for name in ("state.json", "dataset_dict.json")):
+        return True
+    card = folder / "README.md"
+    return card.is_file() and b"configs:" in card.read_bytes()
+
+
+def _joined(files: Sequence[Path]) -> Contents:
+    """The rows of files one after the other; raises DataError where they do not have the same."""
+    parts = [read_file(file) for file in files]
+    first, *others = parts
+    if not others:
+        return first
+    for file, part in zip(files[1:], others, strict=True):
+        if set(part.rows) != set(first.rows):
+            raise DataError(
+                f"{file} has the columns {', '.join(part.rows)} where {files[0].name} has "
+                f"{', '.join(first.rows)}: give all files of a folder the same"
+            )
+        if part.class_names != first.class_names:
+            raise DataError(
+                f"{file} names other classes, or in another order, than {files[0].name}: give all "
+                "files of a folder the same"
+            )
+    rows = {name: [row for part in parts for row in part.rows[name]] for name in first.rows}
+    return Contents(rows, class_names=first.class_names)
+
+
 def from_datasets(source: str) -> Contents:
     """All columns of a data set by its folder or name, see `open_dataset`."""
+    files = _files_of(source)
+    if files is not None:
+        return _joined(files)
     import datasets
 
     loaded = open_dataset(source)

@@ -12,6 +12,8 @@ from edge.data import Columns, read_table
 from edge.errors import DataError
 from edge.tasks import TASKS, get_task
 
+CARD = "---\nconfigs:\n- config_name: default\n  data_files: t*.csv\n---\n"
+
 
 def write(folder: Path, name: str, text: str) -> Path:
     path = folder / name
@@ -59,9 +61,13 @@ def test_a_datasets_folder_is_read_by_split(tmp_path: Path) -> None:
         read_table(f"{folder}:tset")
 
 
-def test_a_folder_is_read_by_its_content_whatever_the_time_of_its_files(tmp_path: Path) -> None:
+@pytest.mark.parametrize("card", ["", CARD])
+def test_a_folder_is_read_by_its_content_whatever_the_time_of_its_files(
+    tmp_path: Path, card: str
+) -> None:
     folder = tmp_path / "set"
     folder.mkdir()
+    write(folder, "README.md", card)
     for text in ("before", "after"):
         file = write(folder, "train.csv", f"text,label\n{text},0\n")
         os.utime(file, (1e9, 1e9))
@@ -342,3 +348,39 @@ def test_real_files_are_read_whole(shared: Path, task: str, file: str, rows: int
             "O",
             *(f"{prefix}-{kind}" for prefix in "BI" for kind in ("PER", "ORG", "LOC", "MISC")),
         }
+
+
+def test_a_file_in_a_folder_is_read_as_it_is_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    quotes = 'text\tlabel\n"good\t1\nNA\t0\nend"\t1\n'
+    assert read_table(write(folder, "train.tsv", quotes)).texts == ['"good', "NA", 'end"']
+    assert read_table(folder).texts == ['"good', "NA", 'end"']
+    write(folder, "train.tsv", "text\tlabel\tlabel\na\t0\t1\n")
+    with pytest.raises(DataError, match=r"train\.tsv has two columns named 'label'"):
+        read_table(folder)
+    write(folder, "train.tsv", "text;label\na;0\n")
+    with pytest.raises(DataError, match="looks separated by semicolons"):
+        read_table(folder)
+
+
+def test_files_of_a_folder_agree(tmp_path: Path) -> None:
+    import datasets
+
+    def save(name: str, classes: list[str], column: str = "label") -> None:
+        features = {"text": datasets.Value("string"), column: datasets.ClassLabel(names=classes)}
+        rows = datasets.Dataset.from_dict(
+            {"text": ["a", "b"], column: [0, 1]}, features=datasets.Features(features)
+        )
+        rows.to_parquet(tmp_path / name)
+
+    save("train-0.parquet", ["bad", "good"])
+    save("train-1.parquet", ["bad", "good"])
+    table = read_table(tmp_path)
+    assert (table.targets, table.target_names) == ([0, 1, 0, 1], ("bad", "good"))
+    save("train-1.parquet", ["good", "bad"])
+    with pytest.raises(DataError, match=r"train-1\.parquet names other classes, or in another"):
+        read_table(tmp_path)
+    save("train-1.parquet", ["bad", "good"], "stars")
+    with pytest.raises(DataError, match="has the columns text, stars where train-0"):
+        read_table(tmp_path)
