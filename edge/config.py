@@ -36,11 +36,18 @@ class Config(BaseModel):
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML mapping; raises ConfigError when it is missing, not YAML, or not a mapping."""
+    """Read a YAML mapping; raises ConfigError when it is missing, not YAML, or not a mapping.
+
+    A key that is there twice is refused: YAML takes the last one without a word.
+    """
     import yaml
 
     try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        twice = _key_twice(yaml.compose(text, Loader=yaml.SafeLoader), set())
+        if twice is not None:
+            raise ConfigError(f"{path} line {twice[1]} has the key '{twice[0]}' twice: remove one")
+        value = yaml.safe_load(text)
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist: check the path") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -48,9 +55,29 @@ def load_yaml(path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         detail = " ".join(str(error).split())
         raise ConfigError(f"{path} is not valid YAML: {detail}") from None
+    except RecursionError:
+        raise ConfigError(f"{path} is not valid YAML: too many brackets within brackets") from None
     if not isinstance(value, dict):
         raise ConfigError(f"{path} must hold key: value pairs, found {type(value).__name__}")
     return value
+
+
+def _key_twice(node: Any, seen: set[int]) -> tuple[str, int] | None:
+    """The first key that a mapping in a YAML tree has twice, and its line; None without one."""
+    if node is None or id(node) in seen or isinstance(node.value, str):
+        return None
+    seen.add(id(node))
+    children = list(node.value)
+    if node.id == "mapping":
+        names: set[str] = set()
+        for key, _ in node.value:
+            name = str(key.value)
+            if name in names:
+                return name, key.start_mark.line + 1
+            names.add(name)
+        children = [child for pair in node.value for child in pair]
+    found = (_key_twice(child, seen) for child in children)
+    return next((one for one in found if one is not None), None)
 
 
 def _first_problem(error: ValidationError, known: set[str]) -> str:

@@ -46,7 +46,12 @@ def test_configuration_cannot_be_changed() -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("a: [", "is not valid YAML"), ("- 1", "must hold key: value pairs, found list")],
+    [
+        ("a: [", "is not valid YAML"),
+        ("- 1", "must hold key: value pairs, found list"),
+        ("[" * 3000, "is not valid YAML: too many brackets"),
+        ("a: 1\nb:\n- c: 1\n  d: 2\n  c: 3\n", "line 5 has the key 'c' twice: remove one"),
+    ],
 )
 def test_yaml_that_is_no_mapping_is_refused(tmp_path: Path, text: str, message: str) -> None:
     file = tmp_path / "recipe.yaml"
