@@ -141,15 +141,15 @@ def _like(tokenizer: Any, inner: Any) -> Any:
 
 
 def _letters(inner: Any, texts: list[str], prefix: str) -> list[str]:
-    """All letters that start a word, and, with `prefix`, all that go on with one."""
-    first: set[str] = set()
+    """All letters of words, which any word may start with, and, with `prefix`, those that go on."""
+    letters: set[str] = set()
     later: set[str] = set()
     for text in texts:
         normal = inner.normalizer.normalize_str(text) if inner.normalizer else text
         for word, _ in inner.pre_tokenizer.pre_tokenize_str(normal):
-            first.add(word[0])
+            letters.update(word)
             later.update(word[1:])
-    return [*sorted(first), *(prefix + letter for letter in sorted(later))]
+    return [*sorted(letters), *(prefix + letter for letter in sorted(later))]
 
 
 def _renumbered(values: Any, vocabulary: Mapping[str, int]) -> Any:

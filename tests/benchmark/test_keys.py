@@ -16,7 +16,7 @@ from benchmark.keys import baselines_beside, reference_beside
 from benchmark.plan import Planner
 from benchmark.run import BenchmarkResult
 from benchmark.storing import dump_rows
-from edge.bundle import Artifact, Verification
+from edge.bundle import Artifact, Bundle, Verification, write_manifest
 from edge.cli.run import _row
 from edge.cli.verify import _records, print_verifications
 from edge.evaluate import Evaluation
@@ -40,7 +40,11 @@ def _rows() -> list[Row]:
 
 
 def _artifacts() -> list[Artifact]:
-    spec = TensorSpec(name="input_ids", dtype="int32", shape=("batch", "sequence"))
+    inputs = tuple(
+        TensorSpec(name=name, dtype="int32", shape=("batch", "sequence"))
+        for name in ("input_ids", "attention_mask")
+    )
+    logits = TensorSpec(name="logits", dtype="float32", shape=("batch", 2))
     return [
         Artifact(
             format="onnx",
@@ -49,8 +53,8 @@ def _artifacts() -> list[Artifact]:
             file=f"model-int8-{target}.onnx",
             bytes=10,
             sha256="0" * 64,
-            inputs=(spec,),
-            outputs=(spec,),
+            inputs=inputs,
+            outputs=(logits,),
             sequence_lengths=(8,),
             dynamic_sequence=True,
             verification=_proof(share),
@@ -149,22 +153,23 @@ def test_a_baseline_is_timed_in_every_engine_that_an_artifact_is_timed_in(tmp_pa
     model = tmp_path / "model.tflite"
     write_tflite(model, lengths=(8,), vocabulary=2 * len(LETTERS))
     made = write_bundle(tmp_path / "made", {("tflite", "fp32"): model}, lengths=(8,))
-    manifest = (made / "edge.json").read_text()
-    old = tmp_path / "old"
-    write_bundle(old, {("tflite", "fp32"): model}, lengths=(8,))
-    (old / "edge.json").write_text(manifest.replace('"target": "litert"', '"target": "legacy"'))
-    base = tmp_path / "base"
-    write_bundle(base, {("tflite", "fp32"): model}, lengths=(8,))
-    both = '"runtimes": [\n        "litert",\n        "tflite-runtime"\n'
-    text = (base / "edge.json").read_text()
-    assert '"runtimes": [\n        "litert"\n' in text
-    (base / "edge.json").write_text(text.replace('"runtimes": [\n        "litert"\n', both))
+    old = write_bundle(tmp_path / "old", {("tflite", "fp32"): model}, lengths=(8,))
+    _change(old, target="legacy", runtimes=("tflite-runtime",))
+    base = write_bundle(tmp_path / "base", {("tflite", "fp32"): model}, lengths=(8,))
+    _change(base, target="legacy", runtimes=("litert", "tflite-runtime"))
     config = benchmark.BenchmarkConfig(bundles=(made, old))
     planner = Planner(config, get_device("local"))
     plan = planner.plan(planner.settings[0], Baseline(name="base", bundle=base))
     engines = [cell.engine for cell in plan.cells if cell.role == "baseline"]
     assert engines == [cell.engine for cell in plan.cells if cell.role == "artifact"]
     assert engines in (["litert", "tflite-runtime"], ["litert"])
+
+
+def _change(folder: Path, **values: Any) -> None:
+    """Give the artifacts of a bundle other values."""
+    manifest = Bundle.open(folder).manifest
+    artifacts = [artifact.model_copy(update=values) for artifact in manifest.artifacts]
+    write_manifest(folder, manifest.model_copy(update={"artifacts": tuple(artifacts)}))
 
 
 def test_several_runs_on_one_device_are_all_in_the_matrix() -> None:

@@ -77,7 +77,9 @@ def opened(
                 output=Path("student"),
                 augment_folder=tmp_path_factory.mktemp("texts"),
             )
-            made[key] = _open(config, Recipe.build(recipe_of({"terms": [FOLLOW]})))
+            # A teacher that guesses tokens is asked for labels where nothing says what is learned.
+            task = {"task": "fill-mask"} if auto == "AutoModelForMaskedLM" else {}
+            made[key] = _open(config, Recipe.build(recipe_of({"terms": [FOLLOW]}) | task))
         return made[key]
 
     return open_inputs

@@ -159,13 +159,13 @@ def test_a_vocabulary_that_the_texts_do_not_fit_in(
     wordy: Path, taught: Path, data: dict[str, Path], tmp_path: Path
 ) -> None:
     table = read_table(data["train"])
-    for size in (5, 29):
-        with pytest.raises(ConfigError, match=f"vocabulary={size} is less than the 30 tokens that"):
+    for size in (5, 41):
+        with pytest.raises(ConfigError, match=f"vocabulary={size} is less than the 42 tokens that"):
             build_student(
                 parse_spec(f"layers=1,vocabulary={size}"), open_teacher(wordy), table, seed=0
             )
-    least = build_student(parse_spec("layers=1,vocabulary=30"), open_teacher(wordy), table, seed=0)
-    assert len(least.tokenizer) == 30
+    least = build_student(parse_spec("layers=1,vocabulary=42"), open_teacher(wordy), table, seed=0)
+    assert len(least.tokenizer) == 42
     with pytest.raises(ConfigError, match="5 special or added ones .* as the teacher has 17"):
         run(taught, data, tmp_path / "out", student="layers=1,vocabulary=5")
 

@@ -146,7 +146,8 @@ def _spoil(folder: Path, file: str) -> None:
     manifest = json.loads((folder / "edge.json").read_text())
     for artifact in manifest["artifacts"]:
         artifact["sha256"] = sha256(folder / artifact["file"])
-    (folder / "edge.json").write_text(json.dumps(manifest))
+        artifact["bytes"] = size_bytes(folder / artifact["file"])
+    write_manifest(folder, Manifest.build(manifest))
 
 
 def test_a_tokenizer_that_differs_is_caught(bert_bundle: Path, tmp_path: Path) -> None:
