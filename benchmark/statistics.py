@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +24,6 @@ _MIN_PARTS = 3
 # With fewer rounds an interval would promise more than they can tell.
 MIN_ROUNDS = 5
 P99_MIN_RUNS = 100
-_WEIGHTS_AT_ONCE = 1 << 22
 
 
 def pooled(blocks: Blocks) -> Array:
@@ -256,23 +256,44 @@ def _weighted_medians(blocks: Blocks, rounds: list[int], weights: Array) -> Arra
     values = np.concatenate([blocks[number] for number in rounds])
     owners = np.repeat(np.arange(len(rounds)), [len(blocks[number]) for number in rounds])
     order = np.argsort(values, kind="stable")
-    values, owners = values[order].astype(np.float64), owners[order]
-    step = max(1, _WEIGHTS_AT_ONCE // len(values))
-    medians = [
-        _medians_of_sorted(values, weights[start : start + step][:, owners])
-        for start in range(0, len(weights), step)
-    ]
-    return np.concatenate(medians)
+    return _Ranks(values[order].astype(np.float64), owners[order], weights).medians()
 
 
-def _medians_of_sorted(values: Array, counts: Array) -> Array:
-    """Medians of sorted values, each repeated `counts[:, i]` times."""
-    reached = np.cumsum(counts, axis=1)
-    total = reached[:, -1:]
-    lower = (reached <= (total - 1) // 2).sum(axis=1)
-    upper = (reached <= total // 2).sum(axis=1)
-    result: Array = (values[lower] + values[upper]) / 2
-    return result
+class _Ranks:
+    """Sorted values (N,), those of owner i counted `weights[:, i]` times in each of R resamples.
+
+    Where a rank falls is sought among stretches of sqrt(N) values first, then within one: the
+    counts of all values in all resamples, N x R, are never needed.
+    """
+
+    def __init__(self, values: Array, owners: Array, weights: Array) -> None:
+        self._values, self._owners = values, owners
+        self._weights = weights.astype(np.float64)
+        self._width = math.isqrt(len(values))
+        self._starts = np.arange(0, len(values), self._width)
+        stretches = np.arange(len(values)) // self._width
+        held = np.zeros((len(self._starts), weights.shape[1]))
+        np.add.at(held, (stretches, owners), 1)
+        # Counted up to the start of each stretch, and to the end of the last: (R, stretches + 1).
+        reached = np.cumsum(self._weights @ held.T, axis=1)
+        self._reached = np.pad(reached, ((0, 0), (1, 0)))
+
+    def medians(self) -> Array:
+        """The median of each resample, (R,)."""
+        total = self._reached[:, -1]
+        result: Array = (self._at((total - 1) // 2) + self._at(total // 2)) / 2
+        return result
+
+    def _at(self, ranks: Array) -> Array:
+        """The value of a rank from 0 on in each resample, (R,)."""
+        rows = np.arange(len(ranks))
+        stretches = (self._reached[:, 1:] <= ranks[:, None]).sum(axis=1)
+        places = self._starts[stretches][:, None] + np.arange(self._width)
+        places = np.minimum(places, len(self._values) - 1)
+        counts = np.cumsum(self._weights[rows[:, None], self._owners[places]], axis=1)
+        passed = self._reached[rows, stretches][:, None] + counts <= ranks[:, None]
+        found: Array = self._values[self._starts[stretches] + passed.sum(axis=1)]
+        return found
 
 
 def _interval(values: Array) -> Interval:
