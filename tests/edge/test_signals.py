@@ -20,6 +20,12 @@ SIGNALS = [
 ]
 
 
+def _as_in_a_terminal() -> None:
+    """Undo that what a script starts in the background, or nohup starts, ignores some signals."""
+    for number, _, _ in SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+
+
 def start(*arguments: object) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, *map(str, arguments)],
@@ -27,8 +33,7 @@ def start(*arguments: object) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,
-        # What runs in the background of a script inherits that Ctrl-C is ignored.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=_as_in_a_terminal,
     )
 
 
