@@ -27,6 +27,16 @@ if TYPE_CHECKING:
 STUDENT, BUNDLE = "student", "bundle"
 
 
+# Keys of each section that the inputs of a run decide, so that a recipe's would be lost.
+_OF_THE_RUN = {
+    "distill": {
+        *("teacher", "train", "eval", "columns", "output", "allow_pickle", "trust_remote_code"),
+    },
+    "convert": {"source", "output"},
+    "benchmark": {"bundles"},
+}
+
+
 class RunInputs(Config):
     """What a run works on. output holds the student, the bundle, the report and `run.json`.
 
@@ -167,6 +177,12 @@ class _Plan:
 
     def _section(self, name: str) -> dict[str, Any]:
         section: dict[str, Any] = getattr(self.recipe, name)
+        taken = sorted(_OF_THE_RUN[name] & section.keys())
+        if taken:
+            raise ConfigError(
+                f"recipe {self.recipe.name}, {name}: '{taken[0]}' comes from the command line or "
+                "from the parts before: leave it out there"
+            )
         return section | self.inputs.overrides.get(name, {})
 
 

@@ -425,6 +425,8 @@ def main() -> int:
     options = parser.parse_args()
     chosen = [c for c in cases() if not options.only or any(w in c.name for w in options.only)]
     missing = fields_without_edit()
+    if options.work is not None:
+        options.work.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=options.work) as name:
         os.environ["EDGE_CACHE"] = str(Path(name) / "cache")
         outcomes = storm(Path(name), chosen)
