@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge.bundle import TokenizerInfo
-from edge.errors import BundleError, CheckpointError
+from edge.errors import BundleError, CheckpointError, EdgeError
 from edge.signature import INPUT_NAMES
 
 if TYPE_CHECKING:
@@ -101,6 +102,20 @@ _RULES = (
 )
 
 
+@contextlib.contextmanager
+def rust_errors(explain: Callable[[str], EdgeError]) -> Iterator[None]:
+    """Raise what `explain` makes of the reason when `tokenizers` fails, or panics.
+
+    A panic of its Rust code is a BaseException and no Exception.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:
+        raise explain(" ".join(str(error).split())[:300]) from error
+
+
 class Tokenizer:
     """A Hugging Face `tokenizer.json` with lengths made explicit."""
 
@@ -128,10 +143,8 @@ class Tokenizer:
         """Read `tokenizer.json`; raises BundleError when it cannot be parsed."""
         import tokenizers
 
-        try:
+        with rust_errors(lambda reason: BundleError(f"{path} is not a tokenizer file ({reason})")):
             return cls(tokenizers.Tokenizer.from_file(str(path)), info)
-        except Exception as error:  # the Rust side raises a bare Exception
-            raise BundleError(f"{path} is not a tokenizer file ({error})") from None
 
     def encode(
         self, texts: Sequence[str], pairs: Sequence[str] | None = None, *, max_length: int
@@ -161,15 +174,9 @@ class Tokenizer:
         return self._encoded(inputs, words=True)
 
     def _encoded(self, inputs: list[Any], *, words: bool = False) -> list[Encoding]:
-        try:
+        damaged = f"{self.info.file} is damaged, no text can be read"
+        with rust_errors(lambda reason: BundleError(f"{damaged}: {reason[:160]}")):
             found = self._inner.encode_batch(inputs, is_pretokenized=words)
-        except BaseException as error:  # the Rust side can panic, which is no Exception
-            if isinstance(error, (KeyboardInterrupt, SystemExit, GeneratorExit)):
-                raise
-            reason = " ".join(str(error).split())[:160]
-            raise BundleError(
-                f"{self.info.file} is damaged, no text can be read: {reason}"
-            ) from None
         return [self._encoding(one) for one in found]
 
     def _encoding(self, found: tokenizers.Encoding) -> Encoding:

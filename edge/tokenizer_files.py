@@ -11,7 +11,7 @@ from edge.errors import CheckpointError
 from edge.models.support import unread_inputs
 from edge.settings import TOKENIZER, check_settings, read_object
 from edge.tasks import Task
-from edge.tokenization import with_prompt
+from edge.tokenization import rust_errors, with_prompt
 
 _FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 # Parts of tokenizer.json that decide a text's tokens.
@@ -50,17 +50,11 @@ def open_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Any:
     """
     import transformers
 
-    try:
+    refused = f"{folder} has a tokenizer that cannot be loaded"
+    with rust_errors(lambda reason: CheckpointError(f"{refused}: {reason}")):
         tokenizer = transformers.AutoTokenizer.from_pretrained(
             folder, trust_remote_code=trust_remote_code, local_files_only=True
         )
-    except BaseException as error:  # the Rust side can panic, which is no Exception
-        if isinstance(error, (KeyboardInterrupt, SystemExit, GeneratorExit)):
-            raise
-        reason = " ".join(str(error).split())[:300]
-        raise CheckpointError(
-            f"{folder} has a tokenizer that cannot be loaded: {reason}"
-        ) from error
     if getattr(tokenizer, "backend_tokenizer", None) is None:
         raise CheckpointError(
             f"{folder}: {type(tokenizer).__name__} has no tokenizer.json form: "
@@ -110,14 +104,10 @@ def check_tokenizer(tokenizer: Any, config: Any, task: Task, *, folder: Path) ->
 
 def _first_tokens(tokenizer: Any, folder: Path) -> list[int]:
     """The tokens of an empty text, the first that is read with a tokenizer."""
-    try:
+    refused = f"{folder} has a tokenizer that reads no text"
+    with rust_errors(lambda reason: CheckpointError(f"{refused}: {reason[:160]}")):
         tokens: list[int] = tokenizer("")["input_ids"]
         tokenizer(["a"], ["a"])
-    except BaseException as error:  # as in `open_tokenizer`
-        if isinstance(error, (KeyboardInterrupt, SystemExit, GeneratorExit)):
-            raise
-        reason = " ".join(str(error).split())[:160]
-        raise CheckpointError(f"{folder} has a tokenizer that reads no text: {reason}") from None
     return tokens
 
 
