@@ -64,12 +64,8 @@ def evaluate_checkpoint(
 
     max_length: in tokens. Raises CheckpointError, or DataError when the table does not fit.
     """
-    with hush():
-        reference = Reference(checkpoint)
-    with step(f"evaluate {checkpoint.source} on {len(table)} rows"), hush():
-        return score(
-            checkpoint.task, reference.tokenizer, table, reference.infer, max_length=max_length
-        )
+    found = checkpoint_job(checkpoint, table, max_length=max_length)()
+    return found.metric, found.value
 
 
 def bundle_examples(bundle: Bundle, table: Table) -> Examples:
@@ -142,8 +138,7 @@ def checkpoint_job(checkpoint: Checkpoint, table: Table, *, max_length: int | No
     """The evaluation of a checkpoint in PyTorch, as `evaluation_jobs` of artifacts.
 
     max_length: in tokens, where the checkpoint reads as many; else the longest that it reads. The
-    job raises
-    CheckpointError, or DataError when the table does not fit.
+    job raises CheckpointError, or DataError when the table does not fit.
     """
 
     def job() -> Evaluation:
