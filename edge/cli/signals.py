@@ -55,7 +55,8 @@ def received() -> int | None:
 
 def tell(number: int) -> None:
     """Print the one line about a signal, whatever stderr leads to by now."""
-    with contextlib.suppress(OSError, ValueError):
+    # RuntimeError: a signal may have come while the stream was being written.
+    with contextlib.suppress(OSError, ValueError, RuntimeError):
         sys.stderr.flush()
     with contextlib.suppress(OSError):
         os.write(_stderr, f"edge: {_LINES[signal.Signals(number)]}\n".encode())
@@ -64,6 +65,7 @@ def tell(number: int) -> None:
 def _interrupt(number: int, frame: FrameType | None) -> None:
     _received.append(number)
     if len(_received) >= _PATIENCE:
+        tell(_received[0])
         os._exit(128 + _received[0])
     _raise(frame)
 

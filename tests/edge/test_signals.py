@@ -135,6 +135,17 @@ def test_a_terminal_that_goes_away_ends_the_command(tmp_path: Path) -> None:
     assert run(f"os.kill(os.getpid(), {number})", tmp_path) == (code, f"{line}\n")
 
 
+def test_the_third_signal_ends_a_command_that_does_not_stop(tmp_path: Path) -> None:
+    code = """
+    while True:
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        except BaseException:
+            pass
+    """
+    assert run(code, tmp_path) == (130, "edge: interrupted\n")
+
+
 def test_an_end_of_file_is_no_interruption(tmp_path: Path) -> None:
     code, errors = run("raise EOFError('truncated')", tmp_path)
     assert code == 1
