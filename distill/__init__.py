@@ -1,6 +1,6 @@
 """Distillation: one trainer, recipes as data."""
 
-from distill.config import DistillConfig, Recipe, load_recipe, recipe_file, recipe_names
+from distill.recipe.config import DistillConfig, Recipe, load_recipe, recipe_file, recipe_names
 from distill.run import DistillResult, check, distil, is_distilled
 
 __all__ = [

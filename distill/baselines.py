@@ -7,15 +7,15 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from distill.batches import steps_of
-from distill.config import Stage
-from distill.evaluation import measure
-from distill.stages import Log, train_stages
-from distill.texts import own_texts
+from distill.data.batches import steps_of
+from distill.data.datasets import own_texts
+from distill.recipe.config import Stage
+from distill.training.evaluation import measure
+from distill.training.stages import Log, train_stages
 
 if TYPE_CHECKING:
-    from distill.prepare import Run
-    from distill.resume import TrainingState
+    from distill.inputs import Run
+    from distill.training.resume import TrainingState
 
 # How the student starts: as in the run, or with new weights.
 STARTS = ("without-teacher", "random")

@@ -11,21 +11,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distill import processes
-from distill.chain import Chain, with_assistants, with_words
-from distill.config import DistillConfig, Recipe, load_recipe
-from distill.resume import RECORD_FILE, TrainingState
-from distill.states import records_of
+from distill.assistants import Chain, with_assistants, with_words
+from distill.recipe.config import DistillConfig, Recipe, load_recipe
+from distill.recipe.unlabelled import tell_texts, with_texts
 from distill.students import TASK, TASKS
-from distill.transfer import tell_texts, with_texts
+from distill.training import processes
+from distill.training.resume import RECORD_FILE, TrainingState
+from distill.training.states import records_of
 from edge.console import hush, step
 from edge.errors import ConfigError
 from edge.storage import check_target, output_lock, staged_folder, write_text
 from edge.tasks import get_task
 
 if TYPE_CHECKING:
+    from distill.inputs import Run
     from distill.objectives import Learner
-    from distill.prepare import Run
     from edge.tasks import Task
 
 LOG_FILE = "training_log.csv"
@@ -70,7 +70,7 @@ def distil(config: DistillConfig) -> DistillResult:
     Started by a launcher in several processes, these share each batch and the main one writes.
     Raises UserError for what cannot be done, TrainingError when a loss is not finite.
     """
-    from distill.prepare import prepare
+    from distill.inputs import prepare
 
     def ready() -> Run:
         recipe = _recipe(config)
@@ -90,8 +90,8 @@ def distil(config: DistillConfig) -> DistillResult:
 
 def _check_files(config: DistillConfig) -> None:
     """Refuse what can be refused of data files before Transformers is loaded."""
-    from distill.heads import check_head
-    from distill.prepare import reads_labels
+    from distill.inputs import reads_labels
+    from distill.tasks.heads import check_head
     from edge.checkpoint import glance
 
     recipe = load_recipe(config.recipe)
@@ -115,8 +115,8 @@ def check(config: DistillConfig) -> Task:
 
     Recipe, teachers and every data file are read.
     """
-    from distill.augment.config import Unlabelled
-    from distill.prepare import open_sources
+    from distill.inputs import open_sources
+    from distill.recipe.augmentations import Unlabelled
     from edge.data import read_table
 
     recipe = _recipe(config)
@@ -167,7 +167,7 @@ def _recipe(config: DistillConfig) -> Recipe:
     for stage in recipe.all_stages:
         processes.share_of(stage)
     if config.tensorboard is not None:
-        from distill.tensorboard import check_tensorboard
+        from distill.training.tensorboard import check_tensorboard
 
         check_tensorboard()
     return recipe
@@ -193,8 +193,8 @@ def _check_measured(config: DistillConfig, recipe: Recipe) -> None:
 
 def _train_and_write(run: Run, start: float) -> DistillResult:
     from distill.baselines import Baselines
-    from distill.evaluation import measure
-    from distill.stages import train_stages
+    from distill.training.evaluation import measure
+    from distill.training.stages import train_stages
     from edge.checkpoint import count_parameters
 
     inputs = run.inputs
@@ -240,7 +240,7 @@ def _train_and_write(run: Run, start: float) -> DistillResult:
 
 def _measured_teachers(run: Run) -> list[dict[str, Any]]:
     """The metric and size of each teacher; the value is None where nothing is evaluated."""
-    from distill.evaluation import measure
+    from distill.training.evaluation import measure
     from edge.checkpoint import count_parameters
 
     judge, teachers = run.teacher_judge, run.inputs.named_teachers

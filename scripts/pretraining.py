@@ -126,7 +126,7 @@ def _some_lines(source: Path, target: Path, count: int, *, header: bool) -> Path
 
 def _short_recipe(name: str, work: Path) -> Path:
     """The recipe without accumulation: a short run wants many small steps."""
-    from distill.config import recipe_file
+    from distill.recipe.config import recipe_file
 
     recipe = yaml.safe_load(recipe_file(name).read_text(encoding="utf-8"))
     for stage in recipe["stages"]:

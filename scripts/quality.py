@@ -227,7 +227,7 @@ def _trained_by(recipe: str) -> str:
 def _texts_of(recipe: str, options: argparse.Namespace) -> str | None:
     """The name of the file of texts without labels, where there is one and the recipe wants it."""
     from distill import load_recipe
-    from distill.transfer import takes_texts
+    from distill.recipe.unlabelled import takes_texts
 
     wants = options.unlabelled and takes_texts(load_recipe(_trained_by(recipe)))
     return str(options.unlabelled.name) if wants else None

@@ -83,7 +83,7 @@ class Cost(NamedTuple):
 def ours(options: argparse.Namespace) -> Cost:
     """One epoch of `edge distill`'s training."""
     from distill import DistillConfig, distil
-    from distill.trainer import DistillTrainer
+    from distill.training.trainer import DistillTrainer
 
     costs: list[Cost] = []
     train = DistillTrainer.train
@@ -120,7 +120,7 @@ def _first_stage(options: argparse.Namespace) -> str:
     """A recipe file with the first stage of a shipped one, on the labelled rows alone."""
     import yaml
 
-    from distill.config import load_recipe
+    from distill.recipe.config import load_recipe
 
     recipe = load_recipe(options.recipes[0])
     stage = recipe.stages[0].model_copy(update={"augment": ()})

@@ -18,7 +18,7 @@ from benchmark.comparing import MARGIN
 from benchmark.config import BenchmarkConfig, DeviceOptions
 from converters.config import ConvertConfig
 from converters.packs.config import PackConfig
-from distill.config import DistillConfig
+from distill.recipe.config import DistillConfig
 from edge.cli import app
 from edge.cli.defaults import DEFAULTS
 from edge.config import Config

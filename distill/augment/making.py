@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from distill.augment.config import Augmentation, MaskedLM, NearestEmbedding, Rules, Unlabelled
 from distill.augment.words import key, sentences, spans
+from distill.recipe.augmentations import Augmentation, MaskedLM, NearestEmbedding, Rules, Unlabelled
 from distill.students import Teacher
 from edge.console import hush, say
 from edge.data import Table, read_table

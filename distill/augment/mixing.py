@@ -47,7 +47,7 @@ def targets_of(task: Task, table: Table, *, needed: bool = True) -> Array:
     follow labels expect. Raises DataError when a known one does not fit the task, or none is known
     and one is needed.
     """
-    from distill.losses import IGNORED
+    from distill.losses.distributions import IGNORED
 
     given = table.targets or [None] * len(table)
     known = np.asarray([target is not None for target in given], bool)
@@ -64,7 +64,7 @@ def targets_of(task: Task, table: Table, *, needed: bool = True) -> Array:
 
 def _no_targets(task: Task, count: int) -> Array:
     """Targets of rows none of which has a label."""
-    from distill.losses import IGNORED
+    from distill.losses.distributions import IGNORED
 
     if task.problem_type == REGRESSION:
         return np.full(count, np.nan)

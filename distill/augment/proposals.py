@@ -11,7 +11,7 @@ from torch import Tensor
 
 from distill.augment.vocabulary import EmbeddingSpace, FileSpace, Vocabulary, neighbours
 from distill.augment.words import spans
-from distill.counting import counting
+from distill.training.counting import counting
 from edge.models.inputs import accepted
 from edge.tokenization import Encoding, Tokenizer
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from distill.augment.classes import WordClasses
-from distill.augment.config import Rules
 from distill.augment.proposals import Candidates
 from distill.augment.words import replaced, spans
+from distill.recipe.augmentations import Rules
 
 Rewrite = Callable[[str, np.random.Generator], str]
 

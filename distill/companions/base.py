@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from distill.capture import Needs, Signals
-from distill.setting import Setting, Shape
-from distill.terms import Name
+from distill.recipe.terms import Name
+from distill.signals.capture import Needs, Signals
+from distill.signals.shapes import Setting, Shape
 
 # A new model of a SPEC (the run's own student for None), made with a seed.
 MakeStudent = Callable[[str | None, int], Any]

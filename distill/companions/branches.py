@@ -9,12 +9,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from distill.capture import HIDDEN_STATES, Need, Needs, Signals, capture
 from distill.companions.base import Cast, Companion, Scene
-from distill.companions.config import Branches
-from distill.mapping import part_of
-from distill.setting import Shape
-from distill.terms import STUDENT, Name
+from distill.losses.layer_map import part_of
+from distill.recipe.companions import Branches
+from distill.recipe.terms import STUDENT, Name
+from distill.signals.capture import HIDDEN_STATES, Need, Needs, Signals, capture
+from distill.signals.shapes import Shape
 from edge.errors import ConfigError
 from edge.models.layers import layer_prefix
 

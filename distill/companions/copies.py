@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from distill.capture import Signals, capture
 from distill.companions.base import Cast, Companion, Scene
-from distill.companions.config import Copies
-from distill.setting import Shape
-from distill.terms import Name
+from distill.recipe.companions import Copies
+from distill.recipe.terms import Name
+from distill.signals.capture import Signals, capture
+from distill.signals.shapes import Shape
 from edge.errors import ConfigError
 
 

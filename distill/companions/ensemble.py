@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distill import losses
-from distill.capture import Signals
 from distill.companions.base import Cast, Companion, Scene
-from distill.companions.config import Ensemble
 from distill.companions.fitting import best, convex, label_slope, min_logit
-from distill.reading import READINGS, Reading, label_loss
+from distill.losses import distributions
+from distill.recipe.companions import Ensemble
+from distill.signals.capture import Signals
+from distill.signals.outputs import READINGS, Reading, label_loss
 from distill.students import EMBEDS
 from edge.errors import ConfigError
 from edge.tasks.text_classification import MULTI_LABEL, REGRESSION
@@ -146,7 +146,7 @@ class EnsembleAnswers(Companion):
         if self._setting.problem_type == MULTI_LABEL:
             p = answer.sigmoid()
             return -(p * F.logsigmoid(answer) + (1 - p) * F.logsigmoid(-answer)).mean(-1)
-        log_p = losses.log_softmax(answer, classes)
+        log_p = distributions.log_softmax(answer, classes)
         return -(log_p.exp() * log_p).sum(-1)
 
     def _error(self, answer: Tensor, labels: Tensor | None, index: int, mask: Tensor) -> Tensor:
@@ -170,7 +170,7 @@ class EnsembleAnswers(Companion):
         if self._setting.problem_type == MULTI_LABEL:
             yes, no = (F.logsigmoid(sign * stacked / temperature) for sign in (1, -1))
             return temperature * (_log_mean(yes, weights) - _log_mean(no, weights))
-        log_p = losses.log_softmax(stacked / temperature, classes)
+        log_p = distributions.log_softmax(stacked / temperature, classes)
         return temperature * _log_mean(log_p, weights)
 
 

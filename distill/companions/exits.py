@@ -8,11 +8,11 @@ from pathlib import Path
 
 from torch import nn
 
-from distill.capture import FEATURES, HIDDEN_STATES, Need, Needs, Signals, capture
 from distill.companions.base import Cast, Companion, Scene
-from distill.companions.config import Exits
-from distill.setting import Shape
-from distill.terms import STUDENT, Name
+from distill.recipe.companions import Exits
+from distill.recipe.terms import STUDENT, Name
+from distill.signals.capture import FEATURES, HIDDEN_STATES, Need, Needs, Signals, capture
+from distill.signals.shapes import Shape
 from edge.console import say
 from edge.errors import ConfigError
 from edge.models.exits import ExitsConfig, check_exits, new_head, write_exits

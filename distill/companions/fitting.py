@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distill import losses
+from distill.losses import distributions
 from edge.tasks.text_classification import MULTI_LABEL, REGRESSION
 
 _HALVINGS = 30
@@ -76,7 +76,7 @@ def label_slope(
         slope = answer.sigmoid() - labels
     else:
         right = F.one_hot(labels.clamp(min=0).long(), answer.shape[-1])
-        slope = losses.log_softmax(answer, classes).exp() - right
+        slope = distributions.log_softmax(answer, classes).exp() - right
     return torch.where(known.unsqueeze(-1), slope, 0.0)
 
 

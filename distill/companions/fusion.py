@@ -6,12 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from distill.capture import Signals
 from distill.companions.base import Cast, Companion, Scene
-from distill.companions.config import Fusion
 from distill.companions.weighing import last_states
-from distill.reading import READINGS
-from distill.terms import Name
+from distill.recipe.companions import Fusion
+from distill.recipe.terms import Name
+from distill.signals.capture import Signals
+from distill.signals.outputs import READINGS
 from edge.errors import ConfigError
 
 # Answers over a vocabulary need a head of its size, embeddings none.

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from distill.capture import HIDDEN_STATES, Needs, Signals, capture
 from distill.companions.base import Cast, Companion, Scene
-from distill.companions.config import Hybrid
-from distill.setting import Shape
-from distill.terms import Name, at
-from distill.unfreezing import turns
+from distill.recipe.companions import Hybrid
+from distill.recipe.parts import turns
+from distill.recipe.terms import Name, at
+from distill.signals.capture import HIDDEN_STATES, Needs, Signals, capture
+from distill.signals.shapes import Shape
 from edge.errors import ConfigError
 from edge.models.layers import layer_prefix, states_of
 

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from distill.capture import Signals, capture
 from distill.companions.base import Cast, Companion, Scene
-from distill.companions.config import Peers
-from distill.setting import Shape
-from distill.terms import Name
+from distill.recipe.companions import Peers
+from distill.recipe.terms import Name
+from distill.signals.capture import Signals, capture
+from distill.signals.shapes import Shape
 
 
 class PeerModels(Companion):

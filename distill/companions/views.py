@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from distill.capture import FEATURES, Inputs, Need, Signals, answer_layer, capture
 from distill.companions.base import Cast, Companion, Scene
-from distill.companions.config import Partner, Transformed
-from distill.setting import Setting
-from distill.terms import STUDENT, Name
-from distill.views import view_inputs
+from distill.data.views import view_inputs
+from distill.recipe.companions import Partner, Transformed
+from distill.recipe.terms import STUDENT, Name
+from distill.signals.capture import FEATURES, Inputs, Need, Signals, answer_layer, capture
+from distill.signals.shapes import Setting
 from edge.errors import ConfigError
 from edge.tasks.text_classification import REGRESSION, SINGLE_LABEL
 

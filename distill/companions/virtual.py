@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distill.capture import Signals
 from distill.companions.base import Cast, Companion, Scene
-from distill.companions.config import Virtual
-from distill.reading import READINGS
+from distill.recipe.companions import Virtual
+from distill.recipe.terms import STUDENT, Name
+from distill.signals.capture import Signals
+from distill.signals.outputs import READINGS
 from distill.students import EMBEDS
-from distill.terms import STUDENT, Name
 from edge.errors import ConfigError
 from edge.tasks.text_classification import MULTI_LABEL, REGRESSION
 

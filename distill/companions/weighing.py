@@ -7,14 +7,14 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from distill import losses
-from distill.capture import HIDDEN_STATES, Need, Signals
 from distill.companions.base import Cast, Companion, Scene
-from distill.companions.config import Gate, Mixtures
-from distill.mapping import part_of
-from distill.reading import READINGS, Reading
-from distill.setting import Setting
-from distill.terms import STUDENT, Name
+from distill.losses import distributions
+from distill.losses.layer_map import part_of
+from distill.recipe.companions import Gate, Mixtures
+from distill.recipe.terms import STUDENT, Name
+from distill.signals.capture import HIDDEN_STATES, Need, Signals
+from distill.signals.outputs import READINGS, Reading
+from distill.signals.shapes import Setting
 
 
 class GatedAnswers(Companion):
@@ -73,7 +73,7 @@ class MixedAnswers(Companion):
             for kind in (self.looks, self.seen)
         )
         # (B, members, width) twice to (B, members, members), each row in sum 1
-        weights = losses.matmul(looks, seen.transpose(1, 2)).softmax(-1)
+        weights = distributions.matmul(looks, seen.transpose(1, 2)).softmax(-1)
         answers = list(said.values())
         return {
             name: weighted(answers, weights[:, list(said).index(one)])
@@ -88,7 +88,7 @@ def summary(states: Tensor, mask: Tensor, reading: Reading) -> Tensor:
     """
     if not (reading.per_token or reading.over_tokens):
         return states[:, 0]
-    return losses.text_mean(states, mask)
+    return distributions.text_mean(states, mask)
 
 
 def weighted(said: Sequence[Signals], weights: Tensor) -> Signals:

@@ -7,11 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from distill import losses
+from distill.losses import distributions
 from distill.objectives.base import Batch
 from distill.objectives.layers import Projected
-from distill.setting import Setting
-from distill.terms import AdversarialTerm
+from distill.recipe.terms import AdversarialTerm
+from distill.signals.shapes import Setting
 
 
 class Discriminator(nn.Module):
@@ -23,7 +23,7 @@ class Discriminator(nn.Module):
         self.text = nn.Linear(width, 1)
 
     def forward(self, states: Tensor, mask: Tensor) -> Tensor:
-        mean = losses.text_mean(F.leaky_relu(self.tokens(states), 0.2), mask)
+        mean = distributions.text_mean(F.leaky_relu(self.tokens(states), 0.2), mask)
         probability: Tensor = self.text(mean).float().sigmoid().squeeze(-1)
         return probability
 
@@ -54,4 +54,4 @@ class Adversarial(Projected):
             ).sum(0)
             + (1 - deceived).square()
         )
-        return losses.masked_mean(values, total=batch.totals["samples"])
+        return distributions.masked_mean(values, total=batch.totals["samples"])

@@ -9,13 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distill import losses
-from distill.capture import Signals
+from distill.losses import distributions
 from distill.objectives.base import Batch, Objective
-from distill.reading import READINGS, label_loss
-from distill.setting import Setting
+from distill.recipe.terms import LabelsTerm, LogitsTerm, MarginTerm, at
+from distill.signals.capture import Signals
+from distill.signals.outputs import READINGS, label_loss
+from distill.signals.shapes import Setting
 from distill.students import EMBEDS
-from distill.terms import LabelsTerm, LogitsTerm, MarginTerm, at
 from edge.errors import ConfigError, TrainingError
 from edge.tasks.text_classification import MULTI_LABEL, REGRESSION
 
@@ -46,11 +46,11 @@ class Logits(Objective):
             ]
         ).mean(0)
         if not reading.per_token:
-            return losses.masked_mean(values, total=batch.totals["samples"])
+            return distributions.masked_mean(values, total=batch.totals["samples"])
         if self._all_tokens or batch.labels is None:
-            return losses.masked_mean(values, batch.mask, batch.totals["tokens"])
+            return distributions.masked_mean(values, batch.mask, batch.totals["tokens"])
         known = reading.labelled(batch.labels, batch.mask)
-        return losses.masked_mean(values, known, batch.totals.get("labelled"))
+        return distributions.masked_mean(values, known, batch.totals.get("labelled"))
 
 
 # A temperature to a loss of (student, teacher, valid).
@@ -65,12 +65,12 @@ def _answer_loss(term: LogitsTerm, setting: Setting) -> _AnswerLoss:
         raise ConfigError(f"loss: cosine compares embeddings: for {setting.task} use kl or mse")
     # A score has no distribution to soften: its KL, at unit variance, is the squared error.
     if term.loss == "mse" or setting.problem_type == REGRESSION:
-        return lambda _: losses.logits_mse
+        return lambda _: distributions.logits_mse
     reverse = term.loss == "reverse_kl"
     if setting.problem_type == MULTI_LABEL:
-        of_labels = losses.sigmoid_reverse_kl if reverse else losses.sigmoid_kl
+        of_labels = distributions.sigmoid_reverse_kl if reverse else distributions.sigmoid_kl
         return lambda temperature: _without_classes(of_labels, temperature=temperature)
-    of_classes = losses.softmax_reverse_kl if reverse else losses.softmax_kl
+    of_classes = distributions.softmax_reverse_kl if reverse else distributions.softmax_kl
     return lambda temperature: partial(of_classes, temperature=temperature)
 
 
@@ -81,7 +81,7 @@ def _embedding_loss(term: LogitsTerm, setting: Setting) -> _AnswerLoss:
             "embedding does"
         )
     directions = setting.directions.get(term.teacher)
-    loss = losses.logits_mse if term.loss == "mse" else losses.states_cosine
+    loss = distributions.logits_mse if term.loss == "mse" else distributions.states_cosine
 
     def compare(student: Tensor, teacher: Tensor) -> Tensor:
         if directions is not None:
@@ -98,7 +98,7 @@ def _embedding_loss(term: LogitsTerm, setting: Setting) -> _AnswerLoss:
 
 def reduced(vectors: Tensor, directions: Tensor, *, unit: bool) -> Tensor:
     """A teacher's vectors (B, theirs) along `directions` (size, theirs), of length 1 if `unit`."""
-    found = losses.matmul(vectors, directions.to(vectors.device).T)
+    found = distributions.matmul(vectors, directions.to(vectors.device).T)
     return F.normalize(found, dim=-1) if unit else found
 
 
@@ -119,7 +119,7 @@ class Labels(Objective):
         self._reading = READINGS[setting.task]
         self._loss = label_loss(setting.problem_type)
         if self._reading.per_token and setting.vocabularies:
-            self._loss = partial(losses.vocabulary_cross_entropy, sizes=setting.vocabularies)
+            self._loss = partial(distributions.vocabulary_cross_entropy, sizes=setting.vocabularies)
         self._embeds = setting.task == EMBEDS
 
     def forward(self, batch: Batch) -> Tensor:
@@ -137,10 +137,10 @@ class Labels(Objective):
             filled = labels.nan_to_num() if labels.is_floating_point() else labels
             answer = outputs[reading.outputs[0]]
             if self._embeds:
-                values = losses.squared_error(similarity("cosine")(answer), filled)
+                values = distributions.squared_error(similarity("cosine")(answer), filled)
             else:
                 values = self._loss(answer, filled)
-        return losses.masked_mean(values, known, batch.totals.get("labelled"))
+        return distributions.masked_mean(values, known, batch.totals.get("labelled"))
 
 
 class Margin(Objective):
@@ -173,9 +173,9 @@ class Margin(Objective):
         pair = [side.unflatten(0, (-1, candidates)) for side in (ours, theirs)]
         rows = batch.totals["samples"] / self._texts_a_row
         if self._loss == "mse":
-            return losses.masked_mean(losses.margin_mse(*pair), total=rows)
-        values = losses.softmax_kl(*(side.mT for side in pair)).mean(-1)
-        return losses.masked_mean(values, total=rows / candidates)
+            return distributions.masked_mean(distributions.margin_mse(*pair), total=rows)
+        values = distributions.softmax_kl(*(side.mT for side in pair)).mean(-1)
+        return distributions.masked_mean(values, total=rows / candidates)
 
     def _scores(self, signals: Signals) -> Tensor:
         """(rows, 1): a classifier's own, or how alike the vectors of a row's two texts are."""

@@ -8,11 +8,11 @@ from typing import Literal
 
 from torch import Tensor
 
-from distill import losses, relations
-from distill.capture import SCORES, Signals
+from distill.losses import distributions, relations
 from distill.objectives.base import Batch, Mapped
-from distill.setting import Setting, Shape
-from distill.terms import AttentionProbsTerm, AttentionScoresTerm, MappedTerm, RelationsTerm
+from distill.recipe.terms import AttentionProbsTerm, AttentionScoresTerm, MappedTerm, RelationsTerm
+from distill.signals.capture import SCORES, Signals
+from distill.signals.shapes import Setting, Shape
 from edge.errors import ConfigError
 
 # MiniLMv2's choice for base-sized teachers, section 4.1.
@@ -40,7 +40,7 @@ class _Attentive(Mapped):
             if layer in signals.attended:
                 valid = valid & signals.attended[layer]
         values = self.between(student, teacher, index, valid)
-        return losses.masked_mean(values, batch.mask, batch.totals["tokens"])
+        return distributions.masked_mean(values, batch.mask, batch.totals["tokens"])
 
 
 class Attentions(_Attentive):

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from distill.capture import Need, Needs, Signals, States
-from distill.mapping import DYNAMIC, Pairs, pair_layers
+from distill.losses.layer_map import DYNAMIC, Pairs, pair_layers
 from distill.objectives.transport import Transport
-from distill.setting import Setting
-from distill.terms import STUDENT, EmbeddingsTerm, MappedTerm, Name
-from distill.unfreezing import turns
+from distill.recipe.parts import turns
+from distill.recipe.terms import STUDENT, EmbeddingsTerm, MappedTerm, Name
+from distill.signals.capture import Need, Needs, Signals, States
+from distill.signals.shapes import Setting
 
 # Of the mean square of what is fitted.
 _RIDGE = 1e-3

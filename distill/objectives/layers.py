@@ -7,12 +7,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from distill import losses, relations
-from distill.capture import FEATURES, HIDDEN_STATES, Need
-from distill.mapping import Pairs, pair_layers
+from distill.losses import distributions, relations
+from distill.losses.layer_map import Pairs, pair_layers
 from distill.objectives.base import Batch, Mapped, Objective, Projection, Projections, widened
-from distill.setting import Setting
-from distill.terms import (
+from distill.recipe.terms import (
     ContrastiveTerm,
     EmbeddingsTerm,
     FeaturesTerm,
@@ -22,6 +20,8 @@ from distill.terms import (
     Tokens,
     at,
 )
+from distill.signals.capture import FEATURES, HIDDEN_STATES, Need
+from distill.signals.shapes import Setting
 from edge.errors import ConfigError
 
 # The share of the mean square that varies from text to text. In a teacher that pools the mean of
@@ -71,7 +71,7 @@ class Projected(Mapped):
 
     def _picked(self, states: Tensor, mask: Tensor) -> Tensor:
         if self.tokens == "mean":
-            return losses.text_mean(states.float(), mask).unsqueeze(1)
+            return distributions.text_mean(states.float(), mask).unsqueeze(1)
         return states if self.tokens == "all" else states[:, :1]
 
 
@@ -80,7 +80,7 @@ class HiddenStates(Projected):
 
     def __init__(self, term: HiddenStatesTerm | EmbeddingsTerm, setting: Setting) -> None:
         super().__init__(term, setting)
-        self._loss = losses.STATE_LOSSES[term.loss]
+        self._loss = distributions.STATE_LOSSES[term.loss]
         self.tokens = term.tokens or "all"
         self._followed: dict[int, list[Tensor]] = {}
 
@@ -108,7 +108,7 @@ class HiddenStates(Projected):
     def distance(self, batch: Batch, index: int) -> Tensor:
         total = batch.totals["tokens" if self.tokens == "all" else "samples"]
         values = self._loss(*self.states(batch, index))
-        return losses.masked_mean(values, self.mask(batch), total)
+        return distributions.masked_mean(values, self.mask(batch), total)
 
 
 def _is_still(states: Tensor) -> bool:
@@ -130,7 +130,7 @@ class Features(Objective):
                 f"{setting.task} has no head to compare: use match: hidden_states"
             )
         self.learner, self.source = term.learner, term.teacher
-        self._loss = losses.STATE_LOSSES[term.loss]
+        self._loss = distributions.STATE_LOSSES[term.loss]
         ours, theirs = (setting.shape(n).feature_width for n in (term.learner, term.teacher))
         self.projection: nn.Module = nn.Identity()
         if ours != theirs:
@@ -149,8 +149,8 @@ class Features(Objective):
         assert ours.shape == theirs.shape, (ours.shape, theirs.shape)
         values = self._loss(ours, theirs)
         if values.ndim == 1:
-            return losses.masked_mean(values, total=batch.totals["samples"])
-        return losses.masked_mean(values, batch.mask, batch.totals["tokens"])
+            return distributions.masked_mean(values, total=batch.totals["samples"])
+        return distributions.masked_mean(values, batch.mask, batch.totals["tokens"])
 
 
 class Contrastive(Projected):
@@ -172,8 +172,8 @@ class Contrastive(Projected):
 
     def distance(self, batch: Batch, index: int) -> Tensor:
         ours, theirs = self.states(batch, index)
-        values = losses.info_nce(ours[:, 0], theirs[:, 0], self.temperature)
-        return losses.masked_mean(values, total=batch.totals["samples"])
+        values = distributions.info_nce(ours[:, 0], theirs[:, 0], self.temperature)
+        return distributions.masked_mean(values, total=batch.totals["samples"])
 
 
 class Selectivity(Mapped):
@@ -185,7 +185,7 @@ class Selectivity(Mapped):
         s, t = self.pairs[index]
         ours, theirs = self.learn(batch).hidden_states[s], self.follow(batch).hidden_states[t]
         values = relations.selectivity_mmd(ours, theirs, batch.mask)
-        return losses.masked_mean(values, total=batch.totals["samples"])
+        return distributions.masked_mean(values, total=batch.totals["samples"])
 
 
 class Flow(Objective):
@@ -213,4 +213,4 @@ class Flow(Objective):
             relations.flow_mse((ours[i], ours[i + 1]), (theirs[i], theirs[i + 1]), batch.mask)
             for i in range(len(pairs) - 1)
         ]
-        return losses.masked_mean(torch.stack(values).mean(0), total=batch.totals["samples"])
+        return distributions.masked_mean(torch.stack(values).mean(0), total=batch.totals["samples"])

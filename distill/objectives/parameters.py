@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from distill.mapping import pair_layers
+from distill.losses.layer_map import pair_layers
 from distill.objectives.base import Batch, Objective, least_squares
-from distill.setting import Setting
-from distill.terms import Name, ParametersTerm
+from distill.recipe.terms import Name, ParametersTerm
+from distill.signals.shapes import Setting
 from edge.errors import ConfigError
 from edge.models.layers import layer_prefix
 

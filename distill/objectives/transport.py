@@ -9,7 +9,7 @@ import torch
 import torch.distributed
 from torch import Tensor, nn
 
-from distill.mapping import Pairs, pair_layers, transport
+from distill.losses.layer_map import Pairs, pair_layers, transport
 
 
 class Transport(nn.Module):

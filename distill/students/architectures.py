@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from distill.spec import StudentSpec, spec_keys
+from distill.recipe.student import StudentSpec, spec_keys
 from edge.errors import ConfigError, UserError, unknown_name
 from edge.models import MODELS, register
 from edge.models.activation import take_activation

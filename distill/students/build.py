@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from distill.spec import StudentSpec
+from distill.recipe.student import StudentSpec
 from distill.students.added import added
 from distill.students.base import TASK, Student, Teacher
 from distill.students.derived import from_teacher

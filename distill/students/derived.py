@@ -7,8 +7,8 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
-from distill.mapping import spread
-from distill.spec import StudentSpec
+from distill.losses.layer_map import spread
+from distill.recipe.student import StudentSpec
 from distill.students.architectures import (
     DISTILBERT,
     as_distilbert,

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from distill.spec import StudentSpec
+from distill.recipe.student import StudentSpec
 from distill.students.base import EMBEDS, Student, Teacher
 from distill.students.build import build_student
 from distill.students.projection import eigenvectors

@@ -17,8 +17,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from distill.capture import Inputs, LiveTeacher, Needs, Signals
-from distill.counting import counting
+from distill.data.views import ROWS, View
+from distill.signals.capture import Inputs, LiveTeacher, Needs, Signals
 from distill.students import Teacher
 from distill.teachers.folder import (
     LENGTHS,
@@ -42,7 +42,7 @@ from distill.teachers.signals import (
     wanted,
 )
 from distill.teachers.store import Column, Reader, Writer
-from distill.views import ROWS, View
+from distill.training.counting import counting
 from edge.console import human_bytes, say
 from edge.errors import ConfigError, TrainingError
 from edge.storage import (

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from distill import processes
-from distill.capture import Inputs, LiveTeacher, Needs, Signals, capture
+from distill.signals.capture import Inputs, LiveTeacher, Needs, Signals, capture
+from distill.training import processes
 from edge.errors import ConfigError
 
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from distill.capture import Need, Signals
+from distill.signals.capture import Need, Signals
 from distill.teachers.store import Column
 from edge.tasks import Task
 

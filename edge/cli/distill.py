@@ -103,7 +103,7 @@ def distill(
 ) -> None:
     """Train a small student to answer as a large teacher does."""
     from distill import DistillConfig, distil
-    from distill.processes import is_main
+    from distill.training.processes import is_main
 
     values = {
         "teacher": teacher[0] if teacher and len(teacher) == 1 else teacher,

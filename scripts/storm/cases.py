@@ -22,7 +22,7 @@ _VOLATILE = re.compile(
 # What takes long to import in the commands.
 _MODULES = (
     *("onnx", "onnxruntime", "onnxruntime_extensions", "transformers.trainer"),
-    *("benchmark.run", "converters.onnx.export", "distill.prepare", "distill.trainer"),
+    *("benchmark.run", "converters.onnx.export", "distill.inputs", "distill.training.trainer"),
     "edge.pipeline.run",
 )
 # The hash that a manifest has of itself, with the time in it.

@@ -400,7 +400,7 @@ def _other_version(folder: Path) -> Iterator[None]:
         return {**found, name: "99.0"} if name in found else found
 
     with contextlib.ExitStack() as stack:
-        for module in ("edge.pipeline.run", "distill.prepare", "distill.augment.making"):
+        for module in ("edge.pipeline.run", "distill.inputs", "distill.augment.making"):
             stack.enter_context(mock.patch(f"{module}.versions", versions))
         yield
 

@@ -216,7 +216,7 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def watch_links(monkeypatch: pytest.MonkeyPatch, note: Callable[[Any, str], T]) -> list[T]:
     """What `note` says of the run of every link of a chain and its SPEC, as the runs are made."""
-    from distill.chain import Chain
+    from distill.assistants import Chain
 
     seen: list[T] = []
     original = Chain._link

@@ -11,7 +11,7 @@ from typing import Any
 
 from distill import DistillConfig, distil
 from distill.teachers import sharding
-from distill.trainer import DistillTrainer
+from distill.training.trainer import DistillTrainer
 from edge.errors import EdgeError
 
 FOLDER = Path(sys.argv[1])

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from distill.capture import Signals
-from distill.config import Stage
 from distill.objectives import OBJECTIVES, Batch, Learner, Setting, Shape
+from distill.recipe.config import Stage
+from distill.signals.capture import Signals
 from edge.errors import ConfigError, TrainingError
 
 MASK = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])

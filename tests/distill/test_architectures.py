@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from distill.spec import StudentSpec, parse_spec
+from distill.recipe.student import StudentSpec, parse_spec
 from distill.students import Student, Teacher, build_student
 from edge.data import Table
 from edge.errors import ConfigError, UserError

@@ -375,7 +375,7 @@ def test_a_masked_lm_that_is_not_one(make: Callable[..., Table], checkpoint: Pat
 
 
 def test_settings_that_cannot_be() -> None:
-    from distill.augment.config import Rules, Unlabelled
+    from distill.recipe.augmentations import Rules, Unlabelled
 
     with pytest.raises(ConfigError, match="shares of the same words: at most 1 together"):
         Rules.build({"method": "rules", "mask": 0.6, "same_class": 0.5})

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from distill import DistillConfig, DistillResult, distil
-from distill.trainer import DistillTrainer
+from distill.training.trainer import DistillTrainer
 from edge.cli.app import app
 from edge.errors import ConfigError
 

@@ -15,11 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from distill import DistillConfig, distil
-from distill.batches import BucketSampler, StepBatches
-from distill.capture import Signals
-from distill.config import Stage
+from distill.data.batches import BucketSampler, StepBatches
+from distill.data.questions import in_questions
 from distill.objectives import OBJECTIVES, Batch, Setting, Shape
-from distill.questions import in_questions
+from distill.recipe.config import Stage
+from distill.signals.capture import Signals
 from edge.data import Columns, Table
 from edge.errors import ConfigError, DataError, EdgeError, UserError
 from tests.distill.conftest import (

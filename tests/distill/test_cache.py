@@ -51,13 +51,13 @@ class World(NamedTuple):
 
 
 def _needs(*needs: tuple[str, int]) -> Any:
-    from distill.capture import Need
+    from distill.signals.capture import Need
 
     return frozenset(Need(*need) for need in needs)
 
 
 def make_world(folder: Path, rows: int = 40) -> World:
-    from distill.views import View
+    from distill.data.views import View
     from edge.tokenization import Tokenizer
 
     teacher = open_teacher(folder)
@@ -93,7 +93,7 @@ def test_what_is_read_is_what_the_teacher_says(
     """Every field, in batches of other lengths and paddings than those that were asked."""
     import torch
 
-    from distill.capture import LiveTeacher
+    from distill.signals.capture import LiveTeacher
 
     world = make_world(tiny_checkpoint(tmp_path / "teacher", architecture))
     needs = [*INSIDE, ("hidden_states", 0)]
@@ -148,7 +148,7 @@ def test_half_the_size_at_half_the_precision(world: World, tmp_path: Path) -> No
 
 
 def test_answers_for_each_token(tiny_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
-    from distill.capture import LiveTeacher
+    from distill.signals.capture import LiveTeacher
 
     for task, names in {
         "token-classification": {"logits"},
@@ -170,7 +170,7 @@ def test_the_best_tokens_of_a_masked_lm(
     """Their probabilities are the teacher's own; the rest is spread over the other tokens."""
     import torch
 
-    from distill.capture import LiveTeacher
+    from distill.signals.capture import LiveTeacher
 
     world = make_world(tiny_checkpoint(tmp_path / "teacher", task="fill-mask"))
     batch = world.batch([5, 6, 7])
@@ -468,7 +468,7 @@ def test_two_that_need_the_same_cache_fill_it_once(folder: Path, tmp_path: Path)
 
 
 def test_a_real_teacher_once_and_for_all(shared: Path, sst2_teacher: Path, tmp_path: Path) -> None:
-    from distill.capture import LiveTeacher
+    from distill.signals.capture import LiveTeacher
 
     world = make_world(sst2_teacher, rows=2)
     table = read_table(shared / "data" / "sst2" / "train_sentences.tsv").head(24)
@@ -489,12 +489,12 @@ def test_training_with_it_is_training_with_the_teacher(world: World, tmp_path: P
     import torch
 
     from distill.augment import mix, targets_of
-    from distill.batches import Samples
-    from distill.capture import LiveTeacher
-    from distill.config import Stage
+    from distill.data.batches import Samples
     from distill.objectives import Learner, Setting, Shape
+    from distill.recipe.config import Stage
+    from distill.signals.capture import LiveTeacher
     from distill.teachers import cached_teacher, identify
-    from distill.trainer import DistillTrainer
+    from distill.training.trainer import DistillTrainer
 
     model, task = world.teacher.model, world.teacher.checkpoint.task
     unlabelled = Table("more", [f"{text} zebra" for text in world.table.texts[:8]], None, None)

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from distill.attention import attention_shape
-from distill.capture import LiveTeacher, Need, Needs, Signals, capture
+from distill.signals.attention import attention_shape
+from distill.signals.capture import LiveTeacher, Need, Needs, Signals, capture
 from edge.errors import TrainingError
 from tests.models import ARCHITECTURES, tiny_checkpoint
 
@@ -144,7 +144,7 @@ def test_an_error_inside_leaves_the_model_as_it_was(bert: Any) -> None:
     with pytest.raises(IndexError):
         capture(bert, {"input_ids": torch.tensor([[999]])}, _scores(1))
     assert bert.config._attn_implementation == "sdpa"
-    from distill.attention import _RECORDER
+    from distill.signals.attention import _RECORDER
 
     assert _RECORDER.get() is None
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from distill import DistillConfig, load_recipe, recipe_names
-from distill.config import DEFAULT_RECIPE, Recipe, Stage
-from distill.terms import (
+from distill.recipe.config import DEFAULT_RECIPE, Recipe, Stage
+from distill.recipe.terms import (
     EmbeddingsTerm,
     FixedLayerMap,
     HiddenStatesTerm,
@@ -53,7 +53,8 @@ def test_only_recipes_with_signals_need_a_teacher() -> None:
 
 
 def test_every_name_in_the_language_has_its_mechanism() -> None:
-    from distill import losses, mapping, objectives
+    from distill import objectives
+    from distill.losses import distributions, layer_map
 
     def choices(annotation: Any) -> set[str]:
         return set(typing.get_args(annotation))
@@ -62,9 +63,9 @@ def test_every_name_in_the_language_has_its_mechanism() -> None:
     matches = {next(iter(choices(term.model_fields["match"].annotation))) for term in union}
     assert matches == set(objectives.OBJECTIVES)
     for term in (HiddenStatesTerm, EmbeddingsTerm):
-        assert choices(term.model_fields["loss"].annotation) == set(losses.STATE_LOSSES)
-    assert choices(typing.get_args(LayerMap)[0]) == {*mapping._RULES, mapping.DYNAMIC}
-    assert choices(typing.get_args(FixedLayerMap)[0]) == set(mapping._RULES)
+        assert choices(term.model_fields["loss"].annotation) == set(distributions.STATE_LOSSES)
+    assert choices(typing.get_args(LayerMap)[0]) == {*layer_map._RULES, layer_map.DYNAMIC}
+    assert choices(typing.get_args(FixedLayerMap)[0]) == set(layer_map._RULES)
 
 
 @pytest.mark.parametrize(

@@ -17,13 +17,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from distill.capture import Signals
-from distill.config import Stage
-from distill.embeddings import directions
 from distill.objectives import OBJECTIVES, Batch, Setting, Shape
-from distill.sentences import sentence_samples
-from distill.spec import parse_spec
+from distill.recipe.config import Stage
+from distill.recipe.student import parse_spec
+from distill.signals.capture import Signals
 from distill.students.embedded import build_embedder, embed, sample_of
+from distill.tasks.embeddings import directions
+from distill.tasks.sentences import sentence_samples
 from edge.checkpoint import load_model, load_tokenizer, open_checkpoint
 from edge.data import Table
 from edge.embedding import SentenceHead
@@ -336,7 +336,7 @@ def test_texts_of_a_row_are_inputs_of_their_own(reader: Tokenizer) -> None:
 
 
 def test_who_reads_two_texts_as_one_has_inputs_beside(reader: Tokenizer) -> None:
-    from distill.views import View, view_inputs
+    from distill.data.views import View, view_inputs
 
     table = Table("t", ["fine", "sad film"], ["great long plot", "poor"], None)
     found = sentence_samples(get_task("feature-extraction"), table, reader, max_length=8)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from distill import DistillConfig, check, load_recipe
-from distill.resume import _differences
+from distill.training.resume import _differences
 from edge.errors import CheckpointError, ConfigError, DataError, UserError
 from tests.distill.conftest import write_rows, write_tsv
 
@@ -31,7 +31,7 @@ def config(checkpoint: Path, tmp_path: Path) -> DistillConfig:
 
 
 def fingerprint(config: DistillConfig) -> dict[str, Any]:
-    from distill.prepare import prepare
+    from distill.inputs import prepare
 
     found: dict[str, Any] = json.loads(
         json.dumps(prepare(config, load_recipe(config.recipe)).fingerprint)

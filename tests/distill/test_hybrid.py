@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from transformers import AutoModelForSequenceClassification
 
 from distill import DistillConfig, distil
-from distill.capture import capture
-from distill.config import Stage
 from distill.objectives import Learner
-from distill.setting import Setting, Shape
+from distill.recipe.config import Stage
+from distill.signals.capture import capture
+from distill.signals.shapes import Setting, Shape
 from edge.checkpoint import open_checkpoint
 from edge.errors import ConfigError
 from tests.distill.conftest import make_config

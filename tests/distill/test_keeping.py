@@ -13,8 +13,8 @@ import pytest
 
 from distill import DistillConfig, DistillResult, distil
 from distill import run as run_module
-from distill.evaluation import Judge
-from distill.trainer import DistillTrainer
+from distill.training.evaluation import Judge
+from distill.training.trainer import DistillTrainer
 from edge.errors import ConfigError, StorageError, TrainingError, UserError
 
 WEIGHTS = "model.safetensors"

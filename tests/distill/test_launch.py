@@ -11,7 +11,7 @@ import pytest
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 
-from distill.launch import launch_file, launch_names
+from distill.training.launch import launch_file, launch_names
 from edge.errors import ConfigError
 
 
@@ -47,7 +47,7 @@ def test_what_large_teachers_are_divided_by() -> None:
 
 
 def test_where_they_are() -> None:
-    command = [sys.executable, "-m", "distill.launch"]
+    command = [sys.executable, "-m", "distill.training.launch"]
     found = subprocess.run([*command, "fsdp"], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == str(launch_file("fsdp"))
     wrong = subprocess.run([*command, "fdsp"], capture_output=True, text=True, check=False)

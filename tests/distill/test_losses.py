@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from distill import losses
+from distill.losses import distributions
 
 RANDOM = np.random.default_rng(3)
 
@@ -32,7 +32,7 @@ def test_softmax_kl(temperature: float) -> None:
         p, q = softmax(teacher_row, temperature), softmax(student_row, temperature)
         kl = sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
         expected.append(temperature**2 * kl)
-    found = losses.softmax_kl(student, teacher, temperature)
+    found = distributions.softmax_kl(student, teacher, temperature)
     assert found.tolist() == pytest.approx(expected, rel=1e-4)
 
 
@@ -42,7 +42,7 @@ def test_softmax_kl_in_slices(
     monkeypatch: pytest.MonkeyPatch, *, masked: bool, dtype: torch.dtype
 ) -> None:
     """Some rows at a time and with a gradient of its own: as PyTorch has it of the whole."""
-    monkeypatch.setitem(losses._SLICE, "cpu", 50)
+    monkeypatch.setitem(distributions._SLICE, "cpu", 50)
     source = torch.Generator().manual_seed(0)
     student = torch.randn(3, 7, 20, generator=source).to(dtype).requires_grad_()
     teacher = torch.randn(3, 7, 20, generator=source).to(dtype).requires_grad_()
@@ -57,7 +57,7 @@ def test_softmax_kl_in_slices(
     )
     expected = 4 * divergence.sum(-1)
     (slope,) = torch.autograd.grad((expected * weights).sum(), student)
-    found = losses.softmax_kl(student, teacher, 2.0, valid)
+    found = distributions.softmax_kl(student, teacher, 2.0, valid)
     (found * weights).sum().backward()
 
     assert found.dtype == torch.float32 and teacher.grad is None
@@ -73,7 +73,7 @@ def test_tokens_without_a_label_are_not_looked_at() -> None:
     _, _, logits, _ = tensors(3, 4)
     logits[1] = math.nan
     logits.requires_grad_()
-    values = losses.cross_entropy(logits, torch.tensor([2, -100, 0]))
+    values = distributions.cross_entropy(logits, torch.tensor([2, -100, 0]))
     values.sum().backward()
     assert values[1] == 0 and (values[[0, 2]] > 0).all()
     assert logits.grad is not None
@@ -90,7 +90,7 @@ def test_sigmoid_kl(temperature: float) -> None:
             q, p = (1 / (1 + math.exp(-x / temperature)) for x in (a, b))
             total += p * math.log(p / q) + (1 - p) * math.log((1 - p) / (1 - q))
         expected.append(temperature**2 * total)
-    found = losses.sigmoid_kl(student, teacher, temperature)
+    found = distributions.sigmoid_kl(student, teacher, temperature)
     assert found.tolist() == pytest.approx(expected, rel=1e-4)
 
 
@@ -99,7 +99,7 @@ def test_gradients_keep_their_size_at_high_temperature() -> None:
     _, _, student, teacher = tensors(6, 4)
     student = (student - student.mean(-1, keepdim=True)).requires_grad_()
     teacher = teacher - teacher.mean(-1, keepdim=True)
-    losses.softmax_kl(student, teacher, 1000.0).sum().backward()
+    distributions.softmax_kl(student, teacher, 1000.0).sum().backward()
     assert student.grad is not None
     expected = (student - teacher).detach() / 4
     torch.testing.assert_close(student.grad, expected, rtol=0.02, atol=0.02)
@@ -110,12 +110,12 @@ def test_logits_mse() -> None:
     expected = [
         sum((a - b) ** 2 for a, b in zip(x, y, strict=True)) / 4 for x, y in zip(s, t, strict=True)
     ]
-    assert losses.logits_mse(student, teacher).tolist() == pytest.approx(expected, rel=1e-4)
+    assert distributions.logits_mse(student, teacher).tolist() == pytest.approx(expected, rel=1e-4)
 
 
 def test_cross_entropy_leaves_out_ignored_labels() -> None:
     s, _, student, _ = tensors(3, 4)
-    found = losses.cross_entropy(student, torch.tensor([2, -100, 0]))
+    found = distributions.cross_entropy(student, torch.tensor([2, -100, 0]))
     expected = [-math.log(softmax(s[0], 1)[2]), 0.0, -math.log(softmax(s[2], 1)[0])]
     assert found.tolist() == pytest.approx(expected, rel=1e-4)
 
@@ -123,7 +123,7 @@ def test_cross_entropy_leaves_out_ignored_labels() -> None:
 def test_cross_entropy_of_each_token() -> None:
     s, _, student, _ = tensors(2, 3, 4)
     labels = torch.tensor([[1, -100, 3], [-100, 0, 0]])
-    found = losses.cross_entropy(student, labels)
+    found = distributions.cross_entropy(student, labels)
     for b, i in ((0, 0), (0, 2), (1, 1), (1, 2)):
         expected = -math.log(softmax(s[b, i], 1)[labels[b, i]])
         assert found[b, i].item() == pytest.approx(expected, rel=1e-4)
@@ -135,9 +135,9 @@ VALID = torch.tensor([[1, 1, 1, 1], [1, 0, 1, 0], [0, 0, 0, 1], [0, 0, 0, 0]]).b
 
 LABELS = torch.tensor([0, 2, 3, -100])
 MASKED_LOSSES: dict[str, Any] = {
-    "kl": lambda s, t, labels, valid: losses.softmax_kl(s, t, 2.0, valid),
-    "mse": lambda s, t, labels, valid: losses.logits_mse(s, t, valid),
-    "labels": lambda s, t, labels, valid: losses.cross_entropy(s, labels, valid),
+    "kl": lambda s, t, labels, valid: distributions.softmax_kl(s, t, 2.0, valid),
+    "mse": lambda s, t, labels, valid: distributions.logits_mse(s, t, valid),
+    "labels": lambda s, t, labels, valid: distributions.cross_entropy(s, labels, valid),
 }
 
 
@@ -171,10 +171,10 @@ def test_margin_mse() -> None:
         ]
         for g in range(2)
     ]
-    np.testing.assert_allclose(losses.margin_mse(student, teacher), expected, rtol=1e-4)
-    assert losses.margin_mse(teacher + 7.0, teacher).abs().max() < 1e-9
-    assert losses.margin_mse(teacher * 2, teacher).min() > 0.01
-    pair = losses.margin_mse(student[:, :2], teacher[:, :2])
+    np.testing.assert_allclose(distributions.margin_mse(student, teacher), expected, rtol=1e-4)
+    assert distributions.margin_mse(teacher + 7.0, teacher).abs().max() < 1e-9
+    assert distributions.margin_mse(teacher * 2, teacher).min() > 0.01
+    pair = distributions.margin_mse(student[:, :2], teacher[:, :2])
     assert torch.equal(pair[:, 0], pair[:, 1])
 
 
@@ -184,20 +184,24 @@ def test_info_nce() -> None:
     for i in range(4):
         row = [float(s[i] @ t[j] / np.linalg.norm(s[i]) / np.linalg.norm(t[j])) for j in range(4)]
         expected.append(-math.log(softmax(row, 0.2)[i]))
-    assert losses.info_nce(student, teacher, 0.2).tolist() == pytest.approx(expected, rel=1e-4)
-    assert losses.info_nce(teacher, teacher, 0.01).max() < 0.1
+    assert distributions.info_nce(student, teacher, 0.2).tolist() == pytest.approx(
+        expected, rel=1e-4
+    )
+    assert distributions.info_nce(teacher, teacher, 0.01).max() < 0.1
 
 
-@pytest.mark.parametrize("name", [*losses.STATE_LOSSES, "info_nce"])
+@pytest.mark.parametrize("name", [*distributions.STATE_LOSSES, "info_nce"])
 def test_states_of_zeros_have_a_finite_gradient(name: str) -> None:
     student, teacher = torch.zeros(3, 4, requires_grad=True), torch.zeros(3, 4)
-    {**losses.STATE_LOSSES, "info_nce": losses.info_nce}[name](student, teacher).sum().backward()
+    {**distributions.STATE_LOSSES, "info_nce": distributions.info_nce}[name](
+        student, teacher
+    ).sum().backward()
     assert student.grad is not None and torch.isfinite(student.grad).all()
 
 
 def test_a_mask_that_selects_nothing_gives_0() -> None:
     values = torch.tensor([1.0, math.nan])
-    assert losses.masked_mean(values, torch.zeros(2)).item() == 0
+    assert distributions.masked_mean(values, torch.zeros(2)).item() == 0
 
 
 def test_binary_cross_entropy() -> None:
@@ -207,12 +211,12 @@ def test_binary_cross_entropy() -> None:
         sum(math.log1p(math.exp(-x if y else x)) for x, y in zip(row, answers, strict=True)) / 2
         for row, answers in zip(s, labels, strict=True)
     ]
-    found = losses.binary_cross_entropy(student, torch.tensor(labels))
+    found = distributions.binary_cross_entropy(student, torch.tensor(labels))
     assert found.tolist() == pytest.approx(expected, rel=1e-4)
 
 
 def test_squared_error() -> None:
-    found = losses.squared_error(torch.tensor([[1.0], [4.0]]), torch.tensor([3.0, 3.5]))
+    found = distributions.squared_error(torch.tensor([[1.0], [4.0]]), torch.tensor([3.0, 3.5]))
     assert found.tolist() == [4.0, 0.25]
 
 
@@ -239,19 +243,24 @@ def oracle_state(name: str, s: Any, t: Any) -> float:
 def test_state_losses(name: str) -> None:
     s, t, student, teacher = tensors(2, 3, 5)
     expected = [[oracle_state(name, s[b, i], t[b, i]) for i in range(3)] for b in range(2)]
-    found = losses.STATE_LOSSES[name](student, teacher)
+    found = distributions.STATE_LOSSES[name](student, teacher)
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-4)
 
 
 @pytest.mark.parametrize(
     "loss",
     [
-        *(losses.softmax_kl, losses.sigmoid_kl, losses.logits_mse, losses.info_nce),
-        lambda s, t: losses.margin_mse(s[None], t[None]),
-        *losses.STATE_LOSSES.values(),
+        *(
+            distributions.softmax_kl,
+            distributions.sigmoid_kl,
+            distributions.logits_mse,
+            distributions.info_nce,
+        ),
+        lambda s, t: distributions.margin_mse(s[None], t[None]),
+        *distributions.STATE_LOSSES.values(),
     ],
 )
-def test_no_gradient_reaches_the_teacher(loss: losses.Loss) -> None:
+def test_no_gradient_reaches_the_teacher(loss: distributions.Loss) -> None:
     _, _, student, teacher = tensors(3, 4)
     student.requires_grad_()
     teacher.requires_grad_()
@@ -262,9 +271,14 @@ def test_no_gradient_reaches_the_teacher(loss: losses.Loss) -> None:
 
 @pytest.mark.parametrize(
     "loss",
-    [losses.softmax_kl, losses.sigmoid_kl, losses.logits_mse, *losses.STATE_LOSSES.values()],
+    [
+        distributions.softmax_kl,
+        distributions.sigmoid_kl,
+        distributions.logits_mse,
+        *distributions.STATE_LOSSES.values(),
+    ],
 )
-def test_a_perfect_student_has_no_loss(loss: losses.Loss) -> None:
+def test_a_perfect_student_has_no_loss(loss: distributions.Loss) -> None:
     _, _, student, _ = tensors(3, 4)
     assert loss(student, student.clone()).abs().max() < 1e-5
 
@@ -272,19 +286,19 @@ def test_a_perfect_student_has_no_loss(loss: losses.Loss) -> None:
 def test_masked_mean_counts_what_the_mask_selects() -> None:
     values = torch.tensor([[1.0, 2.0, math.inf], [4.0, math.nan, -math.inf]])
     mask = torch.tensor([[1, 1, 0], [1, 0, 0]])
-    assert losses.masked_mean(values, mask).item() == pytest.approx(7 / 3)
-    assert losses.masked_mean(values, mask, torch.tensor(14.0)).item() == pytest.approx(0.5)
-    assert losses.masked_mean(values[:1, :2]).item() == 1.5
+    assert distributions.masked_mean(values, mask).item() == pytest.approx(7 / 3)
+    assert distributions.masked_mean(values, mask, torch.tensor(14.0)).item() == pytest.approx(0.5)
+    assert distributions.masked_mean(values[:1, :2]).item() == 1.5
 
 
 def test_masked_values_send_no_gradient() -> None:
     values = torch.tensor([1.0, 2.0], requires_grad=True)
-    losses.masked_mean(values, torch.tensor([1, 0])).backward()
+    distributions.masked_mean(values, torch.tensor([1, 0])).backward()
     assert values.grad is not None
     assert values.grad.tolist() == [1.0, 0.0]
 
 
 def test_half_precision_is_computed_in_float32() -> None:
     _, _, student, teacher = tensors(4, 3)
-    for loss in [losses.softmax_kl, *losses.STATE_LOSSES.values()]:
+    for loss in [distributions.softmax_kl, *distributions.STATE_LOSSES.values()]:
         assert loss(student.bfloat16(), teacher.bfloat16()).dtype == torch.float32

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from distill.mapping import pair_layers, spread, transport
+from distill.losses.layer_map import pair_layers, spread, transport
 from edge.errors import ConfigError
 
 

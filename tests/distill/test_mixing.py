@@ -15,17 +15,16 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
-from distill import losses
-from distill.batches import Samples
-from distill.losses import IGNORED
-from distill.masking import masked_samples
-from distill.mixing import MixedEncodings, Mixer
-from distill.setting import Setting, Shape
-from distill.spec import parse_spec
+from distill.data.batches import Samples
+from distill.data.masking import masked_samples
+from distill.data.mixing import MixedEncodings, Mixer
+from distill.losses.distributions import IGNORED, distributions
+from distill.recipe.student import parse_spec
+from distill.recipe.tokens import Masking
+from distill.signals.shapes import Setting, Shape
 from distill.students import Student, Teacher, build_student
-from distill.trainer import DistillTrainer
-from distill.vocabularies import BothVocabularies
-from distill.words import Masking
+from distill.students.two_vocabularies import BothVocabularies
+from distill.training.trainer import DistillTrainer
 from edge.data import Table, read_table
 from edge.errors import ConfigError
 from edge.tokenization import Tokenizer
@@ -233,7 +232,7 @@ def test_each_vocabulary_has_its_own_softmax() -> None:
     logits = torch.tensor([[[1.0, 2.0, 0.5, -1.0, 3.0], [0.0, 1.0, 4.0, 2.0, 2.0]]])
     logits.requires_grad_()
     labels = torch.tensor([[1, 3]])
-    values = losses.vocabulary_cross_entropy(logits, labels, (2, 3))
+    values = distributions.vocabulary_cross_entropy(logits, labels, (2, 3))
     first = -math.log(math.exp(2) / (math.exp(1) + math.exp(2)))
     second = -math.log(math.exp(2) / (math.exp(4) + math.exp(2) + math.exp(2)))
     assert values[0].tolist() == pytest.approx([first, second])
@@ -242,13 +241,13 @@ def test_each_vocabulary_has_its_own_softmax() -> None:
     assert logits.grad is not None
     assert logits.grad[0, 0, 2:].tolist() == [0, 0, 0] and logits.grad[0, 1, :2].tolist() == [0, 0]
     unknown = torch.tensor([[IGNORED, 1]])
-    assert losses.vocabulary_cross_entropy(logits, unknown, (2, 3))[0, 0] == 0
+    assert distributions.vocabulary_cross_entropy(logits, unknown, (2, 3))[0, 0] == 0
 
 
 def test_the_labels_of_a_stage_that_mixes(guesser: Path, data: dict[str, Path]) -> None:
     """The term is the mean over hidden tokens of each one's own softmax."""
-    from distill.config import Stage
     from distill.objectives import Learner
+    from distill.recipe.config import Stage
 
     teacher, student = made(guesser, data)
     shape, size = Shape.of(teacher.model.config), len(student.tokenizer)
@@ -394,7 +393,7 @@ def test_chains_that_cannot_mix(
 
 
 def test_stages_that_cannot_mix() -> None:
-    from distill.config import Stage
+    from distill.recipe.config import Stage
 
     labels = {"terms": [{"match": "labels"}]}
     with pytest.raises(

@@ -15,13 +15,13 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
 from distill import DistillResult
-from distill.capture import Signals, capture
 from distill.companions.base import Cast, Scene
-from distill.companions.config import Ensemble
 from distill.companions.ensemble import EnsembleAnswers, confidence
-from distill.config import Stage
 from distill.objectives import Learner
-from distill.setting import Setting, Shape
+from distill.recipe.companions import Ensemble
+from distill.recipe.config import Stage
+from distill.signals.capture import Signals, capture
+from distill.signals.shapes import Setting, Shape
 from edge.errors import CheckpointError, ConfigError
 from tests.distill.conftest import distil_tiny, make_config
 
@@ -57,7 +57,7 @@ def answers(*shape: int) -> list[Tensor]:
 
 @pytest.mark.parametrize("temperature", [1.0, 4.0])
 def test_following_the_mean_is_the_mean_of_following_each(temperature: float) -> None:
-    from distill.losses import softmax_kl
+    from distill.losses.distributions import softmax_kl
 
     said = answers(3, 5)
     student = torch.randn(3, 5, requires_grad=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from distill.spec import parse_spec
+from distill.recipe.student import parse_spec
 from distill.students import Student, Teacher, build_student
 from edge.data import Table
 from edge.errors import ConfigError, UserError

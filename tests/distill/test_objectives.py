@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from distill.capture import LiveTeacher, Need, Signals
-from distill.config import Stage
 from distill.objectives import OBJECTIVES, Batch, Learner, Setting, Shape
+from distill.recipe.config import Stage
+from distill.signals.capture import LiveTeacher, Need, Signals
 from edge.errors import ConfigError
 from tests.distill.conftest import make_config
 

@@ -21,10 +21,10 @@ from transformers import (
 
 from distill import DistillConfig, distil, load_recipe
 from distill.companions.fitting import best, convex, label_slope, min_logit
-from distill.config import Stage, recipe_file
 from distill.objectives import Learner
-from distill.setting import Setting, Shape
-from distill.trainer import DistillTrainer
+from distill.recipe.config import Stage, recipe_file
+from distill.signals.shapes import Setting, Shape
+from distill.training.trainer import DistillTrainer
 from edge.config import load_yaml
 from edge.errors import ConfigError
 from tests.distill.conftest import make_config
@@ -432,7 +432,7 @@ def test_attention_learns_by_its_mixtures_alone() -> None:
 
 
 def test_the_other_way_of_a_divergence() -> None:
-    from distill.losses import sigmoid_reverse_kl, softmax_reverse_kl
+    from distill.losses.distributions import sigmoid_reverse_kl, softmax_reverse_kl
 
     torch.manual_seed(0)
     s, t = torch.randn(4, 3, requires_grad=True), torch.randn(4, 3, requires_grad=True)

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
-from distill.capture import Signals
-from distill.config import Stage
 from distill.objectives import Batch, Learner
 from distill.objectives.parameters import Parameters
-from distill.setting import Setting, Shape
-from distill.terms import ParametersTerm
+from distill.recipe.config import Stage
+from distill.recipe.terms import ParametersTerm
+from distill.signals.capture import Signals
+from distill.signals.shapes import Setting, Shape
 from edge.errors import ConfigError
 from tests.distill.conftest import distil_tiny, make_config
 

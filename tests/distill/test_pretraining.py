@@ -151,10 +151,10 @@ def test_layers_take_turns() -> None:
     """Each pair counts alone for its share of the steps, and the last one from then on."""
     import torch
 
-    from distill.capture import Signals
     from distill.objectives import Batch, Setting, Shape
     from distill.objectives.layers import HiddenStates
-    from distill.terms import HiddenStatesTerm
+    from distill.recipe.terms import HiddenStatesTerm
+    from distill.signals.capture import Signals
 
     setting = Setting(student=Shape(3, 2), teacher=Shape(6, 2), problem_type=None)
     term = HiddenStatesTerm(match="hidden_states", in_turn=0.6)
@@ -178,7 +178,7 @@ def test_layers_take_turns() -> None:
 
 
 def test_turns_need_a_map_with_an_order() -> None:
-    from distill.config import Stage
+    from distill.recipe.config import Stage
 
     with pytest.raises(ConfigError, match="emd weighs all pairs at once, so in_turn must be left"):
         Stage.build(

@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from distill import DistillConfig, distil, processes
-from distill.batches import BucketSampler, StepBatches
-from distill.config import Stage
-from distill.launch import launch_file
+from distill import DistillConfig, distil
+from distill.data.batches import BucketSampler, StepBatches
+from distill.recipe.config import Stage
+from distill.training import processes
+from distill.training.launch import launch_file
 from edge.errors import ConfigError
 from tests.distill.conftest import write_rows
 

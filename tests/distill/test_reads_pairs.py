@@ -16,8 +16,8 @@ from tests.distill.conftest import write_tsv
 def test_a_student_says_whether_it_reads_pairs(
     checkpoint: Path, tmp_path: Path, pairs: bool
 ) -> None:
-    from distill.config import DistillConfig, load_recipe
-    from distill.prepare import prepare
+    from distill.inputs import prepare
+    from distill.recipe.config import DistillConfig, load_recipe
 
     both = write_tsv(
         tmp_path / "pairs.tsv",
@@ -49,8 +49,8 @@ def test_a_student_says_whether_it_reads_pairs(
 def test_the_file_of_the_evaluation_has_texts_or_pairs_as_the_one_to_learn_from(
     checkpoint: Path, tmp_path: Path, teaches: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from distill.config import DistillConfig, load_recipe
-    from distill.prepare import prepare
+    from distill.inputs import prepare
+    from distill.recipe.config import DistillConfig, load_recipe
 
     both = write_tsv(
         tmp_path / "pairs.tsv",

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from distill import losses, relations
+from distill.losses import distributions, relations
 
 RANDOM = np.random.default_rng(5)
 LENGTHS = (4, 2, 5)
@@ -175,7 +175,7 @@ CASES: dict[str, tuple[list[tuple[int, ...]], tuple[int, ...], Callable[..., tor
 
 
 def reduced(values: torch.Tensor) -> torch.Tensor:
-    return losses.masked_mean(values, MASK if values.ndim == 2 else None)
+    return distributions.masked_mean(values, MASK if values.ndim == 2 else None)
 
 
 @pytest.mark.parametrize("name", CASES)

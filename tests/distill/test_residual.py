@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load_file
 
 from distill import DistillResult
-from distill.config import Stage
 from distill.objectives import Learner
-from distill.setting import Setting, Shape
-from distill.spec import parse_spec
+from distill.recipe.config import Stage
+from distill.recipe.student import parse_spec
+from distill.signals.shapes import Setting, Shape
 from distill.students import build_student
 from edge.checkpoint import load_model, open_checkpoint
 from edge.data import Table, read_table

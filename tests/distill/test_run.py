@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from distill import DistillConfig, DistillResult, distil, is_distilled, load_recipe, recipe_names
-from distill.evaluation import Judge
+from distill.training.evaluation import Judge
 from edge.errors import (
     CheckpointError,
     ConfigError,
@@ -243,7 +243,7 @@ def test_a_run_continues_where_it_was_stopped(
     stopped_at: int,
 ) -> None:
     """Stopped in the first stage, or in the second: the student is the same."""
-    from distill.trainer import DistillTrainer
+    from distill.training.trainer import DistillTrainer
 
     recipe = tmp_path / "two.yaml"
     recipe.write_text(
@@ -286,7 +286,7 @@ def test_other_settings_start_over(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    from distill.trainer import DistillTrainer
+    from distill.training.trainer import DistillTrainer
 
     _stop_after(monkeypatch, 3)
     with pytest.raises(KeyboardInterrupt):
@@ -309,7 +309,7 @@ def test_an_early_stop_leaves_nothing(
 
 
 def _stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
-    from distill.trainer import DistillTrainer
+    from distill.training.trainer import DistillTrainer
 
     step, count = DistillTrainer.training_step, 0
 

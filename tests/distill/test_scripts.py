@@ -101,7 +101,7 @@ def test_study_gives_texts_to_the_recipes_that_want_them(options: argparse.Names
 
 
 def test_throughput_trains_the_first_stage_on_labelled_rows(tmp_path: Path) -> None:
-    from distill.config import load_recipe
+    from distill.recipe.config import load_recipe
 
     throughput = script("throughput")
     file = throughput._first_stage(argparse.Namespace(recipes=["tinybert"], work=tmp_path))

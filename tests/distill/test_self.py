@@ -18,15 +18,15 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from distill import DistillConfig, DistillResult, distil, load_recipe
-from distill.batches import Samples
-from distill.capture import LiveTeacher, Need, Signals
 from distill.companions.exits import exit_layers
-from distill.config import Stage
+from distill.data.batches import Samples
+from distill.data.views import companion_views
 from distill.objectives import Learner
-from distill.setting import Setting, Shape
+from distill.recipe.config import Stage
+from distill.signals.capture import LiveTeacher, Need, Signals
+from distill.signals.shapes import Setting, Shape
 from distill.teachers.signals import names_of, parts_of, signals_of, wanted
-from distill.trainer import DistillTrainer
-from distill.views import companion_views
+from distill.training.trainer import DistillTrainer
 from edge.checkpoint import open_checkpoint
 from edge.errors import ConfigError
 from edge.exits import measure_exits

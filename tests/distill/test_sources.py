@@ -121,7 +121,7 @@ def test_scores_and_texts_without_one(
 def test_a_run_with_new_texts_continues(
     run: RUN, plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from distill.trainer import DistillTrainer
+    from distill.training.trainer import DistillTrainer
 
     mine = recipe(tmp_path, f"{AUGMENT.replace('SOURCE', str(plain))}, terms: [{{match: logits}}]")
     run(recipe=mine, save_seconds=0)
@@ -151,7 +151,7 @@ def test_a_cached_teacher_says_what_a_live_one_does(
     """Every term of two stages, from one folder; the second run asks nobody."""
     import torch
 
-    from distill.capture import LiveTeacher
+    from distill.signals.capture import LiveTeacher
 
     mine = recipe(
         tmp_path,

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from distill import DistillConfig, distil
-from distill.evaluation import Judge
-from distill.states import BestRecord, FileRecord, best_file, recover, seal
-from distill.trainer import DistillTrainer
+from distill.training.evaluation import Judge
+from distill.training.states import BestRecord, FileRecord, best_file, recover, seal
+from distill.training.trainer import DistillTrainer
 from edge.errors import UserError
 
 WEIGHTS = "model.safetensors"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from distill.spec import StudentSpec, parse_spec
+from distill.recipe.student import StudentSpec, parse_spec
 from distill.students import Student, Teacher, build_student
 from edge.data import Table, read_table
 from edge.errors import CheckpointError, ConfigError, DataError, UserError

@@ -36,7 +36,7 @@ def tokenizer(
 
 
 def samples(task: Any, table: Table, tokenizer: Any, max_length: int = 32) -> Any:
-    from distill.rows import samples_of
+    from distill.data.encoding import samples_of
 
     return samples_of(task, table, tokenizer, max_length=max_length)
 
@@ -117,9 +117,10 @@ def test_an_answer_that_is_not_there_is_no_label(tokenizer: Any) -> None:
 
 
 def test_every_task_that_is_allowed_has_rows() -> None:
-    from distill import rows, students
+    from distill import students
+    from distill.data import encoding
 
-    assert set(rows._READERS) == set(students.TASKS)
+    assert set(encoding._READERS) == set(students.TASKS)
 
 
 def write_tags(path: Path, count: int, seed: int) -> Path:
@@ -219,7 +220,7 @@ def test_a_student_learns_to_guess_hidden_tokens(
     """From plain text; a run that is stopped in its second epoch ends where a whole one does."""
     from transformers import AutoModelForMaskedLM
 
-    from distill.trainer import DistillTrainer
+    from distill.training.trainer import DistillTrainer
 
     counts = {"train": 96, "eval": 40}
     files = {name: write_lines(tmp_path / f"{n}.txt", n, n) for name, n in counts.items()}
@@ -297,8 +298,8 @@ def test_tokens_are_hidden_anew_in_every_epoch(tokenizer: Any) -> None:
 
 
 def test_rare_tokens_are_hidden_more_often(tokenizer: Any) -> None:
-    from distill.rows import samples_of
-    from distill.words import Masking
+    from distill.data.encoding import samples_of
+    from distill.recipe.tokens import Masking
 
     task, texts = get_task("fill-mask"), plain(*["the the the the the the the film"] * 400)
     shares = []
@@ -319,8 +320,8 @@ def test_plain_text_runs_in_pieces_and_empty_lines_are_left_out(tokenizer: Any) 
 
 
 def test_masking_is_for_hidden_tokens(tokenizer: Any) -> None:
-    from distill.rows import samples_of
-    from distill.words import Masking
+    from distill.data.encoding import samples_of
+    from distill.recipe.tokens import Masking
 
     with pytest.raises(ConfigError, match="masking is for fill-mask, token-classification hides"):
         samples_of(WORDS, tagged([("a", 0)]), tokenizer, max_length=8, masking=Masking())

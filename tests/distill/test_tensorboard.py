@@ -65,7 +65,7 @@ def test_every_term_is_drawn(
     module = types.ModuleType("torch.utils.tensorboard")
     module.SummaryWriter = Writer  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
-    monkeypatch.setattr("distill.tensorboard.check_tensorboard", lambda: None)
+    monkeypatch.setattr("distill.training.tensorboard.check_tensorboard", lambda: None)
     monkeypatch.setattr(Writer, "made", [])
     distil(DistillConfig.build(settings(checkpoint, data, tmp_path)))
     (writer,) = Writer.made

@@ -1,6 +1,6 @@
 """The same losses in TextBrewer 0.2.1, where it is installed: equal, or different as documented.
 
-docs/losses.md says why they differ.
+docs/distributions.md says why they differ.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from distill import losses, relations
+from distill.losses import distributions, relations
 
 LENGTHS = torch.tensor([7, 3, 5, 6])
 B, L, HEADS, WIDTH = 4, 7, 3, 15
@@ -22,7 +22,7 @@ FULL = torch.ones(B, L, dtype=torch.long)
 def theirs() -> Any:
     found = pytest.importorskip("textbrewer", reason="TextBrewer is not installed")
     # Its own guess is a type of integer that torch no longer selects by.
-    found.losses.mask_dtype = torch.bool
+    found.distributions.mask_dtype = torch.bool
     return found.losses
 
 
@@ -40,10 +40,10 @@ def test_equal_losses(theirs: Any) -> None:
     logits, states, more = pair(B, 6), pair(B, L, WIDTH), pair(B, L, WIDTH - 1)
     first = [x[:, 0] for x in states]
     found = [
-        losses.logits_mse(*logits).mean(),
-        losses.masked_mean(losses.states_mse(*states), MASK),
-        losses.masked_mean(losses.states_cosine(*states), MASK),
-        losses.states_normalized_mse(*first).mean(),
+        distributions.logits_mse(*logits).mean(),
+        distributions.masked_mean(distributions.states_mse(*states), MASK),
+        distributions.masked_mean(distributions.states_cosine(*states), MASK),
+        distributions.states_normalized_mse(*first).mean(),
         relations.flow_mse(*zip(states, more, strict=True), MASK).mean(),
     ]
     expected = [
@@ -58,7 +58,7 @@ def test_equal_losses(theirs: Any) -> None:
 
 def test_soft_labels_lack_the_square_of_the_temperature(theirs: Any) -> None:
     student, teacher = pair(B, 6)
-    found = losses.softmax_kl(student, teacher, 4.0).mean()
+    found = distributions.softmax_kl(student, teacher, 4.0).mean()
     expected = 16 * (theirs.kd_ce_loss(student, teacher, 4.0) - entropy(teacher / 4))
     torch.testing.assert_close(found, expected)
 
@@ -70,17 +70,17 @@ def test_attention_scores_are_averaged_over_pairs_of_tokens(theirs: Any) -> None
         valid = relations.pair_mask(MASK[one])
         values = relations.attention_mse(student[one], teacher[one], valid)
         expected = theirs.att_mse_loss(student[one], teacher[one], MASK[one])
-        torch.testing.assert_close(losses.masked_mean(values, MASK[one]), expected)
+        torch.testing.assert_close(distributions.masked_mean(values, MASK[one]), expected)
 
 
 def test_attention_probabilities_run_over_padding(theirs: Any) -> None:
     student, teacher = pair(B, HEADS, L, L)
     values = relations.attention_kl(student, teacher, relations.pair_mask(FULL))
     expected = theirs.att_ce_loss(student, teacher, FULL) - entropy(teacher)
-    torch.testing.assert_close(losses.masked_mean(values, FULL), expected)
+    torch.testing.assert_close(distributions.masked_mean(values, FULL), expected)
     values = relations.attention_kl(student, teacher, relations.pair_mask(MASK))
     padded = theirs.att_ce_loss(student, teacher, MASK)
-    assert padded > losses.masked_mean(values, MASK) * 1.5
+    assert padded > distributions.masked_mean(values, MASK) * 1.5
 
 
 def test_selectivity_is_of_neurons_that_are_not_normalised(theirs: Any) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from transformers import TrainerCallback
 
-from distill.config import Stage
+from distill.recipe.config import Stage
 from edge.errors import ConfigError, TrainingError
 from tests.distill.conftest import open_teacher
 
@@ -33,10 +33,10 @@ class World:
     """A teacher, a student of two layers without dropout, and encoded rows."""
 
     def __init__(self, folder: Path, data: dict[str, Path], spec: str = "layers=2") -> None:
-        from distill.batches import Samples
-        from distill.evaluation import Judge
-        from distill.spec import parse_spec
+        from distill.data.batches import Samples
+        from distill.recipe.student import parse_spec
         from distill.students import build_student
+        from distill.training.evaluation import Judge
         from edge.data import read_table
         from edge.tokenization import Tokenizer
 
@@ -69,8 +69,8 @@ class World:
         return type(self.student)(self.student.config)
 
     def trainer(self, folder: Path, *terms: dict[str, Any], **values: Any) -> Any:
-        from distill.capture import LiveTeacher
-        from distill.trainer import DistillTrainer
+        from distill.signals.capture import LiveTeacher
+        from distill.training.trainer import DistillTrainer
 
         options = {key: values.pop(key) for key in ("save_seconds",) if key in values}
         learner, stage = self.learner(*terms, **values)
@@ -99,7 +99,7 @@ def values_of(world: World, rows: list[int], *terms: dict[str, Any], extra: int 
     """Term values of one batch, padded by `extra` more columns."""
     import torch
 
-    from distill.capture import LiveTeacher
+    from distill.signals.capture import LiveTeacher
 
     batch = world.samples.collate([world.samples[row] for row in rows])
     labels = batch.pop("labels")
@@ -423,7 +423,7 @@ def test_a_loss_that_is_not_finite_after_the_last_log_is_found(
 def test_an_architecture_without_hidden_states_is_refused(world: World) -> None:
     import torch
 
-    from distill.capture import Need, capture
+    from distill.signals.capture import Need, capture
 
     model = copy.deepcopy(world.student)
     forward = model.forward
@@ -458,7 +458,7 @@ def test_terms_of_weight_0_cost_nothing(world: World) -> None:
 
 
 def test_batches_are_bucketed_shuffled_and_complete() -> None:
-    from distill.batches import BucketSampler
+    from distill.data.batches import BucketSampler
 
     lengths = np.random.default_rng(0).integers(3, 60, size=1003)
     sampler = BucketSampler(lengths, 16, seed=1)
@@ -495,8 +495,8 @@ def test_evaluation_keeps_the_order_of_rows(world: World) -> None:
 
 
 def test_half_written_training_checkpoints_are_passed_over(tmp_path: Path) -> None:
-    from distill.resume import TrainingState
-    from distill.states import seal
+    from distill.training.resume import TrainingState
+    from distill.training.states import seal
 
     for step in (8, 9, 10):
         (tmp_path / f"checkpoint-{step}").mkdir()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from distill import DistillResult, load_recipe
-from distill.transfer import with_texts
+from distill.recipe.unlabelled import with_texts
 from edge.checkpoint import open_checkpoint
 from edge.errors import ConfigError
 from tests.distill.conftest import distil_tiny

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from distill.mapping import transport as plan_of
+from distill.losses.layer_map import transport as plan_of
 from distill.objectives.transport import Transport
 
 GENERATOR = torch.Generator().manual_seed(1)

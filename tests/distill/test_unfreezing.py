@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from distill.batches import Samples
-from distill.config import Stage
+from distill.data.batches import Samples
 from distill.objectives import Learner
-from distill.setting import Setting, Shape
-from distill.trainer import DistillTrainer
-from distill.unfreezing import Unfreeze, turns
+from distill.recipe.config import Stage
+from distill.recipe.parts import Unfreeze, turns
+from distill.signals.shapes import Setting, Shape
+from distill.training.trainer import DistillTrainer
 from edge.errors import ConfigError
 from edge.tokenization import Encoding, Tokenizer
 from tests.distill.conftest import make_config, make_tokenizer
@@ -227,7 +227,7 @@ def test_a_run_that_is_resumed_ends_alike(
     settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The first state is needed, of three.
-    monkeypatch.setattr("distill.states._KEPT", 3)
+    monkeypatch.setattr("distill.training.states._KEPT", 3)
     through = model()
     run = trainer(tmp_path / "a", through, **settings)
     run.args.save_strategy, run.args.save_steps = "steps", 5

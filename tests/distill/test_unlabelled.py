@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from distill.config import Stage, load_recipe, recipe_names
+from distill.recipe.config import Stage, load_recipe, recipe_names
 from edge.errors import DataError, UserError
 from tests.distill.conftest import distil_tiny
 

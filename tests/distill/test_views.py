@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from distill import DistillConfig
-from distill.batches import Samples, StepBatches
-from distill.config import Recipe, Stage
-from distill.prepare import Inputs, _open
-from distill.texts import Texts, texts_of
-from distill.trainer import DistillTrainer
-from distill.views import Changing, view_inputs
+from distill.data.batches import Samples, StepBatches
+from distill.data.datasets import Texts, texts_of
+from distill.data.views import Changing, view_inputs
+from distill.inputs import Inputs, _open
+from distill.recipe.config import Recipe, Stage
+from distill.training.trainer import DistillTrainer
 from edge.errors import ConfigError, UserError
 from tests.distill.conftest import BAD, GOOD, NEUTRAL, add_words, distil_tiny, write_tsv
 

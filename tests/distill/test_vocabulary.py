@@ -12,8 +12,8 @@ import yaml
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from distill.config import recipe_file
-from distill.spec import parse_spec
+from distill.recipe.config import recipe_file
+from distill.recipe.student import parse_spec
 from distill.students import build_student
 from edge.checkpoint import open_checkpoint
 from edge.data import read_table

@@ -104,7 +104,7 @@ def test_nothing_is_printed_past_the_console() -> None:
         "edge/cli/app.py",
         "edge/cli/options.py",
         # A program of its own, whose output a shell reads.
-        "distill/launch/__main__.py",
+        "distill/training/launch/__main__.py",
     }
     for package in ("edge", "distill", "converters", "benchmark"):
         for file in (ROOT / package).rglob("*.py"):

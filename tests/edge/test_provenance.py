@@ -43,8 +43,8 @@ _OF_NO_EFFECT = {
 def _roots() -> list[type[BaseModel]]:
     from benchmark.config import BenchmarkConfig
     from converters.config import ConvertConfig
-    from distill.config import DistillConfig, Recipe
-    from distill.spec import StudentSpec
+    from distill.recipe.config import DistillConfig, Recipe
+    from distill.recipe.student import StudentSpec
     from edge.pipeline.run import _Comparison, _EvaluateConfig
 
     named = (DistillConfig, Recipe, StudentSpec, ConvertConfig, BenchmarkConfig)

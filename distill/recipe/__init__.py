@@ -1,0 +1,1 @@
+"""The words of a recipe: terms, companions, stages and the student, as data."""

@@ -1,0 +1,1 @@
+"""The trainer, what it trains, and what it saves."""
