@@ -1,11 +1,11 @@
 """Measure what an artifact costs on a device, beside a baseline that everybody knows."""
 
-from benchmark.budget import Budget, read_budget
-from benchmark.comparing import RunComparison, compare_runs
 from benchmark.config import PRESETS, Baseline, BenchmarkConfig, Protocol
-from benchmark.journal import remove_journal
-from benchmark.render import write_report
-from benchmark.report import Distillation, Report
+from benchmark.measure.journal import remove_journal
+from benchmark.report.budget import Budget, read_budget
+from benchmark.report.compare import RunComparison, compare_runs
+from benchmark.report.model import Distillation, Report
+from benchmark.report.render import write_report
 from benchmark.run import BaselineMaker, BenchmarkResult, benchmark
 from benchmark.schema import Accuracy, Row
 from benchmark.storing import read_any, read_rows, read_several

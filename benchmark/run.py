@@ -9,19 +9,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmark import environment
 from benchmark.config import Baseline, BenchmarkConfig, Setting
 from benchmark.devices import Device, Timer, get_device
-from benchmark.findings import Findings, look
-from benchmark.journal import Journal, remove_journal
 from benchmark.keys import saved_references
-from benchmark.plan import Cell, Plan, Planner
-from benchmark.progress import rounds_progress
-from benchmark.rows import RowMaker, Session, deflated, new_run_id
-from benchmark.sampler import Comparison, Observer, compare
+from benchmark.measure import environment
+from benchmark.measure.findings import Findings, look
+from benchmark.measure.journal import Journal, remove_journal
+from benchmark.measure.plan import Cell, Plan, Planner
+from benchmark.measure.progress import rounds_progress
+from benchmark.measure.rows import RowMaker, Session, deflated, new_run_id
+from benchmark.measure.sampler import Comparison, Observer, compare
 from benchmark.schema import Conditions, DeviceInfo, Row
 from benchmark.storing import read_rows
-from benchmark.wording import baseline_title, engine_title, format_title, listed
+from benchmark.titles import baseline_title, engine_title, format_title, listed
 from edge.bundle import Verification
 from edge.config import Config
 from edge.console import say, step, three_figures

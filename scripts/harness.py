@@ -98,7 +98,7 @@ def tools(options: argparse.Namespace) -> None:
 
 def overhead(options: argparse.Namespace) -> None:
     """A model that does nothing: all that is left is the harness."""
-    from benchmark.worker import Worker
+    from benchmark.worker.worker import Worker
 
     worker = Worker()
     worker._feeds = [{"input_ids": np.ones((1, LENGTH), np.int32)}] * 16
@@ -161,7 +161,7 @@ def _ours(bundle: Path, form: str) -> Iterator[Side]:
     from benchmark import BenchmarkConfig
     from benchmark.config import PRESETS, Block
     from benchmark.devices import get_device
-    from benchmark.plan import Planner
+    from benchmark.measure.plan import Planner
 
     device = get_device("local")
     values = {"format": (form,), "precision": ("fp32",), "seq_length": LENGTH}
@@ -182,7 +182,7 @@ def _drive(bundle: Path) -> Figures:
     """This process as loadgen's system under test."""
     import mlperf_loadgen
 
-    from benchmark.inputs import make_inputs, read_texts
+    from benchmark.measure.inputs import make_inputs, read_texts
     from edge.bundle import Bundle
     from edge.data import Columns
     from edge.engines import get_engine

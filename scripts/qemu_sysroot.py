@@ -27,7 +27,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmark.config import DeviceOptions  # noqa: E402
-from benchmark.devices.qemu import (  # noqa: E402
+from benchmark.devices.remote.foreign import ENGINES  # noqa: E402
+from benchmark.devices.remote.qemu import (  # noqa: E402
     COUNTER,
     GUEST,
     HOST,
@@ -36,7 +37,6 @@ from benchmark.devices.qemu import (  # noqa: E402
     QemuDevice,
     default_sysroot,
 )
-from benchmark.devices.remote import ENGINES  # noqa: E402
 from edge.console import say, step  # noqa: E402
 from edge.errors import EdgeError  # noqa: E402
 from edge.storage import staged_folder  # noqa: E402

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.comparing import MARGIN
 from benchmark.config import BenchmarkConfig, DeviceOptions
+from benchmark.report.compare import MARGIN
 from converters.config import ConvertConfig
 from converters.packs.config import PackConfig
 from distill.recipe.config import DistillConfig

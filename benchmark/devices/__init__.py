@@ -23,10 +23,10 @@ from edge.errors import unknown_name
 # kind -> module and class, imported on use.
 DEVICES = {
     "local": "benchmark.devices.local:LocalDevice",
-    "browser": "benchmark.devices.browser:BrowserDevice",
-    "ssh": "benchmark.devices.ssh:SshDevice",
-    "qemu": "benchmark.devices.qemu:QemuDevice",
-    "adb": "benchmark.devices.adb:AdbDevice",
+    "browser": "benchmark.devices.browser.device:BrowserDevice",
+    "ssh": "benchmark.devices.remote.ssh:SshDevice",
+    "qemu": "benchmark.devices.remote.qemu:QemuDevice",
+    "adb": "benchmark.devices.adb.device:AdbDevice",
     "coreml": "benchmark.devices.coreml:CoreMLDevice",
 }
 

@@ -11,7 +11,7 @@ from typing import ClassVar
 from typing_extensions import Self
 
 from benchmark.config import Block, Protocol
-from benchmark.inputs import Feed
+from benchmark.measure.inputs import Feed
 from benchmark.schema import Conditions, DeviceInfo, Memory, Operator
 from edge.engines.base import Availability
 from edge.errors import MeasurementError

@@ -33,8 +33,8 @@ from benchmark.devices.base import (
     Turn,
     Warmed,
 )
-from benchmark.environment import utc_now
-from benchmark.inputs import Feed
+from benchmark.measure.environment import utc_now
+from benchmark.measure.inputs import Feed
 from benchmark.schema import Conditions, DeviceInfo, Memory
 from edge.console import hush, say
 from edge.engines.base import Availability

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from benchmark.environment import utc_now
+from benchmark.measure.environment import utc_now
 from benchmark.schema import Conditions, DeviceInfo
 from edge.processor import FEATURES
 

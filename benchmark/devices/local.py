@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from benchmark import environment
 from benchmark.config import DeviceOptions
 from benchmark.devices.base import Device, Found, Job, Timer
 from benchmark.devices.facts import SCRIPT, Facts
+from benchmark.devices.link import Link
 from benchmark.devices.messages import MessageTimer
-from benchmark.link import Link
+from benchmark.measure import environment
 from benchmark.schema import Conditions, DeviceInfo
 from edge.engines import get_engine
 from edge.engines.base import Availability
@@ -99,10 +99,10 @@ class _LocalTimer(MessageTimer):
 def worker_command(python: str, cores: Sequence[int] | None) -> list[str]:
     """What starts the worker there; cores: those it may use, None for all."""
     if cores is None:
-        return [python, "-m", "benchmark.worker"]
+        return [python, "-m", "benchmark.worker.worker"]
     program = (
         f"import os, runpy; os.sched_setaffinity(0, {set(cores)}); "
-        "runpy.run_module('benchmark.worker', run_name='__main__')"
+        "runpy.run_module('benchmark.worker.worker', run_name='__main__')"
     )
     return [python, "-c", program]
 

@@ -9,13 +9,13 @@ from typing import ClassVar
 
 from benchmark.config import Block, Protocol
 from benchmark.devices.base import Job, Loaded, StageTimes, Timer, Turn, Warmed
-from benchmark.inputs import Feed
+from benchmark.measure.inputs import Feed
 from benchmark.schema import Memory, Operator
 from edge.wire import Array, Arrays, Message, joined, parted
 
 
 class MessageTimer(Timer):
-    """Asks what `benchmark.worker` answers; a device says how a message gets there.
+    """Asks what `benchmark.worker.worker` answers; a device says how a message gets there.
 
     at_once: feeds that go out in one message.
     """

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from benchmark.devices import Loaded, Warmed
-from benchmark.rows import latency_of
-from benchmark.sampler import Samples
+from benchmark.measure.rows import latency_of
+from benchmark.measure.sampler import Samples
 from benchmark.schema import (
     Accuracy,
     ConditionsPair,

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from benchmark.devices.tool_logs import Runs, read_model_log, read_operators
+from benchmark.devices.adb.logs import Runs, read_model_log, read_operators
 from benchmark.importing.base import (
     Foreign,
     Found,

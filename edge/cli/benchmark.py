@@ -176,7 +176,7 @@ def _measure(
     """Measure, and write the report where one is asked for; its journal goes when it stands."""
     from benchmark import Report, remove_journal, write_report
     from benchmark import benchmark as run_benchmark
-    from benchmark.render import is_report
+    from benchmark.report.render import is_report
     from edge.storage import check_target, follow, home, output_lock
 
     if output is None:
@@ -237,7 +237,7 @@ def _print(result: BenchmarkResult) -> None:
 
 
 def _line(row: Row) -> tuple[str, ...]:
-    from benchmark.wording import engine_title
+    from benchmark.titles import engine_title
 
     latency = row.latency_ms
     return (

@@ -11,7 +11,7 @@ from edge.cli.options import AsJson, given, print_json, print_table, times
 from edge.console import human_bytes, three_figures
 
 if TYPE_CHECKING:
-    from benchmark.comparing import Change, MetricChange, Pair, RunComparison
+    from benchmark.report.compare import Change, MetricChange, Pair, RunComparison
 
 
 def compare(

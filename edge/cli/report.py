@@ -24,7 +24,7 @@ def report(
 ) -> None:
     """Merge the results of several runs, machines and programs into one report."""
     from benchmark import Report, read_several, write_report
-    from benchmark.render import HTML_FILE, is_report
+    from benchmark.report.render import HTML_FILE, is_report
     from edge.console import say, show
     from edge.storage import check_target, output_lock
 

@@ -263,7 +263,7 @@ def _benchmark(plan: _Plan, ledger: Ledger) -> BenchmarkResult:
 
 def _machine(device: str) -> dict[str, Any] | None:
     """What tells this machine from another one; other devices are told apart by their address."""
-    from benchmark.environment import describe as describe_machine
+    from benchmark.measure.environment import describe as describe_machine
 
     if device != "local":
         return None

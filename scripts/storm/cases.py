@@ -274,7 +274,7 @@ def _unmeasured(path: Path) -> bytes:
 def _torn(output: Path) -> str | None:
     """What tells that the files of a report are not of one and the same report."""
     from benchmark import read_rows
-    from benchmark.flat import dump_csv
+    from benchmark.report.csv import dump_csv
     from edge.console import three_figures
 
     if not all((output / name).is_file() for name in _REPORT):

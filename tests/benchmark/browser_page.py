@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmark.worker import Worker
+from benchmark.worker.worker import Worker
 from edge.storage import sha256
 from edge.wire import Arrays, Message, pack, unpack
 

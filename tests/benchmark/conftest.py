@@ -284,7 +284,7 @@ def make_bundle(tmp_path: Path) -> Callable[..., Path]:
 @pytest.fixture
 def page_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What stands for the built page."""
-    from benchmark.devices import browser
+    from benchmark.devices.browser import device as browser
     from tests.benchmark import browser_page
 
     folder = browser_page.built(tmp_path / "dist")

@@ -261,8 +261,8 @@ def perf_tool(arguments: Sequence[str]) -> int:
 
 def app(spool: str) -> None:
     """The app: answers requests that `am` drops into a folder, each session with its own worker."""
-    from benchmark.devices.adb_app import dump, load
-    from benchmark.worker import Worker
+    from benchmark.devices.adb.app import dump, load
+    from benchmark.worker.worker import Worker
     from edge.link import explain
 
     workers: dict[str, Worker] = {}

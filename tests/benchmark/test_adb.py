@@ -21,8 +21,8 @@ import pytest
 import benchmark
 from benchmark.config import Block, DeviceOptions
 from benchmark.devices import Job, ModelRefused, get_device
-from benchmark.devices.adb import AdbDevice
-from benchmark.devices.adb_link import AdbLink
+from benchmark.devices.adb.device import AdbDevice
+from benchmark.devices.adb.link import AdbLink
 from benchmark.schema import Row
 from edge.errors import ConfigError, MeasurementError
 from tests.benchmark import adbd, conftest, stand_ins, tiny_tflite
@@ -299,7 +299,7 @@ def test_rows_so_far_are_kept_when_the_device_goes_away_and_the_rest_comes_later
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from benchmark.devices.adb_litert import ModelTimer
+    from benchmark.devices.adb.litert import ModelTimer
 
     turn, taken = ModelTimer.turn, []
 

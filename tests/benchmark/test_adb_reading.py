@@ -11,17 +11,17 @@ import pytest
 
 from benchmark.config import DeviceOptions
 from benchmark.devices import find_devices, get_device
-from benchmark.devices.adb_app import dump, load
-from benchmark.devices.adb_facts import DESCRIBE_SCRIPT, AndroidFacts, read_conditions
-from benchmark.devices.adb_link import attached, find_adb
-from benchmark.devices.adb_tools import find_tools
-from benchmark.devices.elf import elf_abi
-from benchmark.devices.tool_logs import (
+from benchmark.devices.adb.app import dump, load
+from benchmark.devices.adb.elf import elf_abi
+from benchmark.devices.adb.facts import DESCRIBE_SCRIPT, AndroidFacts, read_conditions
+from benchmark.devices.adb.link import attached, find_adb
+from benchmark.devices.adb.logs import (
     read_model_log,
     read_operators,
     read_perf_log,
     read_perf_result,
 )
+from benchmark.devices.adb.tool_timer import find_tools
 from edge.errors import ConfigError, MeasurementError
 
 LOG = """INFO: STARTING!
@@ -141,8 +141,8 @@ def test_a_turn_goes_on_until_its_seconds_are_reached(
 ) -> None:
     """The tool takes a number of runs, which the speed of the runs before tells: 10 ms here."""
     from benchmark.config import Block
-    from benchmark.devices.adb_onnxruntime import PerfTimer
-    from benchmark.devices.adb_tools import Ended
+    from benchmark.devices.adb.onnxruntime import PerfTimer
+    from benchmark.devices.adb.tool_timer import Ended
 
     asked: list[int] = []
 

@@ -19,9 +19,9 @@ import pytest
 import benchmark
 from benchmark import Baseline, BenchmarkConfig, BenchmarkResult, Protocol, Row
 from benchmark.devices import Loaded, Turn, Warmed, get_device
-from benchmark.plan import Planner
-from benchmark.rows import _shortfalls, deflated_bytes, latency_of
-from benchmark.sampler import Samples
+from benchmark.measure.plan import Planner
+from benchmark.measure.rows import _shortfalls, deflated_bytes, latency_of
+from benchmark.measure.sampler import Samples
 from benchmark.schema import json_schema
 from edge.bundle import Bundle, GoldenCase, Manifest, write_manifest
 from edge.engines.runner import bundle_task
@@ -126,7 +126,7 @@ def test_all_rows_state_inputs_of_the_same_length(measured: BenchmarkResult) -> 
 
 
 def test_no_process_is_left(measured: BenchmarkResult) -> None:
-    assert [p for p in _children() if "benchmark.worker" in " ".join(p.cmdline())] == []
+    assert [p for p in _children() if "benchmark.worker.worker" in " ".join(p.cmdline())] == []
 
 
 def test_the_result_survives_json(measured: BenchmarkResult) -> None:
@@ -214,7 +214,7 @@ def test_a_model_that_does_not_load_ends_the_comparison_in_one_line(
 def test_ctrl_c_in_the_middle_leaves_no_process(
     make_bundle: Callable[..., Path], protocol: Protocol, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from benchmark import sampler
+    from benchmark.measure import sampler
 
     seen: list[int] = []
 

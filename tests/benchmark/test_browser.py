@@ -17,9 +17,10 @@ import pytest
 import benchmark
 from benchmark import Protocol
 from benchmark.config import Block, DeviceOptions
-from benchmark.devices import Job, ModelRefused, browser
-from benchmark.devices.browser import BrowserDevice
-from benchmark.devices.browser_exchange import Exchange
+from benchmark.devices import Job, ModelRefused
+from benchmark.devices.browser import device as browser
+from benchmark.devices.browser.device import BrowserDevice
+from benchmark.devices.browser.exchange import Exchange
 from edge.errors import MeasurementError
 from edge.storage import sha256
 from tests.benchmark import browser_page as pages

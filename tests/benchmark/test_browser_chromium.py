@@ -15,9 +15,9 @@ import pytest
 import benchmark
 from benchmark import Protocol
 from benchmark.config import DeviceOptions
-from benchmark.devices import browser
-from benchmark.devices.browser import BrowserDevice
-from benchmark.devices.browser_exchange import Exchange
+from benchmark.devices.browser import device as browser
+from benchmark.devices.browser.device import BrowserDevice
+from benchmark.devices.browser.exchange import Exchange
 from edge.bundle import Bundle
 from edge.errors import ConfigError
 

@@ -20,12 +20,14 @@ import numpy as np
 import pytest
 
 from benchmark.config import DeviceOptions
-from benchmark.devices import Job, browser, browser_server, find_devices, get_device
-from benchmark.devices.browser import BrowserDevice
-from benchmark.devices.browser_exchange import Exchange, PageInfo
-from benchmark.devices.browser_facts import browser as browser_name
-from benchmark.devices.browser_facts import device_info
-from benchmark.devices.browser_server import PageServer, listed
+from benchmark.devices import Job, find_devices, get_device
+from benchmark.devices.browser import device as browser
+from benchmark.devices.browser import server as browser_server
+from benchmark.devices.browser.device import BrowserDevice
+from benchmark.devices.browser.exchange import Exchange, PageInfo
+from benchmark.devices.browser.facts import browser as browser_name
+from benchmark.devices.browser.facts import device_info
+from benchmark.devices.browser.server import PageServer, listed
 from edge.errors import ConfigError, MeasurementError
 from edge.storage import sha256
 from tests.benchmark import browser_page as pages

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from benchmark import Row, compare_runs, statistics
-from benchmark.comparing import Pair
+from benchmark.report.compare import Pair
 from benchmark.storing import dump_rows
 from edge.cli.compare import compare as command
 from edge.errors import DataError, MeasurementError

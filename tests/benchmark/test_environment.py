@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmark import environment, memory
+from benchmark.measure import environment
 from benchmark.schema import Conditions, DeviceInfo
+from benchmark.worker import memory
 from edge import processor
 
 

@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-from benchmark import environment
 from benchmark.devices.facts import CONDITIONS_SCRIPT, SCRIPT, Facts
+from benchmark.measure import environment
 
 _CORE = "processor\t: {}\nFeatures\t: fp asimd aes asimdhp cpuid asimddp\nCPU implementer\t: {}\n"
 _CORE += "CPU part\t: {}\n\n"

@@ -12,7 +12,7 @@ import pytest
 
 from benchmark import Report, Row, read_any, read_several
 from benchmark.importing import import_rows
-from benchmark.render import render
+from benchmark.report.render import render
 from edge.errors import DataError
 
 # As benchmark_model prints it, every figure of its own; through adb logcat with a prefix a line.

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmark.devices import Turn
-from benchmark.journal import Journal, remove_journal
+from benchmark.measure.journal import Journal, remove_journal
 from edge.errors import StorageError
 
 TURN = Turn(raw_ns=[5, 6], duration_s=0.1)

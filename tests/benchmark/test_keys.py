@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 import benchmark
-from benchmark import Report, Row, render
+from benchmark import Report, Row
 from benchmark.config import Baseline
 from benchmark.devices import get_device
 from benchmark.keys import baselines_beside, reference_beside
-from benchmark.plan import Planner
+from benchmark.measure.plan import Planner
+from benchmark.report import render
 from benchmark.run import BenchmarkResult
 from benchmark.storing import dump_rows
 from edge.bundle import Artifact, Bundle, Verification, write_manifest

@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 
-from benchmark import Report, Row, read_several, summary, write_report
-from benchmark.curves import Line, curves
-from benchmark.figures import front
-from benchmark.flat import COLUMNS, dump_csv
+from benchmark import Report, Row, read_several, write_report
 from benchmark.ratios import ratio_of
-from benchmark.render import render
+from benchmark.report import summary
+from benchmark.report.csv import COLUMNS, dump_csv
+from benchmark.report.curves import Line, curves
+from benchmark.report.figures import front
+from benchmark.report.render import render
+from benchmark.report.tables import sustained_words
 from benchmark.schema import (
     Conditions,
     ConditionsPair,
@@ -31,7 +33,6 @@ from benchmark.schema import (
     Row as AnyRow,
 )
 from benchmark.storing import dump_rows
-from benchmark.tables import sustained_words
 from edge.bundle import Verification
 from edge.cli.report import report as command
 from edge.errors import DataError, UserError

@@ -11,8 +11,8 @@ import pytest
 
 from benchmark import Baseline, BenchmarkConfig
 from benchmark.devices import get_device
-from benchmark.inputs import InputSet, Texts, make_inputs, read_texts
-from benchmark.plan import Cell, Plan, Planner
+from benchmark.measure.inputs import InputSet, Texts, make_inputs, read_texts
+from benchmark.measure.plan import Cell, Plan, Planner
 from edge.bundle import Bundle
 from edge.data import Columns
 from edge.errors import ConfigError, DataError

@@ -6,10 +6,10 @@ import re
 
 import pytest
 
-from benchmark.drawing import WIDTH
-from benchmark.plot import Point, Strip, scatter, strips
-from benchmark.scale import Scale
-from benchmark.wording import listed
+from benchmark.report.drawing import WIDTH
+from benchmark.report.plot import Point, Strip, scatter, strips
+from benchmark.report.scale import Scale
+from benchmark.titles import listed
 from edge.console import human_bytes, three_figures
 
 

@@ -12,7 +12,7 @@ import pytest
 import benchmark
 from benchmark.config import DeviceOptions
 from benchmark.devices import Job, get_device
-from benchmark.devices.qemu import INFO, PROGRAM, QemuDevice, default_sysroot
+from benchmark.devices.remote.qemu import INFO, PROGRAM, QemuDevice, default_sysroot
 from edge.errors import ConfigError, MeasurementError
 from edge.storage import cache_folder
 

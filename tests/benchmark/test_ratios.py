@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmark import Report, Row, summary
+from benchmark import Report, Row
 from benchmark.keys import saved_references
 from benchmark.ratios import ratio_of, with_current_ratios, with_ratios
-from benchmark.render import render
+from benchmark.report import summary
+from benchmark.report.render import render
 from benchmark.schema import Validity
 from edge.cli.benchmark import _line
 from edge.errors import DataError

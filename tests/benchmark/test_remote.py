@@ -14,15 +14,15 @@ from pathlib import Path
 import pytest
 
 from benchmark.config import DeviceOptions
-from benchmark.devices import remote, remote_wheels
 from benchmark.devices.local import worker_command
-from benchmark.devices.remote import Foreign
-from benchmark.devices.remote_shell import check_host
-from benchmark.devices.ssh import SshDevice, configured_hosts
+from benchmark.devices.remote import foreign, wheels
+from benchmark.devices.remote.foreign import Foreign
+from benchmark.devices.remote.shell import check_host
+from benchmark.devices.remote.ssh import SshDevice, configured_hosts
 from edge.engines.base import Availability
 from edge.errors import ConfigError, EngineError
 
-ROOT = Path(remote.__file__).resolve().parents[2]
+ROOT = Path(foreign.__file__).resolve().parents[3]
 PI = Foreign((3, 11, 2), "aarch64", 36, {})
 IMPORTS = """
 import importlib, sys, zipfile
@@ -37,7 +37,7 @@ print("imported")
 
 
 def test_what_is_carried_needs_numpy_and_nothing_else(tmp_path: Path) -> None:
-    (tmp_path / "code.zip").write_bytes(remote.code_archive())
+    (tmp_path / "code.zip").write_bytes(foreign.code_archive())
     refused = ("psutil", "pydantic", "torch", "transformers", "rich", "typer", "yaml", "tokenizers")
     command = [sys.executable, "-c", IMPORTS, str(tmp_path / "code.zip"), str(ROOT), *refused]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
@@ -45,9 +45,9 @@ def test_what_is_carried_needs_numpy_and_nothing_else(tmp_path: Path) -> None:
 
 
 def test_what_is_carried_keeps_to_the_oldest_python() -> None:
-    with zipfile.ZipFile(io.BytesIO(remote.code_archive())) as archive:
+    with zipfile.ZipFile(io.BytesIO(foreign.code_archive())) as archive:
         for name in archive.namelist():
-            tree = ast.parse(archive.read(name), name, feature_version=remote.OLDEST)
+            tree = ast.parse(archive.read(name), name, feature_version=foreign.OLDEST)
             calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
             zips = [call for call in calls if getattr(call.func, "id", "") == "zip"]
             # `strict` came with Python 3.10.
@@ -56,11 +56,11 @@ def test_what_is_carried_keeps_to_the_oldest_python() -> None:
 
 def test_a_python_tells_what_it_is() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", remote.PROBE], capture_output=True, text=True, check=True
+        [sys.executable, "-c", foreign.PROBE], capture_output=True, text=True, check=True
     )
-    found = remote.read_probe(f"Welcome\n{done.stdout}", where="here", python="python3")
+    found = foreign.read_probe(f"Welcome\n{done.stdout}", where="here", python="python3")
     assert found.version == sys.version_info[:3]
-    assert set(found.packages) == set(remote.MODULES)
+    assert set(found.packages) == set(foreign.MODULES)
     assert found.versions["python"] == ".".join(map(str, sys.version_info[:3]))
 
 
@@ -71,8 +71,8 @@ def _said(**changes: object) -> str:
 
 
 def test_a_python_of_a_board_is_read() -> None:
-    assert remote.read_probe(_said(), where="pi", python="python3") == PI
-    musl = remote.read_probe(_said(libc=["", ""]), where="pi", python="python3")
+    assert foreign.read_probe(_said(), where="pi", python="python3") == PI
+    musl = foreign.read_probe(_said(libc=["", ""]), where="pi", python="python3")
     assert musl.glibc is None
 
 
@@ -80,7 +80,7 @@ def test_a_python_of_a_board_is_read() -> None:
     ("said", "words"),
     [
         ("", "pi has a 'python3' that does not answer"),
-        (remote.NO_PYTHON, "pi has no 'python3': install Python 3.9 or newer"),
+        (foreign.NO_PYTHON, "pi has no 'python3': install Python 3.9 or newer"),
         (_said(version=[3, 8, 1]), "python3 is CPython 3.8.1, and CPython 3.9 or newer is needed"),
         (_said(implementation="PyPy"), "python3 is PyPy 3.11.2, and CPython"),
         (_said(bits=32), "a 32-bit aarch64 Python cannot run what is timed.*install a 64-bit"),
@@ -89,13 +89,13 @@ def test_a_python_of_a_board_is_read() -> None:
 )
 def test_pythons_that_cannot_run_the_worker_are_refused(said: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words) as caught:
-        remote.read_probe(said, where="pi", python="python3")
+        foreign.read_probe(said, where="pi", python="python3")
     assert "\n" not in str(caught.value)
 
 
 def test_a_runtime_that_is_there_is_used() -> None:
     held = {"onnxruntime": "1.20.0", "numpy": "2.0.0"}
-    found = remote_wheels.runtime("onnxruntime", Foreign(PI.version, "x86_64", 36, held), where="x")
+    found = wheels.runtime("onnxruntime", Foreign(PI.version, "x86_64", 36, held), where="x")
     assert (found.version, found.wheels) == ("1.20.0", ())
 
 
@@ -124,7 +124,7 @@ def test_wheels_are_asked_for_by_platform_and_python_and_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = _cache(monkeypatch, tmp_path)
-    found = remote_wheels.runtime("onnxruntime", PI, where="pi")
+    found = wheels.runtime("onnxruntime", PI, where="pi")
     # This version first; then any that there is for that Python.
     assert [command[-2].startswith("onnxruntime==") for command in asked] == [True, False]
     words = " ".join(asked[0])
@@ -134,11 +134,11 @@ def test_wheels_are_asked_for_by_platform_and_python_and_kept(
     assert "manylinux_2_37" not in words and "x86_64" not in words
     assert found.version == "1.9.0"
     assert sorted(wheel.name.split("-")[0] for wheel in found.wheels) == ["numpy", "onnxruntime"]
-    assert remote_wheels.unpacked_bytes(found.wheels[0]) == 4
-    assert remote_wheels.runtime("onnxruntime", PI, where="pi") == found
+    assert wheels.unpacked_bytes(found.wheels[0]) == 4
+    assert wheels.runtime("onnxruntime", PI, where="pi") == found
     assert len(asked) == 2
-    folders = remote_wheels.unpacked(found)
-    assert folders == remote_wheels.unpacked(found)
+    folders = wheels.unpacked(found)
+    assert folders == wheels.unpacked(found)
     assert all(next(folder.rglob("file")).read_text() == "1234" for folder in folders)
 
 
@@ -150,28 +150,28 @@ def test_wheels_that_cannot_be_had_are_one_line(
     monkeypatch.setattr(subprocess, "run", lambda *a, **k: none)
     words = r"pi: no ai-edge-litert for Python 3\.11 on aarch64 could be downloaded \(no network\)"
     with pytest.raises(EngineError, match=words):
-        remote_wheels.runtime("litert", PI, where="pi")
+        wheels.runtime("litert", PI, where="pi")
     assert not list(tmp_path.rglob("*.whl"))
     alpine = Foreign((3, 12, 0), "x86_64", None, {})
     with pytest.raises(EngineError, match="not glibc.*: install onnxruntime and numpy"):
-        remote_wheels.runtime("onnxruntime", alpine, where="alpine")
+        wheels.runtime("onnxruntime", alpine, where="alpine")
 
 
 def test_engines_are_available_where_their_wheels_are() -> None:
-    def find(engine: str) -> remote_wheels.Runtime:
+    def find(engine: str) -> wheels.Runtime:
         if engine == "litert":
             raise EngineError("pi: no wheel")
-        return remote_wheels.Runtime("1.2.3")
+        return wheels.Runtime("1.2.3")
 
-    assert remote.availability("onnxruntime", find) == Availability("1.2.3")
-    assert remote.availability("litert", find).reason == "pi: no wheel"
-    assert not remote.availability("pytorch", find).available
-    assert remote.choose_engine(("tflite-runtime", "litert")) == "litert"
-    assert remote.choose_engine(("coreml",)) == "coreml"
+    assert foreign.availability("onnxruntime", find) == Availability("1.2.3")
+    assert foreign.availability("litert", find).reason == "pi: no wheel"
+    assert not foreign.availability("pytorch", find).available
+    assert foreign.choose_engine(("tflite-runtime", "litert")) == "litert"
+    assert foreign.choose_engine(("coreml",)) == "coreml"
 
 
 def test_a_worker_is_bound_to_its_cores() -> None:
-    assert worker_command("py", None) == ["py", "-m", "benchmark.worker"]
+    assert worker_command("py", None) == ["py", "-m", "benchmark.worker.worker"]
     python, flag, program = worker_command("py", (4, 5))
     assert (python, flag) == ("py", "-c")
     assert "sched_setaffinity(0, {4, 5})" in program

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmark import Accuracy, BenchmarkResult, Distillation, Report, Row, summary, write_report
-from benchmark.render import is_report, render
+from benchmark import Accuracy, BenchmarkResult, Distillation, Report, Row, write_report
+from benchmark.report import summary
+from benchmark.report.render import is_report, render
 from benchmark.schema import Ratio, Validity
 from edge.errors import StorageError
 
@@ -101,7 +102,7 @@ def test_a_report_that_cannot_be_rendered_changes_nothing(
 ) -> None:
     write_report(tmp_path, report)
     before = (tmp_path / "report.html").read_text()
-    monkeypatch.setattr("benchmark.view._method", lambda rows: 1 / 0)
+    monkeypatch.setattr("benchmark.report.view._method", lambda rows: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         write_report(tmp_path, report.model_copy(update={"title": "other"}))
     assert (tmp_path / "report.html").read_text() == before

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmark import environment
 from benchmark.config import PRESETS, Block, Protocol
 from benchmark.devices import Device, Job, Loaded, Timer, Turn, Warmed
-from benchmark.journal import Journal
-from benchmark.sampler import Comparison, Observer, compare, rounds_of
+from benchmark.measure import environment
+from benchmark.measure.journal import Journal
+from benchmark.measure.sampler import Comparison, Observer, compare, rounds_of
 from benchmark.schema import Conditions, DeviceInfo, Memory
 from edge.engines.base import Availability
 from edge.errors import MeasurementError
@@ -208,7 +208,7 @@ def test_a_pass_runs_every_input_once() -> None:
 
 def test_a_sustained_run_is_told_in_stretches(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
-    monkeypatch.setattr("benchmark.sampler.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("benchmark.measure.sampler.time.monotonic", lambda: clock[0])
     device = FakeDevice({"a": 0.01, "b": 0.02})
     turn = FakeTimer.turn
 

@@ -25,9 +25,10 @@ import pytest
 
 import benchmark
 from benchmark.config import Block, DeviceOptions
-from benchmark.devices import Device, Job, Turn, get_device, remote, remote_wheels
-from benchmark.devices.remote_shell import Shell
-from benchmark.devices.ssh import SshDevice
+from benchmark.devices import Device, Job, Turn, get_device
+from benchmark.devices.remote import foreign, wheels
+from benchmark.devices.remote.shell import Shell
+from benchmark.devices.remote.ssh import SshDevice
 from edge.errors import ConfigError, MeasurementError, StorageError
 from tests.benchmark.board import SSHD, Board, running_sshd
 
@@ -232,7 +233,7 @@ def test_an_interrupt_while_connecting_leaves_no_process(
     [
         ("stranger", ConfigError, "stranger: it does not accept your key: run `ssh-copy-id str"),
         ("unknown", ConfigError, "unknown: its key is not known here: run `ssh unknown` once"),
-        ("no-such-host.invalid", ConfigError, "no such host: check the name"),
+        ("no-such-foreign.invalid", ConfigError, "no such host: check the name"),
         ("off", MeasurementError, "off cannot be reached .*Connection refused.*switched on"),
     ],
 )
@@ -298,13 +299,13 @@ def test_runtimes_that_a_board_lacks_are_carried(
     venv.create(tmp_path / "bare", with_pip=False)
     monkeypatch.setenv("EDGE_CACHE", str(tmp_path / "cache"))
 
-    def download(needs: list[str], foreign: remote.Foreign, folder: Path) -> None:
+    def download(needs: list[str], foreign: foreign.Foreign, folder: Path) -> None:
         folder.mkdir(parents=True)
         for package in needs:
             _wheel_of(package.partition("==")[0], folder)
 
     # In place of PyPI: wheels made of what is installed here.
-    monkeypatch.setattr(remote_wheels, "_download", download)
+    monkeypatch.setattr(wheels, "_download", download)
     options = DeviceOptions(python=str(tmp_path / "bare" / "bin" / "python"), timeout_s=120)
     job = Job("fp32", "onnxruntime", bundle / "model-fp32.onnx", 1, FEEDS)
     with _device(options=options) as device:

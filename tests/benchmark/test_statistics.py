@@ -7,8 +7,8 @@ import pytest
 
 from benchmark import statistics
 from benchmark.devices import Loaded, Turn, Warmed
-from benchmark.rows import latency_of
-from benchmark.sampler import Samples
+from benchmark.measure.rows import latency_of
+from benchmark.measure.sampler import Samples
 
 
 def _samples(*blocks: list[int]) -> Samples:

@@ -21,7 +21,7 @@ import pytest
 from benchmark.config import Protocol
 from benchmark.devices import DEVICES, Device, Job, Reading, get_device
 from benchmark.devices.facts import Facts
-from benchmark.link import Link
+from benchmark.devices.link import Link
 from edge import wire
 from edge.engines import ENGINES, get_engine
 from edge.errors import ConfigError, MeasurementError
@@ -42,7 +42,7 @@ def _python(script: str, label: str = "onnx-int8") -> Link:
 
 @pytest.fixture
 def worker() -> Iterator[Link]:
-    argv = [sys.executable, "-m", "benchmark.worker"]
+    argv = [sys.executable, "-m", "benchmark.worker.worker"]
     with Link(argv, label="onnx-int8", env=dict(os.environ), cwd=ROOT) as link:
         yield link
 
@@ -278,7 +278,8 @@ import os, subprocess, sys
 from pathlib import Path
 import numpy as np
 from benchmark.config import DeviceOptions
-from benchmark.devices import Job, browser, get_device
+from benchmark.devices import Job, get_device
+from benchmark.devices.browser import device as browser
 from edge.engines import get_engine
 
 onnx, tflite, page = map(Path, sys.argv[1:])

@@ -1,7 +1,7 @@
 /** Counts up when what the page and the program say to each other changes. */
 export const PROTOCOL = 1;
 
-/** One model that the program asks for: `benchmark.devices.browser` writes it. */
+/** One model that the program asks for: `benchmark.devices.browser.device` writes it. */
 export interface LoadRequest {
   do: "load";
   cell: string;

@@ -1,6 +1,6 @@
 /**
  * The process of one model: loads it, runs it when asked, and reads the clock beside the run.
- * The counterpart of `benchmark.worker`, whose messages it answers.
+ * The counterpart of `benchmark.worker.worker`, whose messages it answers.
  */
 
 import { groupOf, now, resolution } from "../clock";

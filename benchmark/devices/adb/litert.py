@@ -1,0 +1,229 @@
+"""LiteRT's `benchmark_model` on an Android device."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from benchmark.config import Block, Protocol
+from benchmark.devices.adb import logs
+from benchmark.devices.adb.link import quoted
+from benchmark.devices.adb.signatures import Signature, read_signatures
+from benchmark.devices.adb.tool_timer import (
+    MARGIN,
+    PROFILED_RUNS,
+    UNRECORDED_S,
+    Tool,
+    ToolTimer,
+    tenth,
+)
+from benchmark.devices.base import Job, Loaded, ModelRefused, Turn, Warmed
+from benchmark.measure.inputs import Feed
+from benchmark.schema import Memory, Operator
+from edge.errors import MeasurementError
+from edge.wire import Array
+
+if TYPE_CHECKING:
+    from benchmark.devices.adb.device import AdbDevice
+
+# Each is a line of some 500 characters of one script, of which adb takes 65,535.
+_ANSWERS_AT_ONCE = 32
+# Without these it would run other inputs, or another length, than it is asked to.
+_NEEDED = ("num_threads", "input_layer", "input_layer_value_files", "signature_to_run_for")
+_NO_MEDIAN = "this build of benchmark_model prints no median: its mean stands for each turn"
+
+
+class ModelTimer(ToolTimer):
+    """LiteRT's `benchmark_model`: statistics of a turn, no single runs.
+
+    Every turn runs one input, the next turn the next.
+    """
+
+    def __init__(self, device: AdbDevice, job: Job, tool: Tool, folder: str) -> None:
+        super().__init__(device, job, tool, folder)
+        self._next, self._shows_outputs = 0, True
+        self._signatures = read_signatures(job.path)
+        self._graph = device.place(job.path)
+        self._write(job.feeds, "inputs")
+
+    def first_run(self) -> Loaded:
+        ended = self.run_tool(
+            [
+                *self._first_input(),
+                *("--num_runs=1", "--min_secs=0", "--warmup_runs=1", "--warmup_min_secs=0"),
+                "--output_filepath=first",
+            ]
+        )
+        ignored = logs.ignored_flags(ended.log)
+        if unknown := [flag for flag in _NEEDED if flag in ignored]:
+            raise ModelRefused(
+                f"{self.job.label}: this build of {self.program} does not know --{unknown[0]}: "
+                "get the one of docs/android.md"
+            )
+        self._shows_outputs = "output_filepath" not in ignored
+        log = logs.read_model_log(ended.log)
+        if log.init_ms is None or log.first_ms is None:
+            raise self.silent("how long loading took")
+        return Loaded(load_ms=log.init_ms, first_ms=log.first_ms)
+
+    def warm(self, protocol: Protocol) -> Warmed:
+        log = self._timed(
+            [
+                f"--num_runs={protocol.warmup_runs}",
+                f"--min_secs={protocol.warmup_s:g}",
+                f"--max_secs={protocol.warmup_max_s:g}",
+                "--warmup_runs=1",
+            ]
+        )
+        runs = self._recorded(log)
+        no_median = runs.median is None and runs.count > 1
+        return Warmed(runs.count, runs.total_s, notes=(_NO_MEDIAN,) if no_median else ())
+
+    def turn(self, block: Block) -> Turn:
+        number, self._next = self._next, (self._next + 1) % len(self.job.feeds)
+        ended = self.run_tool(
+            [
+                *self._input(self.job.feeds[number], f"inputs/{number}"),
+                f"--num_runs={block.runs}",
+                f"--min_secs={block.min_s * MARGIN:g}",
+                f"--max_secs={max(block.max_s - UNRECORDED_S, block.min_s * MARGIN):g}",
+                "--warmup_runs=1",
+                f"--warmup_min_secs={UNRECORDED_S:g}",
+            ]
+        )
+        log = logs.read_model_log(ended.log)
+        runs = self._recorded(log)
+        unrecorded_s = 0.0 if log.warm is None else log.warm.total_s
+        # Starting the tool and opening the model are no part of a turn elsewhere either.
+        return Turn(
+            raw_ns=[round(runs.middle * 1e3)],
+            duration_s=unrecorded_s + runs.total_s,
+            processor_s=ended.processor_s,
+            single=False,
+            runs=runs.count,
+        )
+
+    def memory(self) -> Memory | None:
+        log = self._timed(["--num_runs=8", "--min_secs=0", "--report_peak_memory_footprint=true"])
+        if log.peak_mb is None and log.delta_mb is None:
+            return None
+        return Memory(peak_rss_mb=tenth(log.peak_mb), delta_mb=tenth(log.delta_mb))
+
+    def profile(self) -> tuple[Operator, ...] | None:
+        ended = self.run_tool(
+            [
+                *self._first_input(),
+                f"--num_runs={PROFILED_RUNS}",
+                "--min_secs=0",
+                "--enable_op_profiling=true",
+            ]
+        )
+        spent = logs.read_operators(ended.log)
+        total = sum(one.total_ms for one in spent) or 1.0
+        return (
+            tuple(
+                Operator(
+                    type=one.type,
+                    count=one.count,
+                    total_ms=one.total_ms,
+                    share=one.total_ms / total,
+                )
+                for one in spent
+            )
+            or None
+        )
+
+    def answers(self, feeds: Sequence[Feed]) -> Iterator[dict[str, Array]] | None:
+        return self._answers(feeds) if self._shows_outputs else None
+
+    def _answers(self, feeds: Sequence[Feed]) -> Iterator[dict[str, Array]]:
+        for start in range(0, len(feeds), _ANSWERS_AT_ONCE):
+            yield from self._batch(feeds[start : start + _ANSWERS_AT_ONCE])
+
+    def _batch(self, feeds: Sequence[Feed]) -> Iterator[dict[str, Array]]:
+        """One process each, one after another in one script; all outputs come back at once."""
+        self._write(feeds, "asked")
+        lines = [f"cd {quoted(self.folder)} || exit 1", "mkdir -p answered"]
+        for number, feed in enumerate(feeds):
+            arguments = [
+                *self.arguments(),
+                *self._input(feed, f"asked/{number}"),
+                *("--num_runs=1", "--min_secs=0", "--warmup_runs=0", "--warmup_min_secs=0"),
+                f"--output_filepath=answered/{number}",
+            ]
+            lines.append(f"{self.command(arguments)} > log 2>&1 || {{ cat log; exit 1; }}")
+        done = self.link.shell("\n".join(lines))
+        if done.code != 0:
+            raise self.ended(done.output, done.code)
+        with tempfile.TemporaryDirectory() as scratch:
+            self.link.pull(f"{self.folder}/answered", Path(scratch))
+            for number, feed in enumerate(feeds):
+                file = Path(scratch) / "answered" / str(number)
+                if not file.is_file():
+                    raise self.silent("its outputs")
+                yield _outputs(self._signature(feed), file.read_bytes(), self.job.label)
+        self.link.shell(f"cd {quoted(self.folder)} && rm -rf asked answered log")
+
+    def arguments(self) -> list[str]:
+        return [f"--graph={self._graph}", f"--num_threads={self.job.threads}"]
+
+    def _timed(self, arguments: Sequence[str]) -> logs.ModelLog:
+        quiet = ["--warmup_min_secs=0", *self._first_input()]
+        return logs.read_model_log(self.run_tool([*quiet, *arguments]).log)
+
+    def _recorded(self, log: logs.ModelLog) -> logs.Runs:
+        if log.recorded is None or not log.recorded.count:
+            raise self.silent("how long its runs took")
+        return log.recorded
+
+    def _first_input(self) -> list[str]:
+        return self._input(self.job.feeds[0], "inputs/0")
+
+    def _input(self, feed: Feed, folder: str) -> list[str]:
+        """The tool takes inputs in the order of the graph, under any name."""
+        signature = self._signature(feed)
+        names = [f"input{n}" for n in range(len(signature.inputs))]
+        shapes = [",".join(map(str, feed[one.name].shape)) for one in signature.inputs]
+        files = [f"{name}:{folder}/{number}" for number, name in enumerate(names)]
+        return [
+            *([f"--signature_to_run_for={signature.key}"] if signature.key else []),
+            f"--input_layer={','.join(names)}",
+            f"--input_layer_shape={':'.join(shapes)}",
+            f"--input_layer_value_files={','.join(files)}",
+        ]
+
+    def _signature(self, feed: Feed) -> Signature:
+        length = next(iter(feed.values())).shape[1]
+        if length not in self._signatures:
+            accepted = ", ".join(map(str, sorted(self._signatures)))
+            raise MeasurementError(f"{self.job.label} accepts {accepted} tokens, not {length}")
+        return self._signatures[length]
+
+    def _write(self, feeds: Sequence[Feed], name: str) -> None:
+        """Feeds as files NUMBER/INPUT in the folder `name` of the device."""
+        with tempfile.TemporaryDirectory() as scratch:
+            for number, feed in enumerate(feeds):
+                target = Path(scratch) / name / str(number)
+                target.mkdir(parents=True)
+                for index, one in enumerate(self._signature(feed).inputs):
+                    values = np.ascontiguousarray(feed[one.name], one.dtype)
+                    (target / str(index)).write_bytes(values.tobytes())
+            self.link.push([Path(scratch) / name], f"{self.folder}/")
+
+
+def _outputs(signature: Signature, data: bytes, label: str) -> dict[str, Array]:
+    """The tensors of an output file, which holds one behind the other."""
+    expected = sum(one.size_bytes for one in signature.outputs)
+    if len(data) != expected:
+        raise MeasurementError(f"{label}: {len(data)} bytes of output came back, not {expected}")
+    found, start = {}, 0
+    for one in signature.outputs:
+        values = np.frombuffer(data, one.dtype, offset=start, count=math.prod(one.shape))
+        found[one.name] = values.reshape(one.shape)
+        start += one.size_bytes
+    return found

@@ -1,0 +1,261 @@
+"""A model in a worker of the page: asked what `benchmark.worker.worker` is asked."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+from benchmark.config import Block, Protocol
+from benchmark.devices.base import Job, Loaded, ModelRefused, StageTimes, Turn, Warmed
+from benchmark.devices.browser.exchange import (
+    Exchange,
+    Forged,
+    NoAnswer,
+    PageGone,
+    PageReopened,
+)
+from benchmark.devices.browser.replies import (
+    ANSWERS,
+    LoadedAnswer,
+    MemoryAnswer,
+    TurnedAnswer,
+    WarmedAnswer,
+    judge_outputs,
+    judged_as,
+)
+from benchmark.devices.messages import MessageTimer
+from benchmark.schema import Memory, Operator
+from edge.console import say
+from edge.errors import MeasurementError
+from edge.storage import sha256
+from edge.wire import Array, Arrays, Message, joined
+
+# How often a page may be opened again in the course of one question.
+_OPENINGS = 5
+# What browsers call a WebGPU that they compute on the processor.
+_SOFTWARE = ("swiftshader", "llvmpipe", "lavapipe", "software", "basic render")
+
+
+@dataclass(frozen=True)
+class Visit:
+    """What all models of a page share.
+
+    files: those that the page may ask for, by checksum. ended: models that the page can let go,
+    which it hears with what it is asked next. timeout_s: of an answer.
+    """
+
+    exchange: Exchange
+    files: dict[str, Path]
+    timeout_s: float
+    ended: list[str] = field(default_factory=list)
+
+
+class BrowserTimer(MessageTimer):
+    """One model in a worker of the page; loaded again when the page is opened again."""
+
+    # Outputs of a large vocabulary still fit into one answer.
+    at_once: ClassVar[int] = 8
+
+    def __init__(self, job: Job, visit: Visit, cell: str) -> None:
+        super().__init__(job)
+        self._visit, self._cell = visit, cell
+        self._artifact = Path(self.place(job.path)).name
+        self._key = ""
+        self._known: Loaded | None = None
+        self._threads = job.threads
+        self._protocol: Protocol | None = None
+        self._raw_ns: list[int] = []
+        self._turns = 0
+
+    def place(self, path: Path) -> str:
+        """Where the page finds a file: by its checksum, which the page compares."""
+        digest = _checksum(path.resolve())
+        self._visit.files[digest] = path.resolve()
+        return f"files/{digest}"
+
+    def load(self) -> Loaded:
+        # A phone without memory to spare opens the page anew while it loads a model.
+        for attempt, threads in enumerate((self._job.threads, 1, 1)):
+            self._threads = threads
+            with contextlib.suppress(PageReopened):
+                self._known = self._load(fewer=attempt > 0)
+                return self._known
+            self._say_reopened()
+        raise ModelRefused(
+            "the page was lost three times while it loaded the model: the device may have too "
+            "little memory for it"
+        )
+
+    def _load(self, *, fewer: bool = False) -> Loaded:
+        request = {
+            "do": "load",
+            "label": self._job.label,
+            "engine": self._job.engine,
+            "path": f"files/{self._artifact}",
+            "sha256": self._artifact,
+            "bytes": self._job.path.stat().st_size,
+            "threads": self._threads,
+            "recorded": {"turns": self._turns, "raw_ns": self._raw_ns},
+        }
+        feeds = joined(self._job.feeds)
+        key = self._visit.exchange.key
+        reply, _ = self._send(request, feeds, judge=judged_as(LoadedAnswer), key=key)
+        self._key = key
+        found = LoadedAnswer.model_validate(reply)
+        notes = found.notes
+        if fewer and self._job.threads > 1:
+            notes = (*notes, "lost the page while it loaded with more threads, so it ran on one")
+        return Loaded(
+            load_ms=found.load_ns / 1e6,
+            first_ms=found.first_ns / 1e6,
+            threads=found.threads,
+            provider=found.provider,
+            notes=tuple(f"in the browser it {note}" for note in (*notes, *self._pretence(found))),
+        )
+
+    def _pretence(self, found: LoadedAnswer) -> tuple[str, ...]:
+        """Where the browser computes WebGPU on the processor, the latency is none of a GPU."""
+        info = self._visit.exchange.info
+        adapter = "" if info is None or found.provider != "WebGPU" else info.webgpu or ""
+        if not any(word in adapter.lower() for word in _SOFTWARE):
+            return ()
+        return (f"ran WebGPU in software ({adapter}), on no GPU",)
+
+    def warming(self, protocol: Protocol) -> Message:
+        # The page shows how many rounds are to come.
+        return {**super().warming(protocol), "rounds": protocol.rounds}
+
+    def warm(self, protocol: Protocol) -> Warmed:
+        self._protocol = protocol
+        reply, _ = self.ask(self.warming(protocol))
+        found = WarmedAnswer.model_validate(reply)
+        notes: tuple[str, ...] = ()
+        if found.group > 1:
+            notes = (
+                f"each value is the mean of {found.group} runs, because the browser's clock is "
+                "too coarse for one",
+            )
+        return Warmed(found.runs, found.duration_s, notes)
+
+    def turn(self, block: Block) -> Turn:
+        reply, _ = self.ask(self.turning(block))
+        found = TurnedAnswer.model_validate(reply)
+        self._turns += 1
+        self._raw_ns += found.raw_ns
+        return Turn(raw_ns=list(found.raw_ns), duration_s=found.duration_s)
+
+    def memory(self) -> Memory | None:
+        reply, _ = self.ask({"do": "memory"})
+        found = MemoryAnswer.model_validate(reply).wasm_bytes
+        return None if found is None else Memory(wasm_mb=round(found / 1e6, 1))
+
+    def stages(self) -> StageTimes | None:
+        return None if self._job.reading is None else super().stages()
+
+    def profile(self) -> tuple[Operator, ...] | None:
+        return None
+
+    def ask(
+        self, request: Message, arrays: Mapping[str, Array] | None = None
+    ) -> tuple[Message, Arrays]:
+        if request["do"] == "stages":
+            request = {**request, "tokenizer_sha256": Path(request["tokenizer"]).name}
+        for _ in range(_OPENINGS):
+            try:
+                self._restore()
+                judge = self._judge(request, arrays or {})
+                return self._send(request, arrays, judge=judge, key=self._key)
+            except PageReopened:
+                self._say_reopened()
+        raise MeasurementError(
+            f"{self._job.label}: the page was opened again {_OPENINGS} times in a row: leave it "
+            "open and in front, or time fewer models at once with --format and --precision"
+        )
+
+    def close(self) -> None:
+        # The page hears of it with what it is asked next.
+        if self._key:
+            self._visit.ended.append(self._cell)
+            self._key = ""
+
+    def _restore(self) -> None:
+        """Load the model again where the page was opened again since."""
+        if self._key == self._visit.exchange.key:
+            return
+        known = self._known
+        found = self._load()
+        if known is not None and found.threads != known.threads:
+            raise MeasurementError(
+                f"{self._job.label}: the page was opened again, and the model now runs on "
+                f"{found.threads} threads in place of {known.threads}"
+            )
+        if self._protocol is not None:
+            request = self.warming(self._protocol)
+            self._send(request, None, judge=judged_as(WarmedAnswer), key=self._key)
+
+    def _send(
+        self,
+        request: Message,
+        arrays: Mapping[str, Array] | None,
+        *,
+        judge: Callable[[Message, Arrays], None],
+        key: str,
+    ) -> tuple[Message, Arrays]:
+        visit, label = self._visit, self._job.label
+        message = {**request, "cell": self._cell, "ended": list(visit.ended)}
+        try:
+            reply, found = visit.exchange.ask(
+                message,
+                arrays,
+                artifact=self._artifact,
+                judge=judge,
+                timeout_s=visit.timeout_s,
+                key=key,
+            )
+        except PageGone:
+            raise MeasurementError(
+                f"{label}: the page has gone, nothing was heard of it for a while: open it again, "
+                "keep it in front, and repeat the command"
+            ) from None
+        except NoAnswer:
+            raise MeasurementError(
+                f"{label}: the page did not answer '{request['do']}' within {visit.timeout_s:g} s: "
+                "time a smaller model, or wait longer with --timeout"
+            ) from None
+        except Forged as error:
+            raise MeasurementError(
+                f"{label}: the page's answer to '{request['do']}' is refused: {error}"
+            ) from None
+        visit.ended.clear()
+        if "error" in reply:
+            raise self._failure(request, " ".join(str(reply["error"]).split())[:300])
+        return reply, found
+
+    def _failure(self, request: Message, reason: str) -> MeasurementError:
+        if request["do"] == "load" and self._known is None:
+            return ModelRefused(f"the browser cannot run it: {reason}")
+        return MeasurementError(f"{self._job.label}: {reason}")
+
+    def _judge(
+        self, request: Message, arrays: Mapping[str, Array]
+    ) -> Callable[[Message, Arrays], None]:
+        if request["do"] == "answers":
+            return functools.partial(judge_outputs, arrays)
+        return judged_as(ANSWERS[request["do"]], texts=len(request.get("texts", ())))
+
+    def _say_reopened(self) -> None:
+        say(f"{self._job.label}: the page was opened again, its models are loaded again")
+
+
+@functools.lru_cache(maxsize=256)
+def _checksum_of(path: Path, size: int, changed_ns: int) -> str:
+    return sha256(path)
+
+
+def _checksum(path: Path) -> str:
+    status = path.stat()
+    return _checksum_of(path, status.st_size, status.st_mtime_ns)

@@ -1,0 +1,1 @@
+"""A Python elsewhere: over ssh, or under QEMU."""

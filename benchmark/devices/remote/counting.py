@@ -1,0 +1,57 @@
+"""The worker under an emulator that counts instructions; see `scripts/qemu_count.c`.
+
+Runs on the device: of this project it imports what `benchmark.devices.remote.foreign` carries.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import statistics
+from pathlib import Path
+
+from benchmark.worker.worker import Worker
+from edge.link import explain
+from edge.wire import Arrays, Message, serve
+
+# A system call that no kernel has: the emulator then writes down its count.
+_MARK = 7777
+_PAIRS = 5
+
+
+class CountingWorker(Worker):
+    """A worker that also says how many instructions an inference takes."""
+
+    def answer(self, message: Message, arrays: Arrays) -> tuple[Message, Arrays]:
+        """The reply to one request."""
+        if message["do"] == "instructions":
+            return {"instructions": self._instructions(Path(message["marks"]))}, {}
+        return super().answer(message, arrays)
+
+    def _instructions(self, marks: Path) -> int:
+        """Of the first input: what two inferences take more than one does, median of pairs.
+
+        So neither starting up counts nor what lies around an inference.
+        """
+        call, run, feed = ctypes.CDLL(None).syscall, self._run, self._feeds[0]
+        plan = [1, 2] * _PAIRS
+        before = len(_counts(marks))
+        gc.disable()
+        for runs in plan:
+            call(_MARK)
+            for _ in range(runs):
+                run(feed)
+        call(_MARK)
+        gc.enable()
+        found = _counts(marks)[before:]
+        spent = [after - before for before, after in zip(found, found[1:])]  # noqa: B905, RUF007
+        pairs = zip(spent[::2], spent[1::2])  # noqa: B905
+        return int(statistics.median(two - one for one, two in pairs))
+
+
+def _counts(marks: Path) -> list[int]:
+    return [int(line) for line in marks.read_text(encoding="ascii").split()]
+
+
+if __name__ == "__main__":
+    serve(CountingWorker().answer, explain=explain, orphan_check_s=None)

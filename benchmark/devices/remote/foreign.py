@@ -1,0 +1,179 @@
+"""The worker under a foreign Python: what is asked of it, and what is carried there.
+
+A board, or an emulated system, needs Python 3.9 or newer and nothing of this project: the few
+modules that `benchmark.worker.worker` imports travel as one archive, which Python imports from.
+What the runtimes need is in `benchmark.devices.remote.wheels`.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typing_extensions
+
+from benchmark.devices.local import worker_environment
+from edge.engines.base import Availability
+from edge.errors import ConfigError, EngineError
+
+if TYPE_CHECKING:
+    from benchmark.devices.remote.wheels import Runtime
+
+OLDEST = (3, 9)
+MACHINES = ("aarch64", "x86_64")
+# What runs there, and what Python imports and pip calls it.
+MODULES = {
+    "onnxruntime": "onnxruntime",
+    "ai-edge-litert": "ai_edge_litert",
+    "numpy": "numpy",
+    "tokenizers": "tokenizers",
+}
+# Engine -> what it needs there. Others need more of this project than is carried.
+ENGINES = {
+    "onnxruntime": ("onnxruntime", "numpy"),
+    "litert": ("ai-edge-litert", "numpy"),
+}
+READING = ("tokenizers",)
+_ROOT = Path(__file__).resolve().parents[3]
+_CARRIED = (
+    "benchmark/devices/remote/counting.py",
+    "benchmark/worker/memory.py",
+    "benchmark/worker/profiling.py",
+    "benchmark/worker/reading.py",
+    "benchmark/worker/worker.py",
+    "edge/__init__.py",
+    "edge/console.py",
+    "edge/engines/__init__.py",
+    "edge/engines/base.py",
+    "edge/engines/litert.py",
+    "edge/engines/onnxruntime.py",
+    "edge/errors.py",
+    "edge/link.py",
+    "edge/wire.py",
+)
+_MARK = "@@python "
+# What a shell prints where there is no Python.
+NO_PYTHON = "@@no-python"
+# Runs under any Python, however old, so that it can be told that it is too old.
+PROBE = """
+import json, platform, struct, sys
+found = {}
+try:
+    from importlib.metadata import distributions
+    from importlib.util import find_spec
+except ImportError:
+    distributions = None
+if distributions:
+    held = dict((d.metadata["Name"] or "", d.version) for d in distributions())
+    for name, module in NAMES.items():
+        if find_spec(module):
+            alike = [v for n, v in sorted(held.items()) if n.replace("_", "-").startswith(name)]
+            found[name] = held.get(name) or (alike or ["unknown"])[0]
+print(MARK + json.dumps({
+    "version": list(sys.version_info[:3]), "bits": 8 * struct.calcsize("P"),
+    "machine": platform.machine(), "implementation": platform.python_implementation(),
+    "libc": platform.libc_ver(), "packages": found}))
+""".replace("MARK", repr(_MARK)).replace("NAMES", repr(MODULES))
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """A Python elsewhere.
+
+    glibc: minor version of the C library, 2.N. packages: those of MODULES that it can import, and
+    their versions.
+    """
+
+    version: tuple[int, int, int]
+    machine: str
+    glibc: int | None
+    packages: Mapping[str, str]
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """As a row tells them."""
+        return {"python": ".".join(map(str, self.version)), **self.packages}
+
+
+def read_probe(output: str, *, where: str, python: str) -> Foreign:
+    """What PROBE printed under `python` at `where`.
+
+    Raises ConfigError, one line, for a Python or a machine that the worker cannot run on.
+    """
+    lines = output.splitlines()
+    line = next((line for line in lines if line.startswith(_MARK)), None)
+    if line is None:
+        missing = NO_PYTHON in lines
+        fault = f"has no '{python}'" if missing else f"has a '{python}' that does not answer"
+        raise ConfigError(
+            f"{where} {fault}: install Python {OLDEST[0]}.{OLDEST[1]} or newer there, or name "
+            "another with --remote-python"
+        )
+    found = json.loads(line[len(_MARK) :])
+    version, machine = tuple(found["version"]), found["machine"]
+    title = f"{where}: {python} is {found['implementation']} {'.'.join(map(str, version))}"
+    if version[:2] < OLDEST or found["implementation"] != "CPython":
+        raise ConfigError(
+            f"{title}, and CPython {OLDEST[0]}.{OLDEST[1]} or newer is needed: install it there, "
+            "or name another with --remote-python"
+        )
+    if machine not in MACHINES or found["bits"] != 64:
+        raise ConfigError(
+            f"{where}: a {found['bits']}-bit {machine} Python cannot run what is timed, only "
+            f"64-bit ones on {' and '.join(MACHINES)}: install a 64-bit system there"
+        )
+    library, _, minor = found["libc"][1].partition(".")
+    glibc = int(minor) if found["libc"][0] == "glibc" and library == "2" else None
+    return Foreign(version, machine, glibc, found["packages"])
+
+
+def code_archive() -> bytes:
+    """The worker and what it imports of this project, as a zip file that Python imports from."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        # Not our own: those import what a board does not have.
+        for package in ("", "/devices", "/devices/remote", "/worker"):
+            archive.writestr(f"benchmark{package}/__init__.py", "")
+        for name in _CARRIED:
+            archive.writestr(name, (_ROOT / name).read_bytes())
+        archive.writestr("typing_extensions.py", Path(typing_extensions.__file__).read_bytes())
+    return buffer.getvalue()
+
+
+def choose_engine(runtimes: Sequence[str]) -> str:
+    """The first of an artifact's runtimes that can be carried, or else the main one."""
+    return next((name for name in runtimes if name in ENGINES), runtimes[0])
+
+
+def availability(engine: str, find: Callable[[str], Runtime]) -> Availability:
+    """Whether an engine of ENGINES can be had there; find: raises EngineError where it cannot."""
+    if engine not in ENGINES:
+        return Availability(
+            None,
+            f"{engine} is not carried to other machines",
+            f"there {' and '.join(ENGINES)} can be used",
+        )
+    try:
+        return Availability(find(engine).version)
+    except EngineError as error:
+        return Availability(None, str(error), "or time other formats with --format")
+
+
+def worker_variables(threads: int, path: Sequence[str], temporary: str) -> dict[str, str]:
+    """Its environment there.
+
+    path: where it finds modules, in order. temporary: a folder that goes away with it.
+    """
+    return {
+        **worker_environment(threads, {}),
+        "PYTHONPATH": ":".join(path),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        # Whatever a library leaves there goes away with it.
+        "TMPDIR": temporary,
+        "PYTHONUNBUFFERED": "1",
+    }

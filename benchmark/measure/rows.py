@@ -1,0 +1,285 @@
+"""From samples to rows: latencies, ratios, and whether they may be quoted."""
+
+from __future__ import annotations
+
+import secrets
+import zlib
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from benchmark import statistics
+from benchmark.config import BenchmarkConfig, Protocol
+from benchmark.measure import environment
+from benchmark.measure.findings import Findings
+from benchmark.measure.plan import Cell, Plan
+from benchmark.measure.sampler import Comparison, Samples
+from benchmark.ratios import parts_of, with_ratios
+from benchmark.schema import (
+    ConditionsPair,
+    DeviceInfo,
+    Latency,
+    ProtocolInfo,
+    Row,
+    Runtime,
+    Tool,
+    Validity,
+)
+from edge import __version__
+
+# Above these a latency is still shown, with a reservation.
+_DRIFT_LIMIT = 0.10
+_OTHER_CORES_LIMIT = 0.25
+# A turn lasts as long as it should with the pauses between its runs, which are not recorded.
+_ENOUGH = 0.95
+# Words of systems for "does not throttle"; None where there is none.
+_COOL = {None, "none", "nominal"}
+_CHUNK_BYTES = 1 << 20
+_NS_PER_MS = 1e6
+_ORDER = "rounds, order drawn anew in each"
+
+
+@dataclass(frozen=True)
+class Session:
+    """What all rows of one run share.
+
+    affinity: the processors that models may use, by their threads. interruptions: how often the
+    run was taken up again.
+    """
+
+    config: BenchmarkConfig
+    device: DeviceInfo
+    affinity: Mapping[int, tuple[int, ...] | None]
+    started_utc: str
+    run_id: str
+    zipped: Mapping[Path, int]
+    interruptions: int = 0
+
+
+def new_run_id(started_utc: str) -> str:
+    """A name for a run that no other has."""
+    return f"{started_utc.translate({ord(c): None for c in '-:'})}-{secrets.token_hex(4)}"
+
+
+@dataclass(frozen=True)
+class RowMaker:
+    """The rows of one comparison. saved: rows of a baseline, where another run timed it."""
+
+    session: Session
+    plan: Plan
+    comparison: Comparison
+    findings: Mapping[Cell, Findings]
+    saved: tuple[Row, ...] | None = None
+
+    @property
+    def config(self) -> BenchmarkConfig:
+        return self.session.config
+
+    def rows(self) -> tuple[Row, ...]:
+        """One row for each cell of the plan, timed or not."""
+        measured = dict(zip(self.plan.timed, self.comparison.samples, strict=True))
+        rows = [self._row(cell, measured) for cell in self.plan.cells]
+        return with_ratios(rows, saved=self.saved)
+
+    def _row(self, cell: Cell, measured: Mapping[Cell, Samples]) -> Row:
+        samples, session = measured.get(cell), self.session
+        found = self.findings.get(cell, Findings())
+        protocol = self._protocol(samples)
+        latency = None if samples is None else self._latency(samples, parts_of(protocol))
+        return Row(
+            run_id=session.run_id,
+            started_utc=session.started_utc,
+            tool=Tool(
+                name="edge-encoders",
+                version=__version__,
+                git=environment.commit(Path(__file__).resolve().parents[2]),
+            ),
+            role=cell.role,
+            model=cell.model.model_copy(update={"bytes_zip": session.zipped.get(cell.path)}),
+            runtime=Runtime(
+                name=cell.engine,
+                version=cell.version,
+                provider=(samples and samples.loaded.provider) or "CPU",
+                threads=(samples and samples.loaded.threads) or self.plan.setting.threads,
+                affinity=session.affinity.get(self.plan.setting.threads),
+                nodes=None if samples is None else samples.loaded.nodes,
+                bytes=None if samples is None else samples.loaded.library_bytes,
+            ),
+            device=session.device,
+            inputs=cell.inputs.info,
+            protocol=protocol,
+            conditions=ConditionsPair(
+                before=self.comparison.before,
+                after=self.comparison.after,
+                other_cores=self.comparison.other_cores,
+            ),
+            latency_ms=latency,
+            stages=found.stages,
+            sustained=() if samples is None else samples.stretches,
+            operators=found.operators,
+            instructions=found.instructions,
+            memory=None if samples is None else samples.memory,
+            check=found.check,
+            accuracy=found.accuracy,
+            validity=self._validity(cell, samples, latency, found),
+        )
+
+    def _latency(self, samples: Samples, parts: statistics.Parts) -> Latency | None:
+        if not samples.blocks:
+            return None
+        latency = latency_of(samples, seed=self.config.seed, parts=parts)
+        if self.config.demands.passes is None or not samples.single:
+            return latency
+        return latency.model_copy(update={"total_s": sum(latency.raw_ns) / 1e9})
+
+    def _protocol(self, samples: Samples | None) -> ProtocolInfo:
+        protocol = self.config.demands
+        return ProtocolInfo(
+            preset="custom" if self.config.protocol else self.config.preset,
+            warmup=None if samples is None else samples.warmed.runs,
+            min_runs=protocol.min_runs,
+            min_s=protocol.min_s,
+            max_s=protocol.max_s,
+            passes=protocol.passes,
+            rounds=protocol.rounds,
+            processes=self.comparison.processes,
+            cooldown_s=protocol.cooldown_s,
+            sustained_s=protocol.sustained_s,
+            order=_ORDER,
+            seed=self.config.seed,
+            interruptions=self.session.interruptions,
+        )
+
+    def _validity(
+        self, cell: Cell, samples: Samples | None, latency: Latency | None, found: Findings
+    ) -> Validity:
+        if samples is None or latency is None:
+            return Validity(status="not_measured", reasons=(cell.reason or "not timed",))
+        device = self.session.device
+        wrong = _faults(cell, device, found)
+        if wrong:
+            return Validity(status="invalid", reasons=wrong)
+        doubts = [
+            *_shortfalls(latency, samples, cell, self.config.demands),
+            *_disturbances(latency, self.comparison, device.cores),
+            *_missing_checks(cell, found),
+            *samples.loaded.notes,
+            *samples.warmed.notes,
+        ]
+        if self.comparison.failure is not None:
+            doubts.insert(0, f"the measurement ended early: {self.comparison.failure}")
+        return Validity(status="limited" if doubts else "valid", reasons=tuple(doubts))
+
+
+def latency_of(samples: Samples, *, seed: int, parts: statistics.Parts = ()) -> Latency:
+    """All figures of one cell, in milliseconds."""
+    raw_ns = statistics.pooled(samples.blocks)
+    values = raw_ns / _NS_PER_MS
+    interval = statistics.median_interval(samples.blocks, seed=seed, parts=parts)
+    found = Latency(
+        load=samples.loaded.load_ms,
+        first=samples.loaded.first_ms,
+        n=samples.runs,
+        p50=float(np.median(values)),
+        ci95=None if interval is None else (interval[0] / _NS_PER_MS, interval[1] / _NS_PER_MS),
+        drift=statistics.drift(values),
+        recorded="runs" if samples.single else "turns",
+        raw_ns=tuple(raw_ns.tolist()),
+        blocks=tuple((number, len(samples.blocks[number])) for number in sorted(samples.blocks)),
+    )
+    return found.model_copy(update=_distribution(values)) if samples.single else found
+
+
+def _distribution(values: statistics.Array) -> dict[str, float | None]:
+    """What only single runs tell."""
+    p90, p95, p99 = (float(value) for value in np.percentile(values, [90, 95, 99]))
+    return {
+        "mean": float(values.mean()),
+        "p90": p90,
+        "p95": p95,
+        "p99": p99 if len(values) >= statistics.P99_MIN_RUNS else None,
+        "min": float(values.min()),
+        "max": float(values.max()),
+        "mad": statistics.median_deviation(values),
+        "p90_early_stopping": statistics.early_stopping(values),
+    }
+
+
+def _faults(cell: Cell, device: DeviceInfo, found: Findings) -> tuple[str, ...]:
+    """What makes a latency worthless."""
+    wrong = []
+    if device.kind != "real":
+        wrong.append(f"the processor is {device.kind}: its latencies say nothing about real ones")
+    proof = None if cell.artifact is None else cell.artifact.verification
+    if cell.role == "artifact" and proof is not None and proof.status == "failed":
+        wrong.append("the artifact failed verification: it does not compute what it should")
+    if found.check is not None and found.check.status == "failed":
+        wrong.append(f"its answers on this device are wrong: {found.check.reason}")
+    return tuple(wrong)
+
+
+def _shortfalls(latency: Latency, samples: Samples, cell: Cell, protocol: Protocol) -> list[str]:
+    """Where less was measured than the preset demands."""
+    found = []
+    measured_s = sum(latency.raw_ns) / 1e9 if samples.single else samples.spent_s
+    rounds = f"timed in {len(latency.blocks)} rounds only, too few for an interval"
+    if protocol.passes is not None:
+        wanted = protocol.passes * len(cell.inputs.feeds)
+        if latency.n < wanted:
+            found.append(f"{latency.n} of {wanted} runs were recorded")
+    elif latency.n < protocol.min_runs or measured_s < _ENOUGH * protocol.min_s:
+        found.append(
+            f"{latency.n} runs in {measured_s:.1f} s within the limit of {protocol.max_s:g} s, "
+            f"where the preset asks for {protocol.min_runs} runs and {protocol.min_s:g} s"
+        )
+    if len(latency.blocks) < statistics.MIN_ROUNDS:
+        found.append(rounds)
+    return found
+
+
+def _disturbances(latency: Latency, comparison: Comparison, cores: int | None) -> list[str]:
+    """Signs that something else than the model decided how long it took."""
+    found = []
+    if latency.drift is not None and abs(latency.drift) > _DRIFT_LIMIT:
+        change = "slower" if latency.drift > 0 else "faster"
+        found.append(
+            f"{abs(latency.drift):.0%} {change} in the last quarter of runs than in the first"
+        )
+    other = comparison.other_cores
+    if other is not None and other > _OTHER_CORES_LIMIT:
+        found.append(f"other programs kept {other:.1f} of {cores} cores busy")
+    before, after = comparison.before.thermal_status, comparison.after
+    hot = {before, None if after is None else after.thermal_status} - _COOL
+    if hot:
+        found.append(f"the device was throttled by heat ({', '.join(sorted(map(str, hot)))})")
+    return found
+
+
+def _missing_checks(cell: Cell, found: Findings) -> list[str]:
+    if cell.artifact is None or cell.role != "artifact" or found.check is not None:
+        return []
+    proof = cell.artifact.verification
+    if proof is None or proof.status != "passed":
+        return ["the artifact was not verified against its checkpoint"]
+    return ["its answers on this device were not compared with the checkpoint's"]
+
+
+def deflated(paths: Sequence[Path]) -> dict[Path, int]:
+    """Size of each artifact after deflate, level 6; zlib frees the interpreter while it works."""
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        return dict(zip(paths, pool.map(deflated_bytes, paths), strict=True))
+
+
+def deflated_bytes(path: Path) -> int:
+    """Size of a file after deflate at level 6; of a folder, the sum over its files."""
+    if path.is_dir():
+        return sum(deflated_bytes(file) for file in path.rglob("*") if file.is_file())
+    packer = zlib.compressobj(6, zlib.DEFLATED, -zlib.MAX_WBITS)
+    size = 0
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            size += len(packer.compress(chunk))
+    return size + len(packer.flush())

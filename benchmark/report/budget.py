@@ -1,0 +1,137 @@
+"""Limits that a benchmark has to keep, so that it can guard a CI."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from pydantic import ByteSize, Field, model_validator
+from typing_extensions import Self
+
+from benchmark.report.labels import Labels, length_words
+from benchmark.schema import Row
+from edge.config import Config, load_yaml
+from edge.console import human_bytes, three_figures
+from edge.errors import ConfigError
+
+
+class Limits(Config):
+    """What one artifact may cost, at each setting it was timed at.
+
+    p50_ms, p90_ms: latency. size_bytes: of the file, also as "30 MB". memory_mb: what the model
+    added, `Memory.delta_mb`. instructions: of an inference, where an emulator counts them.
+    metric: the least value of the task's metric. ratio: the least number of times it has to be
+    faster than the baseline, judged by the lower end of the interval. valid: whether every row has
+    to be valid.
+    """
+
+    p50_ms: float | None = Field(default=None, gt=0)
+    p90_ms: float | None = Field(default=None, gt=0)
+    size_bytes: ByteSize | None = Field(default=None, gt=0)
+    memory_mb: float | None = Field(default=None, gt=0)
+    instructions: int | None = Field(default=None, gt=0)
+    metric: float | None = None
+    ratio: float | None = Field(default=None, gt=0)
+    valid: bool = False
+
+    @property
+    def limits_something(self) -> bool:
+        """Whether any limit is set."""
+        return self.valid or any(getattr(self, name) is not None for name in _FIGURES)
+
+    def objections(self, row: Row) -> Iterator[str]:
+        """One phrase for each limit that a row breaks; what was not measured breaks its limit."""
+        memory, accuracy = row.memory, row.accuracy
+        ratio = row.ratio_to_baseline or row.ratio_same_engine
+        least = None if ratio is None else (ratio.ci95 or (ratio.value,))[0]
+        # An emulator's latencies are none.
+        latency = row.latency_ms if row.device.kind == "real" else None
+        p50, p90 = (latency.p50, latency.p90) if latency is not None else (None, None)
+        yield from _most("p50", self.p50_ms, p50, _ms)
+        yield from _most("p90", self.p90_ms, p90, _ms)
+        yield from _most("memory", self.memory_mb, memory.delta_mb if memory else None, _mb)
+        yield from _most("size", self.size_bytes, row.model.bytes, human_bytes)
+        yield from _most("instructions", self.instructions, row.instructions, "{:,}".format)
+        yield from _least("metric", self.metric, accuracy.value if accuracy else None)
+        yield from _least("ratio to the baseline", self.ratio, least)
+        if self.valid and row.validity.status != "valid":
+            yield f"{row.validity.status.replace('_', ' ')} ({'; '.join(row.validity.reasons)})"
+
+
+_FIGURES = tuple(name for name in Limits.model_fields if name != "valid")
+
+
+class Budget(Limits):
+    """The limits of all artifacts, and further ones by name.
+
+    artifacts: pattern of `Row.model.id`, such as "*/tflite-*" -> limits; each has to match one.
+    """
+
+    artifacts: dict[str, Limits] = {}
+
+    @model_validator(mode="after")
+    def _limits_something(self) -> Self:
+        empty = [name for name, limits in self.artifacts.items() if not limits.limits_something]
+        if empty:
+            raise ValueError(f"artifacts.{empty[0]} sets no limit")
+        if not self.artifacts and not self.limits_something:
+            known = ", ".join((*_FIGURES, "valid", "artifacts"))
+            raise ValueError(f"it sets no limit: name at least one of {known}")
+        return self
+
+    def broken(self, rows: Sequence[Row]) -> list[str]:
+        """One line for each limit that is broken; empty when all are kept."""
+        artifacts = [row for row in rows if row.role != "baseline"]
+        if not artifacts:
+            return ["no artifact was measured"]
+        labels = Labels(artifacts)
+        found = [line for row in artifacts for line in _lines(row, self, labels)]
+        for pattern, limits in self.artifacts.items():
+            matching = [row for row in artifacts if fnmatchcase(row.model.id, pattern)]
+            if not matching:
+                found.append(f"no artifact is called '{pattern}'")
+            found += [line for row in matching for line in _lines(row, limits, labels)]
+        return found
+
+
+def read_budget(path: Path) -> Budget:
+    """A budget file; raises ConfigError when it is not one."""
+    if not path.is_file():
+        raise ConfigError(f"budget {path} does not exist")
+    return Budget.build(load_yaml(path), where=str(path))
+
+
+def _lines(row: Row, limits: Limits, labels: Labels) -> Iterator[str]:
+    where = labels.place(row) or length_words(row.inputs.seq_len)
+    for phrase in limits.objections(row):
+        yield f"{row.model.id} at {where}: {phrase}"
+
+
+def _ms(value: float) -> str:
+    return f"{three_figures(value)} ms"
+
+
+def _mb(value: float) -> str:
+    return f"{three_figures(value)} MB"
+
+
+def _most(
+    name: str, limit: float | None, value: float | None, form: Callable[[Any], str]
+) -> Iterator[str]:
+    if limit is None:
+        return
+    if value is None:
+        yield f"{name} was not measured, allowed {form(limit)}"
+    elif value > limit:
+        yield f"{name} {form(value)}, allowed {form(limit)}"
+
+
+def _least(name: str, limit: float | None, value: float | None) -> Iterator[str]:
+    if limit is None:
+        return
+    if value is None:
+        yield f"{name} was not measured, at least {limit:g} asked for"
+    elif value < limit:
+        yield f"{name} {value:.4g}, at least {limit:g} asked for"

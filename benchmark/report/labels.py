@@ -1,0 +1,99 @@
+"""How the rows of a report are told apart: by what differs between them, and by nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from benchmark.keys import owner_of, setting_of
+from benchmark.schema import Row
+from benchmark.titles import baseline_title, engine_title, format_title
+
+
+def device_of(row: Row) -> str:
+    """The device's name; an emulated one says so."""
+    device = row.device
+    name = device.model or device.soc or device.address or "unknown device"
+    return name if device.kind == "real" else f"{name} ({device.kind})"
+
+
+def length_words(length: int | None) -> str:
+    """ "128 tokens"."""
+    return "an unknown length" if length is None else f"{length} tokens"
+
+
+class Labels:
+    """Names for the rows of one report."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        artifacts = [row for row in rows if row.role == "artifact"]
+        self._bundles = len({owner_of(row) for row in artifacts}) > 1
+        made = {(owner_of(row), row.model.format, row.model.precision) for row in artifacts}
+        aimed = {
+            (owner_of(row), row.model.format, row.model.precision, row.model.target)
+            for row in artifacts
+        }
+        self._targets = len(aimed) > len(made)
+        own = [row for row in rows if row.role != "imported"] or rows
+        threads, lengths, batches, paddings = (
+            {setting[place] for setting in map(setting_of, own)} for place in range(4)
+        )
+        self._threads, self._lengths = len(threads) > 1, len(lengths) > 1
+        self._batches, self._paddings = len(batches) > 1, len(paddings) > 1
+        self._devices = len({device_of(row) for row in own}) > 1
+
+    def name(self, row: Row) -> str:
+        """ "TFLite int8", with its bundle in front where there are several."""
+        if row.role == "imported":
+            return row.model.id
+        if row.role == "baseline":
+            return f"{baseline_title(row.model.id)} {row.model.precision}"
+        name = f"{format_title(row.model.format)} {row.model.precision}"
+        if self._targets and row.model.target:
+            name += f" for {row.model.target}"
+        return f"{owner_of(row)} {name}" if self._bundles else name
+
+    def setting(self, row: Row) -> str:
+        """ "64 tokens, 2 threads": what differs between the rows; empty when nothing does."""
+        threads, length, batch, padding = setting_of(row)
+        parts = []
+        if self._lengths and length is not None:
+            parts.append(f"{length} tokens")
+        if self._threads and threads is not None:
+            parts.append(f"{threads} thread{'s' * (threads > 1)}")
+        if self._batches:
+            parts.append(f"batch {batch}")
+        if self._paddings:
+            parts.append("own lengths" if padding == "shortest" else "padded")
+        return ", ".join(parts)
+
+    def place(self, row: Row) -> str:
+        """Setting and device, as far as they differ: "64 tokens, 2 threads, on Board"."""
+        parts = [self.setting(row), f"on {device_of(row)}" if self._devices else ""]
+        return ", ".join(part for part in parts if part)
+
+    def engine(self, row: Row) -> str:
+        """What ran it; of an imported row all that is known of where."""
+        name = engine_title(row.runtime.name)
+        if row.role != "imported":
+            return name
+        length = row.inputs.seq_len
+        parts = [
+            name if name != "unknown" else "",
+            f"{length} tokens" if length else "",
+            row.device.model or "",
+            f"imported from {row.tool.name}",
+        ]
+        return ", ".join(part for part in parts if part)
+
+    def full(self, row: Row) -> str:
+        """All in one: "TFLite int8 in LiteRT, 64 tokens"."""
+        if row.role == "imported":
+            return f"{self.name(row)} ({self.engine(row)})"
+        parts = [f"{self.name(row)} in {engine_title(row.runtime.name)}", self.setting(row)]
+        if self._devices:
+            parts.append(device_of(row))
+        return ", ".join(part for part in parts if part)
+
+    def model(self, row: Row) -> str:
+        """Without setting and device: "TFLite int8 in LiteRT"."""
+        return f"{self.name(row)} in {engine_title(row.runtime.name)}"

@@ -1,0 +1,169 @@
+"""Figures as inline SVG: scatter plots with labels that keep clear of each other, and strips."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+import numpy as np
+
+from benchmark.report.drawing import (
+    BOTTOM,
+    FONT,
+    HEIGHT,
+    LEFT,
+    RADIUS,
+    RIGHT,
+    TOP,
+    WIDTH,
+    Box,
+    Form,
+    css,
+    label,
+    marker,
+    milliseconds,
+    percent,
+    plain,
+    svg,
+    text_width,
+    x_axis,
+    y_axis,
+)
+from benchmark.report.scale import Scale
+from benchmark.statistics import P99_MIN_RUNS, Array
+from edge.console import three_figures
+
+_STRIP = 34
+# The axis of strips reaches so many times as far as the widest box, and at least so far.
+_SPANS, _LEAST_SPAN = 6, 0.25
+
+
+@dataclass(frozen=True)
+class Point:
+    """One marker. x: milliseconds. shape: a format or "baseline". colour: a precision likewise.
+
+    front: whether nothing else is better in everything.
+    """
+
+    x: float
+    y: float
+    label: str
+    shape: str
+    colour: str
+    front: bool = False
+
+
+@dataclass(frozen=True)
+class Strip:
+    """The distribution of one model's latencies, in milliseconds."""
+
+    label: str
+    values: Sequence[float]
+    colour: str
+
+
+def scatter(
+    points: Sequence[Point],
+    *,
+    y_title: str,
+    y_form: Form,
+    y_log: bool,
+    marks: Sequence[tuple[float, str]] = (),
+    level: tuple[float, str] | None = None,
+) -> str:
+    """Latency to the right, something else upwards.
+
+    marks: latencies drawn as vertical lines, for what has no height. level: a horizontal line.
+    """
+    xs = Scale.fit([p.x for p in points] + [x for x, _ in marks], LEFT, WIDTH - RIGHT, log=True)
+    heights = [p.y for p in points] + ([level[0]] if level else [])
+    ys = Scale.fit(heights, HEIGHT - BOTTOM, TOP, log=y_log)
+    parts = x_axis(xs, HEIGHT - BOTTOM, "median latency, ms", milliseconds)
+    parts += y_axis(ys, y_title, y_form)
+    taken: list[Box] = []
+    for x, text in marks:
+        parts += _vertical(xs.place(x), text, taken)
+    if level is not None:
+        parts += _horizontal(ys.place(level[0]), f"{level[1]} {level[0]:.3f}", taken)
+    places = [(xs.place(p.x), ys.place(p.y)) for p in points]
+    taken += [(x - RADIUS, y - RADIUS, x + RADIUS, y + RADIUS) for x, y in places]
+    for point, (x, y) in sorted(zip(points, places, strict=True), key=lambda pair: -pair[1][0]):
+        parts += label(point.label, x, y, taken)
+    for point, (x, y) in zip(points, places, strict=True):
+        if point.front:
+            parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{RADIUS + 4}" class="front"/>')
+        parts.append(marker(point.shape, point.colour, point.label, x, y))
+    described = "; ".join(
+        f"{p.label}: {three_figures(p.x)} ms, {plain(y_form, p.y)}" for p in points
+    )
+    return svg(parts, HEIGHT, f"Median latency in milliseconds against {y_title}. {described}")
+
+
+def strips(rows: Sequence[Strip]) -> str:
+    """How far single runs are from their model's median: one strip a model, one axis."""
+    height = TOP + _STRIP * len(rows) + BOTTOM
+    shares = [np.asarray(row.values) / np.median(row.values) - 1 for row in rows]
+    ends = [(float(share.min()), _upper(share)) for share in shares]
+    # On a loud machine a few runs take many times the median; boxes have to stay visible.
+    most = max(_LEAST_SPAN, _SPANS * max(float(np.percentile(share, 75)) for share in shares))
+    shown = [(low, min(high, most)) for low, high in ends]
+    xs = Scale.fit([end for pair in shown for end in pair], 14, WIDTH - RIGHT, log=False)
+    title = "difference from the median"
+    parts = x_axis(xs, height - BOTTOM, title, percent)
+    for index, (row, share) in enumerate(zip(rows, shares, strict=True)):
+        top = TOP + index * _STRIP
+        parts += _strip(row, share, xs, top, shown[index])
+        if shown[index] != ends[index]:
+            parts.append(
+                f'<text x="{WIDTH - RIGHT}" y="{top + 13:.1f}" text-anchor="end" class="title">'
+                f"to {percent(ends[index][1])}</text>"
+            )
+    described = "; ".join(
+        f"{r.label}: {low:+.0%} to {high:+.0%}" for r, (low, high) in zip(rows, ends, strict=True)
+    )
+    return svg(parts, height, f"Single runs against the median of their model. {described}")
+
+
+def _strip(row: Strip, share: Array, xs: Scale, top: float, ends: tuple[float, float]) -> list[str]:
+    first, median, third = (xs.place(float(v)) for v in np.percentile(share, [25, 50, 75]))
+    left, right = (xs.place(end) for end in ends)
+    middle = top + 24
+    colour = css(row.colour)
+    return [
+        f'<text x="14" y="{top + 13:.1f}" class="halo">{escape(row.label)}</text>',
+        f'<line x1="{left:.1f}" x2="{right:.1f}" y1="{middle}" y2="{middle}" '
+        f'class="whisker {colour}"/>',
+        f'<rect x="{first:.1f}" width="{max(1.5, third - first):.1f}" y="{middle - 5}" height="10" '
+        f'rx="2" class="box {colour}"/>',
+        f'<line x1="{median:.1f}" x2="{median:.1f}" y1="{middle - 7}" y2="{middle + 7}" '
+        f'class="tick"/>',
+    ]
+
+
+def _upper(values: Array) -> float:
+    """p99 where there are runs enough for one, else the slowest run."""
+    return float(np.percentile(values, 99) if len(values) >= P99_MIN_RUNS else values.max())
+
+
+def _vertical(x: float, text: str, taken: list[Box]) -> list[str]:
+    """A reference line with its name beside it at the foot, read upwards."""
+    bottom = HEIGHT - BOTTOM
+    side = -5 if x > WIDTH / 2 else 13
+    taken.append((x + side - 12, bottom - text_width(text) - 10, x + side + 4, bottom))
+    taken.append((x - 1, TOP, x + 1, bottom))
+    place = f"translate({x + side:.1f} {bottom - 8}) rotate(-90)"
+    return [
+        f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{bottom}" class="reference"/>',
+        f'<text transform="{place}" class="halo">{escape(text)}</text>',
+    ]
+
+
+def _horizontal(y: float, text: str, taken: list[Box]) -> list[str]:
+    """A reference line with its name on the left, above it where there is room."""
+    above = y - 5 if y - 5 - FONT > TOP - 10 else y + FONT + 2
+    taken.append((LEFT, above - FONT, LEFT + text_width(text) + 4, above + 3))
+    return [
+        f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" class="reference"/>',
+        f'<text x="{LEFT + 4}" y="{above:.1f}" class="halo">{escape(text)}</text>',
+    ]

@@ -1,0 +1,228 @@
+"""What the figures say, in plain words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from benchmark.keys import owner_of, reference_beside, setting_of
+from benchmark.report.labels import device_of, length_words
+from benchmark.report.model import Report
+from benchmark.schema import Ratio, Row
+from benchmark.titles import baseline_title, engine_title, format_title, listed
+from edge.console import human_bytes, three_figures
+
+# Artifacts this close to the most accurate one count as equally good; the fastest of them is named.
+ACCURACY_TOLERANCE = 0.01
+_COUNTS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight")
+
+
+def best(rows: Sequence[Row]) -> Row | None:
+    """The fastest artifact among those that are as accurate as any; None when none was timed.
+
+    Without accuracies, the fastest. Rows that are invalid do not take part. Of a sweep and of
+    several devices only `comparable` rows.
+    """
+    timed = [r for r in comparable(rows) if r.role == "artifact"]
+    timed = [r for r in timed if r.validity.status != "invalid"]
+    known = [r.accuracy.value for r in timed if r.accuracy is not None]
+    if known:
+        floor = max(known) - ACCURACY_TOLERANCE
+        timed = [r for r in timed if r.accuracy is not None and r.accuracy.value >= floor]
+    return min(timed, key=lambda row: p50_of(row) or 0.0, default=None)
+
+
+def comparable(rows: Sequence[Row]) -> list[Row]:
+    """Own rows with a latency at one setting on one device: only they can be ranked.
+
+    The device that most of them are of, the fewest threads and texts at a time, the longest input.
+    """
+    held = [row for row in rows if row.role != "imported" and rated(row)]
+    if not held:
+        return []
+    devices = [device_of(row) for row in held if row.role == "artifact"] or [device_of(held[0])]
+    device = max(dict.fromkeys(devices), key=devices.count)
+    held = [row for row in held if device_of(row) == device]
+    setting = setting_of(min(held, key=_plainness))
+    return [row for row in held if setting_of(row) == setting]
+
+
+def at_main_setting(rows: Sequence[Row], report_rows: Sequence[Row]) -> list[Row]:
+    """Those of `rows` at the setting that the report is about, on any device; all if none is."""
+    main = [setting_of(row) for row in comparable(report_rows)[:1]]
+    found = [row for row in rows if setting_of(row) in main]
+    return found or list(rows)
+
+
+def _plainness(row: Row) -> tuple[int, int, int, str]:
+    threads, length, batch, padding = setting_of(row)
+    return (batch, threads or 0, -(length or 0), padding)
+
+
+def headline(report: Report) -> str:
+    """One sentence about the best artifact: speed, size, accuracy."""
+    row = best(report.rows)
+    if row is None or row.latency_ms is None:
+        return _nothing_best(report.rows)
+    noun = "student" if report.distillation else "artifact"
+    name = f"The {row.model.precision} {format_title(row.model.format)} {noun}"
+    if len({owner_of(r) for r in report.rows if r.role == "artifact"}) > 1:
+        name += f" of {owner_of(row)}"
+    facts = [f"{name} {_speed(row)}"]
+    if row.model.bytes is not None:
+        facts.append(human_bytes(row.model.bytes))
+    if row.accuracy is not None:
+        facts.append(_accuracy(row, report))
+    return " ".join([", ".join(facts) + ".", *_limits(report, row)])
+
+
+def _limits(report: Report, row: Row) -> list[str]:
+    """A sentence where the latency of the best artifact, or of its baseline, is limited."""
+    reference = reference_of(report, row)
+    limited = [
+        (whose, one.validity.reasons)
+        for whose, one in (("Its latency", row), ("The baseline's latency", reference))
+        if one is not None and one.validity.status == "limited"
+    ]
+    if not limited:
+        return []
+    whose = listed(
+        [name if place == 0 else name.lower() for place, (name, _) in enumerate(limited)]
+    )
+    reasons = list(dict.fromkeys(reason for _, held in limited for reason in held))
+    more = f", and {len(reasons) - 1} more" if len(reasons) > 1 else ""
+    because = f": {reasons[0]}{more}" if reasons else ""
+    return [f"{whose} {'is' if len(limited) == 1 else 'are'} limited{because}."]
+
+
+def details(report: Report) -> list[str]:
+    """What belongs to the headline: times, sizes beside the baseline, why this artifact."""
+    row = best(report.rows)
+    if row is None or row.latency_ms is None:
+        return []
+    most = "texts of up to " if row.inputs.padding == "shortest" else ""
+    found = [
+        f"It takes {_p50_words(row)} (median) for {most}"
+        f"{length_words(row.inputs.seq_len)} on {threads_words(row.runtime.threads)} with "
+        f"{engine_title(row.runtime.name)}{_against(report, row)}."
+    ]
+    found += _size(report, row)
+    others = [r for r in comparable(report.rows) if r.role == "artifact"]
+    if len(others) > 1:
+        reason = f"Of the {len(others)} artifacts that were timed, it is the fastest"
+        if row.accuracy is not None:
+            reason += f" whose {row.accuracy.metric} is within {ACCURACY_TOLERANCE} of the best"
+        found.append(f"{reason}.")
+    return found
+
+
+def baseline_note(report: Report) -> str | None:
+    """What random weights are right for, and what not."""
+    if report.baseline is None or not report.random_weights:
+        return None
+    return (
+        f"{baseline_title(report.baseline)} here has its true architecture and random weights. "
+        "That is right for latency and size, which do not depend on the values of the weights. "
+        "It has learnt nothing, so no accuracy is given for it."
+    )
+
+
+def ratio_words(ratio: Ratio) -> str:
+    """A ratio as a verb phrase: "is 2.1x faster than BERT-base in PyTorch"."""
+    against = f"{baseline_title(ratio.baseline)} in {engine_title(ratio.engine)}"
+    if ratio.indistinguishable:
+        return f"cannot be told apart in speed from {against}"
+    if ratio.value < 1:
+        return f"is {three_figures(1 / ratio.value)}x slower than {against}"
+    return f"is {three_figures(ratio.value)}x faster than {against}"
+
+
+def interval_words(ratio: Ratio) -> str | None:
+    """The interval of what `ratio_words` says; None when there is none to give."""
+    if ratio.ci95 is None or ratio.indistinguishable:
+        return None
+    low, high = ratio.ci95 if ratio.value >= 1 else (1 / ratio.ci95[1], 1 / ratio.ci95[0])
+    return f"{three_figures(low)}-{three_figures(high)}"
+
+
+def _speed(row: Row) -> str:
+    ratio = row.ratio_to_baseline or row.ratio_same_engine
+    if ratio is None:
+        return f"takes {_p50_words(row)} in {engine_title(row.runtime.name)}"
+    interval = interval_words(ratio)
+    return ratio_words(ratio) + (f" (95% interval {interval})" if interval else "")
+
+
+def _accuracy(row: Row, report: Report) -> str:
+    assert row.accuracy is not None
+    text = f"{row.accuracy.metric} {row.accuracy.value:.3f}"
+    if report.distillation is not None and report.distillation.metric == row.accuracy.metric:
+        return f"{text} (teacher {report.distillation.teacher_value:.3f})"
+    if row.accuracy.ref is not None:
+        return f"{text} (checkpoint {row.accuracy.ref:.3f})"
+    return text
+
+
+def _against(report: Report, row: Row) -> str:
+    reference = reference_of(report, row)
+    if reference is None:
+        return ""
+    where = f"{baseline_title(reference.model.id)} in {engine_title(reference.runtime.name)}"
+    return f"; {where} takes {_p50_words(reference)}"
+
+
+def reference_of(report: Report, row: Row) -> Row | None:
+    """The baseline's row that the ratio of a row is to; None where none was timed beside it."""
+    ratio = row.ratio_to_baseline or row.ratio_same_engine
+    if ratio is None or not ratio.paired:
+        return None
+    found = reference_beside(row, report.rows, ratio.engine, baseline=ratio.baseline)
+    return found if found is not None and rated(found) else None
+
+
+def _size(report: Report, row: Row) -> list[str]:
+    reference = next((r for r in baselines(report.rows) if r.run_id == row.run_id), None)
+    above = None if reference is None else reference.model.bytes
+    if reference is None or not above or not row.model.bytes or above <= row.model.bytes:
+        return []
+    times = three_figures(above / row.model.bytes)
+    return [
+        f"It is {times}x smaller than {baseline_title(reference.model.id)} ({human_bytes(above)})."
+    ]
+
+
+def baselines(rows: Sequence[Row]) -> list[Row]:
+    """The baseline's rows, PyTorch first."""
+    return [row for row in rows if row.role == "baseline"]
+
+
+def threads_words(count: int | None) -> str:
+    """ "one thread"."""
+    if count is None:
+        return "an unknown number of threads"
+    word = _COUNTS[count] if count < len(_COUNTS) else str(count)
+    return f"{word} thread{'s' if count != 1 else ''}"
+
+
+def _p50_words(row: Row) -> str:
+    return f"{three_figures(p50_of(row) or 0.0)} ms"
+
+
+def p50_of(row: Row) -> float | None:
+    """Median latency in milliseconds; None where there is none."""
+    return None if row.latency_ms is None else row.latency_ms.p50
+
+
+def rated(row: Row) -> bool:
+    """Whether a row has a median that can be ranked: an emulator's never can."""
+    return p50_of(row) is not None and row.device.kind == "real"
+
+
+def _nothing_best(rows: Sequence[Row]) -> str:
+    """Why no artifact can be named."""
+    if rows and all(row.role == "imported" for row in rows):
+        return f"{len(rows)} imported results; nothing was measured here."
+    if any(row.device.kind != "real" and row.role == "artifact" for row in rows):
+        return "Emulated processors only: answers and instruction counts, but no latency."
+    if any(row.role == "artifact" and rated(row) for row in rows):
+        return "No artifact has a latency that may be quoted."
+    return "No artifact could be timed on this machine."

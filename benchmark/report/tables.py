@@ -1,0 +1,264 @@
+"""The tables of a report beside its first one, as the strings its templates show."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from benchmark.keys import REFERENCE_ENGINE, reference_beside, setting_of
+from benchmark.report.labels import Labels, device_of, length_words
+from benchmark.report.summary import at_main_setting, p50_of, rated
+from benchmark.schema import Operator, Row, Stage
+from benchmark.titles import baseline_title, engine_title, listed
+from edge.console import three_figures
+
+NONE = "–"
+# Operators shown of each artifact; the rest together in one line.
+_OPERATORS = 6
+_PAPER = (
+    "The paper: Sanh et al. 2019, DistilBERT, table 3, a pass over the development file of STS-B "
+    "at batch 1 on a Xeon E5-2690 v3, in PyTorch."
+)
+# A change of latency below this is said to be none.
+_STEADY = 0.03
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table below a title. rows: name of the row, then its cells. notes: sentences below.
+
+    small: whether it fits on a phone as it is.
+    """
+
+    title: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
+    small: bool = False
+
+
+def tables(rows: Sequence[Row], labels: Labels) -> list[Table]:
+    """Those for which there are rows."""
+    found = (_devices(rows), _full_pass(rows, labels), _stages(rows, labels))
+    return [table for table in (*found, *_operators(rows, labels)) if table is not None]
+
+
+def _devices(rows: Sequence[Row]) -> Table | None:
+    """Models by devices: median latency, and how many times faster than the baseline there."""
+    own = [row for row in rows if row.role != "imported"]
+    devices = list(dict.fromkeys(device_of(row) for row in own))
+    if len(devices) < 2:
+        return None
+    labels = Labels([row.model_copy(update={"device": own[0].device}) for row in own])
+    groups: dict[str, dict[str, list[Row]]] = {}
+    for row in own:
+        if row.latency_ms is not None or row.instructions is not None:
+            group = groups.setdefault(labels.full(row), {})
+            group.setdefault(device_of(row), []).append(row)
+    lines = [
+        (name, *(_matrix_cells(group.get(device, ())) for device in devices))
+        for name, group in groups.items()
+        if len(group) > 1
+    ]
+    if not lines:
+        return None
+    note = "Milliseconds (p50), then how many times faster than the baseline on that device."
+    notes = [note]
+    if any(row.instructions is not None for row in own):
+        notes.append("On emulated processors: instructions.")
+    if any(len(held) > 1 for group in groups.values() for held in group.values()):
+        notes.append("Several runs on one device follow each other.")
+    return Table("Devices", ("model", *devices), tuple(lines), tuple(notes))
+
+
+def _matrix_cells(rows: Sequence[Row]) -> str:
+    return "; ".join(map(_matrix_cell, rows)) or NONE
+
+
+def _matrix_cell(row: Row) -> str:
+    if not rated(row):
+        return NONE if row.instructions is None else f"{millions(row.instructions)} instructions"
+    ratio = row.ratio_to_baseline or row.ratio_same_engine
+    value = three_figures(p50_of(row) or 0.0)
+    return value if ratio is None or row.role == "baseline" else f"{value} · {times(ratio.value)}"
+
+
+def _full_pass(rows: Sequence[Row], labels: Labels) -> Table | None:
+    """The paper's measure: seconds for all texts of a data file, one after another."""
+    held = [(row, row.latency_ms.total_s) for row in rows if row.latency_ms and rated(row)]
+    timed = [(row, total_s) for row, total_s in held if total_s is not None]
+    if not timed:
+        return None
+    lines = [
+        (labels.full(row), total(row), three_figures(s), _faster(row, timed)) for row, s in timed
+    ]
+    paper = (
+        ("BERT-base in PyTorch, the paper", "", "668", ""),
+        ("DistilBERT in PyTorch, the paper", "", "410", "1.63×"),
+    )
+    head = ("model", "runs", "seconds in all", "times faster than the baseline in PyTorch")
+    notes = (_PAPER, _differences(timed[0][0]))
+    return Table("A full pass over a data file", head, (*lines, *paper), notes)
+
+
+def _differences(row: Row) -> str:
+    """What is otherwise than in the paper."""
+    versions = row.device.versions
+    known = [f"{name} {versions[name]}" for name in ("torch", "onnxruntime") if name in versions]
+    engine = ", ".join(known) or engine_title(row.runtime.name)
+    padding = (
+        "every text at its own length"
+        if row.inputs.padding == "shortest"
+        else f"texts padded to {length_words(row.inputs.seq_len)}"
+    )
+    return (
+        f"What differs here: {device_of(row)} instead of that Xeon; {engine} instead of PyTorch of "
+        f"2019; {total(row)} runs of texts from {row.inputs.dataset or 'an unknown file'}; "
+        f"{padding}; models take turns in rounds. Only ratios can be compared, and only of the "
+        "same two models in the same engine."
+    )
+
+
+def total(row: Row) -> str:
+    """Recorded runs."""
+    return f"{row.latency_ms.n:,}" if row.latency_ms and row.latency_ms.n else NONE
+
+
+def _faster(row: Row, timed: Sequence[tuple[Row, float]]) -> str:
+    """Seconds of the baseline in PyTorch that was timed beside a row / seconds of the row."""
+    reference = reference_beside(row, [other for other, _ in timed], REFERENCE_ENGINE)
+    if reference is None or reference is row:
+        return NONE
+    spent = {id(other): total_s for other, total_s in timed}
+    return times(spent[id(reference)] / spent[id(row)])
+
+
+def _stages(rows: Sequence[Row], labels: Labels) -> Table | None:
+    lines = [
+        (
+            labels.full(row),
+            _stage(row.stages.tokenize),
+            _stage(row.stages.infer),
+            _stage(row.stages.e2e),
+            f"{row.stages.e2e.n:,}",
+        )
+        for row in rows
+        if row.stages is not None and row.device.kind == "real"
+    ]
+    if not lines:
+        return None
+    head = ("model", "tokenising, ms", "inference, ms", "text to output, ms", "texts")
+    note = "p50, with p90 in brackets, in runs of their own: each text at its length, at batch 1."
+    return Table("From text to output", head, tuple(lines), (note,))
+
+
+def _stage(stage: Stage) -> str:
+    return f"{three_figures(stage.p50)} ({three_figures(stage.p90)})"
+
+
+def _operators(rows: Sequence[Row], labels: Labels) -> Iterator[Table]:
+    head = ("operator", "in an inference", "ms", "share")
+    for row in at_main_setting([row for row in rows if row.operators], rows):
+        yield Table(
+            f"Operators of {labels.full(row)}", head, tuple(_top(row.operators)), small=True
+        )
+
+
+def _top(operators: Sequence[Operator]) -> Iterator[tuple[str, ...]]:
+    shown, rest = operators[:_OPERATORS], operators[_OPERATORS:]
+    for one in shown:
+        yield one.type, f"{one.count:,}", three_figures(one.total_ms), f"{one.share:.0%}"
+    if rest:
+        spent, count = sum(one.total_ms for one in rest), sum(one.count for one in rest)
+        share = sum(one.share for one in rest)
+        yield f"{len(rest)} others", f"{count:,}", three_figures(spent), f"{share:.0%}"
+
+
+def sustained_words(rows: Sequence[Row]) -> list[str]:
+    """Who slowed down, and whether the order of the models changed."""
+    held = [row for row in rows if len(row.sustained) > 1 and row.device.kind == "real"]
+    held = at_main_setting(held, rows)
+    found = []
+    for place in dict.fromkeys((device_of(row), setting_of(row)) for row in held):
+        rivals = [row for row in held if (device_of(row), setting_of(row)) == place]
+        labels = Labels(rivals)
+        found += [_slowed(row, labels) for row in rivals]
+        if len(rivals) > 1:
+            found.append(_ranks(rivals, labels))
+    return found
+
+
+def _slowed(row: Row, labels: Labels) -> str:
+    first, last = row.sustained[0], row.sustained[-1]
+    span = f"{last.end_s / 60:.3g} minutes" if last.end_s >= 120 else f"{last.end_s:.3g} s"
+    change = last.p50 / first.p50 - 1
+    if abs(change) < _STEADY:
+        words = f"kept its {three_figures(first.p50)} ms"
+    else:
+        words = (
+            f"went from {three_figures(first.p50)} to {three_figures(last.p50)} ms, "
+            f"{abs(change):.0%} {'slower' if change > 0 else 'faster'},"
+        )
+    sentence = f"On {device_of(row)}, {labels.full(row)} {words} over {span} without a rest"
+    if first.temperature_c is not None and last.temperature_c is not None:
+        sentence += f", from {first.temperature_c:.0f} to {last.temperature_c:.0f} °C"
+    throttled = {s.thermal_status for s in row.sustained} - {None, "none", "nominal"}
+    if throttled:
+        sentence += f"; the system said {', '.join(sorted(map(str, throttled)))}"
+    return f"{sentence}."
+
+
+def _ranks(rows: Sequence[Row], labels: Labels) -> str:
+    begin = sorted(rows, key=lambda row: row.sustained[0].p50)
+    end = sorted(rows, key=lambda row: row.sustained[-1].p50)
+    if begin == end:
+        return f"The order stayed the same: {listed([labels.full(row) for row in begin])}."
+    before, after = (", ".join(labels.full(row) for row in order) for order in (begin, end))
+    return f"The order changed. Fastest first, at the begin: {before}; at the end: {after}."
+
+
+def millions(count: int) -> str:
+    """A count in millions."""
+    return f"{three_figures(count / 1e6)} million"
+
+
+def times(value: float) -> str:
+    """ "2.10×"."""
+    return f"{three_figures(value)}×"
+
+
+def imported_words(rows: Sequence[Row]) -> str | None:
+    """What to think of rows that other programs measured."""
+    names = list(dict.fromkeys(row.tool.name for row in rows if row.role == "imported"))
+    if not names:
+        return None
+    return (
+        f"Rows of {listed(names)} were imported: what went in, what else the machine did and "
+        "whether the answers were right is not in those files, so they never count as valid and "
+        "take part in no ranking."
+    )
+
+
+def emulated_words(rows: Sequence[Row]) -> str | None:
+    """Why there is no latency on emulated processors."""
+    held = [row for row in rows if row.device.kind != "real"]
+    if not held:
+        return None
+    names = listed(list(dict.fromkeys(device_of(row) for row in held)))
+    return (
+        f"On {names} no latency is shown: how long an emulator takes says nothing about the "
+        "processor that it stands for. Instructions of one inference are counted instead; they do "
+        "not know of caches and of several instructions at once."
+    )
+
+
+def baseline_name(rows: Sequence[Row]) -> str | None:
+    """The baseline of all rows; None without one, or with several."""
+    names = {row.model.id for row in rows if row.role == "baseline"}
+    return baseline_title(next(iter(names))) if len(names) == 1 else None
+
+
+def as_values(found: Sequence[Table]) -> list[dict[str, Any]]:
+    """For the templates."""
+    return [vars(table) for table in found]
