@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge.bundle import KeptWider
-from edge.engines.mil_package import ELEMENT_TYPES, WeightFiles, read_model, tensor_type
+from edge.engines.mil.package import ELEMENT_TYPES, WeightFiles, read_model, tensor_type
 from edge.precision import SMALL_ELEMENTS, Precision
 
 Array = npt.NDArray[Any]

@@ -19,7 +19,7 @@ from converters.base import Request
 from converters.coreml.blobs import Blobs, Constants, operations
 from converters.coreml.quantize import int4, int8, palette
 from converters.weights import Owners
-from edge.engines.mil_package import ELEMENT_TYPES, read_model
+from edge.engines.mil.package import ELEMENT_TYPES, read_model
 from edge.precision import SMALL_ELEMENTS, Precision
 
 Array = npt.NDArray[Any]

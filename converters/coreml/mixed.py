@@ -18,8 +18,8 @@ from converters.base import Inputs, Plan
 from converters.coreml.blobs import wide_weights
 from converters.coreml.program import place
 from edge.bundle import KeptWider
-from edge.engines.mil import MilProgram
-from edge.engines.mil_trial import Trial
+from edge.engines.mil.program import MilProgram
+from edge.engines.mil.trial import Trial
 from edge.errors import ConversionError
 from edge.precision import Precision
 

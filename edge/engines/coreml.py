@@ -70,7 +70,7 @@ class MilInterpreter(Engine):
         return installed("coremltools", "coremltools")
 
     def open(self, path: Path, *, threads: int = 1) -> Session:
-        from edge.engines.mil import MilProgram
+        from edge.engines.mil.program import MilProgram
 
         return _Interpreted(MilProgram.load(path, threads=threads))
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from edge.engines.mil_package import ELEMENT_TYPES, read_model, tensor_type
+from edge.engines.mil.package import ELEMENT_TYPES, read_model, tensor_type
 from edge.errors import BundleError, EngineError
 from edge.inspection.contents import Contents, damaged, is_weight
 from edge.inspection.layers import Operation, Places

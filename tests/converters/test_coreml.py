@@ -14,9 +14,9 @@ from converters.coreml import CoremlConverter, CoremlExport
 from converters.coreml.quantize import int4, int8, palette
 from edge.checkpoint import load_model, open_checkpoint
 from edge.console import hush
-from edge.engines.mil import MilProgram
-from edge.engines.mil_loader import load_program
-from edge.engines.mil_package import read_model
+from edge.engines.mil.loader import load_program
+from edge.engines.mil.package import read_model
+from edge.engines.mil.program import MilProgram
 from edge.errors import ConversionError, EngineError
 from edge.formats import FORMATS
 from edge.inspection.coreml import read

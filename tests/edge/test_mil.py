@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from edge.console import hush
-from edge.engines.mil import MilProgram
-from edge.engines.mil_package import TensorType
-from edge.engines.mil_steps import Step
-from edge.engines.mil_threads import _controls, blas_threads
+from edge.engines.mil.package import TensorType
+from edge.engines.mil.program import MilProgram
+from edge.engines.mil.steps import Step
+from edge.engines.mil.threads import _controls, blas_threads
 from edge.errors import EngineError
 
 WEIGHTS = Path("Data/com.apple.CoreML/weights/weight.bin")
@@ -406,7 +406,7 @@ def test_loading_and_running_import_neither_coremltools_nor_torch(
     packages: dict[str, Path],
 ) -> None:
     script = (
-        "import sys, numpy\nfrom pathlib import Path\nfrom edge.engines.mil import MilProgram\n"
+        "import sys, numpy\nfrom pathlib import Path\nfrom edge.engines.mil.program import MilProgram\n"
         "program = MilProgram.load(Path(sys.argv[1]))\n"
         "ones = numpy.ones((1, 8), numpy.int32)\n"
         "assert program.run({n: ones for n in program.inputs})['logits'].shape == (1, 3)\n"

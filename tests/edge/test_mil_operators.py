@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from edge.console import hush
-from edge.engines.mil_elementwise import erf
-from edge.engines.mil_operators import MOVES, OPERATORS
-from edge.engines.mil_steps import round_to_fp16
+from edge.engines.mil.elementwise import erf
+from edge.engines.mil.operators import MOVES, OPERATORS
+from edge.engines.mil.steps import round_to_fp16
 
 RANDOM = np.random.default_rng(7)
 

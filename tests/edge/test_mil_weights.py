@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from edge.console import hush
-from edge.engines.mil import MilProgram
-from edge.engines.mil_operators import OPERATORS
-from edge.engines.mil_package import unpack_bits
+from edge.engines.mil.operators import OPERATORS
+from edge.engines.mil.package import unpack_bits
+from edge.engines.mil.program import MilProgram
 
 
 @pytest.fixture(scope="session")

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from edge.engines.base import Array
-from edge.engines.mil_elementwise import ELEMENTWISE
-from edge.engines.mil_layers import LAYERS
-from edge.engines.mil_recurrent import RECURRENT
-from edge.engines.mil_scatter import SCATTER
-from edge.engines.mil_tensors import TENSORS
-from edge.engines.mil_weights import WEIGHTS
+from edge.engines.mil.elementwise import ELEMENTWISE
+from edge.engines.mil.layers import LAYERS
+from edge.engines.mil.recurrent import RECURRENT
+from edge.engines.mil.scatter import SCATTER
+from edge.engines.mil.tensors import TENSORS
+from edge.engines.mil.weights import WEIGHTS
 
 Operator = Callable[..., Array | tuple[Array, ...]]
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from edge.engines.base import Array
-from edge.engines.mil_elementwise import softmax
+from edge.engines.mil.elementwise import softmax
 
 
 def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from edge.engines.mil_operators import OPERATORS
-from edge.engines.mil_package import (
+from edge.engines.mil.operators import OPERATORS
+from edge.engines.mil.package import (
     TensorType,
     Value,
     WeightFiles,
@@ -19,7 +19,7 @@ from edge.engines.mil_package import (
     read_model,
     tensor_type,
 )
-from edge.engines.mil_steps import Input, Step
+from edge.engines.mil.steps import Input, Step
 from edge.errors import EngineError
 
 # Operators whose parameter `values` is a list of tensors, even when it has one element.

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from edge.engines.base import Array
-from edge.engines.mil_elementwise import sigmoid
+from edge.engines.mil.elementwise import sigmoid
 
 _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "linear": lambda x: x,

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from edge.engines.base import Array
-from edge.engines.mil_tensors import checked_indices
+from edge.engines.mil.tensors import checked_indices
 
 _MODES: dict[str, np.ufunc] = {
     "add": np.add,

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from edge.engines.base import Array
-from edge.engines.mil import MilProgram
-from edge.engines.mil_operators import MOVES
-from edge.engines.mil_package import Value
-from edge.engines.mil_steps import Step, round_to_fp16
+from edge.engines.mil.operators import MOVES
+from edge.engines.mil.package import Value
+from edge.engines.mil.program import MilProgram
+from edge.engines.mil.steps import Step, round_to_fp16
 
 _FP16_MAX = float(np.finfo(np.float16).max)
 # Constants from here on become infinity in 16 bits, on purpose.

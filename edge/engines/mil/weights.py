@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from edge.engines.base import Array
-from edge.engines.mil_package import unpack_bits
+from edge.engines.mil.package import unpack_bits
 
 
 def _along(parameter: Array, rank: int, axis: Array | int | None) -> Array:

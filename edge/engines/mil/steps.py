@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from edge.engines.base import Array
-from edge.engines.mil_operators import MOVES, Operator
-from edge.engines.mil_package import TensorType, Value
+from edge.engines.mil.operators import MOVES, Operator
+from edge.engines.mil.package import TensorType, Value
 from edge.errors import EngineError
 
 # What numpy raises for arguments that contradict each other or do not fit in memory.

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from edge.engines.base import Array
-from edge.engines.mil_loader import Loaded, load_program
-from edge.engines.mil_package import Value
-from edge.engines.mil_steps import Step
-from edge.engines.mil_threads import blas_threads
+from edge.engines.mil.loader import Loaded, load_program
+from edge.engines.mil.package import Value
+from edge.engines.mil.steps import Step
+from edge.engines.mil.threads import blas_threads
 from edge.errors import EngineError
 
 

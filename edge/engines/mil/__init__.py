@@ -1,0 +1,1 @@
+"""The interpreter of Core ML programs: what a Mac would run, in NumPy."""
