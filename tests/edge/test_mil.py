@@ -406,7 +406,8 @@ def test_loading_and_running_import_neither_coremltools_nor_torch(
     packages: dict[str, Path],
 ) -> None:
     script = (
-        "import sys, numpy\nfrom pathlib import Path\nfrom edge.engines.mil.program import MilProgram\n"
+        "import sys, numpy\nfrom pathlib import Path\n"
+        "from edge.engines.mil.program import MilProgram\n"
         "program = MilProgram.load(Path(sys.argv[1]))\n"
         "ones = numpy.ones((1, 8), numpy.int32)\n"
         "assert program.run({n: ones for n in program.inputs})['logits'].shape == (1, 3)\n"
