@@ -10,7 +10,7 @@ from typing_extensions import Self
 
 from edge.config import Config
 from edge.data import Columns
-from edge.embedding import Pooling
+from edge.embeddings.head import Pooling
 from edge.errors import ConfigError
 from edge.formats import FORMATS, Format, Target, parse_format, parse_target
 from edge.precision import Precision, parse_precision

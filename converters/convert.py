@@ -26,7 +26,7 @@ from edge.bundle import (
     is_bundle,
     write_manifest,
 )
-from edge.checkpoint import (
+from edge.checkpoint.checkpoint import (
     Checkpoint,
     count_parameters,
     glance,
@@ -38,7 +38,7 @@ from edge.checkpoint import (
 )
 from edge.console import hush, say, step
 from edge.errors import CheckpointError, ConfigError
-from edge.memory import release_memory
+from edge.process.memory import release_memory
 from edge.reference import Reference, golden_cases
 from edge.storage import (
     check_target,

@@ -13,7 +13,7 @@ from distill.recipe.config import DEFAULT_RECIPE, DistillConfig, Recipe, Stage
 from distill.recipe.terms import TEACHER, Name, teacher_names
 from distill.students import EMBEDS, TASK, TASKS, Student, Teacher, build_student
 from distill.tasks.heads import check_head
-from edge.checkpoint import PAIRS_KEY
+from edge.checkpoint.checkpoint import PAIRS_KEY
 from edge.console import hush, say, step
 from edge.data import Table
 from edge.data.values import refused
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from distill.recipe.student import StudentSpec
     from distill.signals.capture import Needs, Source
     from distill.training.evaluation import Judge
-    from edge.checkpoint import Checkpoint
+    from edge.checkpoint.checkpoint import Checkpoint
     from edge.tokenization import Tokenizer
 
 _DEFAULT_MAX_LENGTH = 128
@@ -418,7 +418,7 @@ def _judge(inputs: Inputs, reader: Teacher | None = None) -> Judge | None:
 def _open_teachers(config: DistillConfig) -> tuple[Checkpoint, ...]:
     """The teachers' checkpoints, not loaded; raises CheckpointError when two disagree."""
     from distill.teachers.agreement import check_answers
-    from edge.checkpoint import open_checkpoint
+    from edge.checkpoint.checkpoint import open_checkpoint
 
     checkpoints = tuple(
         open_checkpoint(
@@ -432,7 +432,7 @@ def _open_teachers(config: DistillConfig) -> tuple[Checkpoint, ...]:
 
 def _load_teachers(checkpoints: tuple[Checkpoint, ...]) -> tuple[Teacher, ...]:
     from distill.teachers.agreement import check_words
-    from edge.checkpoint import load_model, load_tokenizer
+    from edge.checkpoint.checkpoint import load_model, load_tokenizer
 
     with hush():
         teachers = tuple(Teacher(c, load_model(c), load_tokenizer(c)) for c in checkpoints)
@@ -441,7 +441,7 @@ def _load_teachers(checkpoints: tuple[Checkpoint, ...]) -> tuple[Teacher, ...]:
 
 
 def _max_length(config: DistillConfig, teachers: tuple[Teacher, ...], student: Student) -> int:
-    from edge.checkpoint import max_length
+    from edge.checkpoint.checkpoint import max_length
 
     own = max_length(student.checkpoint, student.tokenizer)
     theirs = min((max_length(one.checkpoint, one.tokenizer) for one in teachers), default=own)

@@ -16,11 +16,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-from edge import processor
 from edge.config import Config
 from edge.console import hush
 from edge.engines import ENGINES, get_engine
 from edge.formats import FORMATS
+from edge.process import processor
 
 DISTRIBUTION = "edge-encoders"
 _SETUP = "make setup"

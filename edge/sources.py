@@ -44,9 +44,9 @@ def checkpoint_content(source: str | Path) -> Any:
     """Hash of the files of a checkpoint: a folder, a hub id, or a config.json alone.
 
     Of a folder its own files and those of its modules count, not what else lies in it.
-    Raises CheckpointError when there is none, as `edge.checkpoint.open_checkpoint` does.
+    Raises CheckpointError when there is none, as `edge.checkpoint.checkpoint.open_checkpoint` does.
     """
-    from edge.checkpoint import locate
+    from edge.checkpoint.checkpoint import locate
 
     path = Path(source)
     if path.is_file():

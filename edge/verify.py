@@ -20,9 +20,9 @@ from edge.engines.base import Array, Engine
 from edge.engines.runner import Runner, bundle_tokenizer
 from edge.errors import EngineError, VerificationError
 from edge.formats import target_without_vnni
-from edge.memory import release_memory
 from edge.precision import Gate, Precision
-from edge.processor import saturates_int8
+from edge.process.memory import release_memory
+from edge.process.processor import saturates_int8
 from edge.tasks import Outputs, Task
 from edge.tokenization import Encoding
 

@@ -15,7 +15,7 @@ from benchmark.measure.inputs import Feed
 from benchmark.schema import Conditions, DeviceInfo, Memory, Operator
 from edge.engines.base import Availability
 from edge.errors import MeasurementError
-from edge.wire import Array
+from edge.process.wire import Array
 
 
 @dataclass(frozen=True)

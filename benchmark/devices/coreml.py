@@ -39,7 +39,7 @@ from benchmark.schema import Conditions, DeviceInfo, Memory
 from edge.console import hush, say
 from edge.engines.base import Availability
 from edge.errors import ConfigError, EdgeError, MeasurementError
-from edge.wire import Array
+from edge.process.wire import Array
 
 T = TypeVar("T")
 _ENGINE, _FORMAT = "coreml", "coreml"

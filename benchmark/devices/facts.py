@@ -14,7 +14,7 @@ from typing import Literal
 
 from benchmark.measure.environment import utc_now
 from benchmark.schema import Conditions, DeviceInfo
-from edge.processor import FEATURES
+from edge.process.processor import FEATURES
 
 _MARK = "@@ "
 # The state of the moment; what the machine is follows in SCRIPT.

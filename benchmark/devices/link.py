@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import edge.link
+import edge.process.link
 from edge.errors import MeasurementError
-from edge.wire import Array, Arrays, Message
+from edge.process.wire import Array, Arrays, Message
 
 
-class Link(edge.link.Link):
+class Link(edge.process.link.Link):
     """A running worker.
 
     label: what messages call it. exits: what some exit codes of the command mean, in place of
@@ -40,14 +40,14 @@ class Link(edge.link.Link):
         """
         try:
             return super().request(message, arrays, timeout_s=timeout_s)
-        except edge.link.Refused as refused:
+        except edge.process.link.Refused as refused:
             raise MeasurementError(f"{self.label}: {refused}") from None
-        except edge.link.NoAnswer:
+        except edge.process.link.NoAnswer:
             raise MeasurementError(
                 f"{self.label}: no answer to '{message['do']}' within {timeout_s:g} s; "
                 "the worker process was ended"
             ) from None
-        except edge.link.Ended as end:
+        except edge.process.link.Ended as end:
             last = f": {end.last_line}" if end.last_line else ""
             if end.code is not None and end.code in self._exits:
                 said = f" ({end.last_line})" if end.last_line else ""
@@ -57,7 +57,7 @@ class Link(edge.link.Link):
             ) from None
 
 
-def _cause(end: edge.link.Ended) -> str:
+def _cause(end: edge.process.link.Ended) -> str:
     if end.signal_name == "SIGKILL":
         advice = "out of memory? close other programs, or time fewer artifacts at once"
         return f"was ended by SIGKILL ({advice})"

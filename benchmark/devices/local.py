@@ -20,7 +20,7 @@ from edge.engines import get_engine
 from edge.engines.base import Availability
 from edge.errors import ConfigError
 from edge.formats import FORMATS
-from edge.wire import Array, Arrays, Message
+from edge.process.wire import Array, Arrays, Message
 
 _ROOT = Path(__file__).resolve().parents[2]
 

@@ -11,7 +11,7 @@ from benchmark.config import Block, Protocol
 from benchmark.devices.base import Job, Loaded, StageTimes, Timer, Turn, Warmed
 from benchmark.measure.inputs import Feed
 from benchmark.schema import Memory, Operator
-from edge.wire import Array, Arrays, Message, joined, parted
+from edge.process.wire import Array, Arrays, Message, joined, parted
 
 
 class MessageTimer(Timer):

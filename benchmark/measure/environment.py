@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 
 from benchmark.schema import Conditions, DeviceInfo
-from edge import processor
+from edge.process import processor
 
 _PACKAGES = (
     "torch",

@@ -17,8 +17,8 @@ from edge.bundle import Bundle
 from edge.data import Columns
 from edge.engines.runner import bundle_task, bundle_tokenizer
 from edge.errors import ConfigError
+from edge.process.wire import Array
 from edge.tokenization import Encoding, pad
-from edge.wire import Array
 
 # Enough for a model to see different texts, few enough to stay in the caches beside it.
 SAMPLES = 16

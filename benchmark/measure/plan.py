@@ -23,7 +23,7 @@ from edge.evaluate import bundle_examples
 from edge.signature import SHORTEST_LENGTH
 
 if TYPE_CHECKING:
-    from edge.checkpoint import Checkpoint
+    from edge.checkpoint.checkpoint import Checkpoint
 
 Role = Literal["artifact", "baseline"]
 _REFERENCE_ENGINE = "pytorch"
@@ -322,7 +322,7 @@ class Planner:
 
 def _opened(path: Path) -> tuple[Checkpoint, Model]:
     """A checkpoint, and what a row says of it."""
-    from edge.checkpoint import open_checkpoint
+    from edge.checkpoint.checkpoint import open_checkpoint
 
     checkpoint = open_checkpoint(path)
     weights = sorted(checkpoint.path.glob("*.safetensors"))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.engines.onnxruntime import load
-from edge.wire import Arrays
+from edge.process.wire import Arrays
 
 # Runs that are profiled, behind as many that are not.
 _RUNS = 8

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from edge.wire import Arrays
+from edge.process.wire import Arrays
 
 
 class Reader:

@@ -1,7 +1,7 @@
 """The process of one cell: loads a model, runs it when asked, and reads the clock beside the run.
 
-Started as `python -m benchmark.worker.worker`; `edge.wire.serve` brings the requests, and ends the
-process with its parent, in the middle of an inference too.
+Started as `python -m benchmark.worker.worker`; `edge.process.wire.serve` brings the requests, and
+ends the process with its parent, in the middle of an inference too.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import Any
 from benchmark.worker.memory import library_bytes, peak_resident_bytes, resident_bytes
 from edge.console import hush
 from edge.engines import Session, get_engine
-from edge.link import explain
-from edge.wire import Arrays, Message, joined, parted, serve
+from edge.process.link import explain
+from edge.process.wire import Arrays, Message, joined, parted, serve
 
 
 class Worker:

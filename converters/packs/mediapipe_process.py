@@ -13,7 +13,7 @@ from typing_extensions import Self
 from edge.engines.base import Array
 from edge.engines.separate import Environment, worker_command
 from edge.errors import EngineError
-from edge.link import Ended, Link, NoAnswer, Refused
+from edge.process.link import Ended, Link, NoAnswer, Refused
 
 ENGINE = "mediapipe"
 ENVIRONMENT = Environment(

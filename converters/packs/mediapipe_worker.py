@@ -1,8 +1,8 @@
 """What the child process that runs MediaPipe's TextClassifier answers.
 
-It is loaded by `edge.wire` under the Python of MediaPipe's own environment, which has nothing of
-this project: it imports nothing else that is not there, and keeps to Python 3.9. Requests are
-"open" and "classify".
+It is loaded by `edge.process.wire` under the Python of MediaPipe's own environment, which has
+nothing of this project: it imports nothing else that is not there, and keeps to Python 3.9.
+Requests are "open" and "classify".
 """
 
 from __future__ import annotations

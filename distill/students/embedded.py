@@ -19,15 +19,15 @@ from distill.recipe.student import StudentSpec
 from distill.students.base import EMBEDS, Student, Teacher
 from distill.students.build import build_student
 from distill.students.projection import eigenvectors
-from edge.checkpoint import counted_head, max_length
+from edge.checkpoint.checkpoint import counted_head, max_length
+from edge.checkpoint.tokenizer import put_prompt
 from edge.console import hush
 from edge.data import Table
-from edge.embedding import SentenceHead, dense_layers
+from edge.embeddings.encoder import SentenceEncoder
+from edge.embeddings.head import SentenceHead, dense_layers
 from edge.errors import ConfigError
 from edge.models.inputs import accepted
-from edge.sentences import SentenceEncoder
 from edge.tasks import get_task
-from edge.tokenizer_files import put_prompt
 
 _SAMPLE = 1024
 _BATCH_SIZE = 32

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.students.base import Student, Teacher, new_model
-from edge.checkpoint import Checkpoint, load_tokenizer, open_checkpoint
+from edge.checkpoint.checkpoint import Checkpoint, load_tokenizer, open_checkpoint
 from edge.console import hush
 from edge.data import Table
 from edge.data.classes import classes_of

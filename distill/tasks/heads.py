@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from distill.recipe.config import DistillConfig
 from distill.students import EMBEDS, TASK
-from edge.checkpoint import locate
+from edge.checkpoint.checkpoint import locate
 from edge.data import read_table
-from edge.embedding import MODULES_FILE
+from edge.embeddings.head import MODULES_FILE
 from edge.errors import CheckpointError, DataError
 from edge.tasks import get_task
 from edge.tasks.fill_mask import FillMask

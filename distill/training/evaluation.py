@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from distill.training import processes
+from edge.embeddings.encoder import SentenceEncoder
 from edge.models.inputs import accepted
-from edge.sentences import SentenceEncoder
 from edge.tasks import Outputs, Task
 from edge.tasks.base import Examples
 from edge.tokenization import Tokenizer

@@ -1,7 +1,8 @@
 """What the child process that runs tflite-runtime answers.
 
-It is loaded by `edge.wire` under the Python of the legacy environment, which has tflite-runtime
-and an old numpy and nothing of this project: it imports nothing else, and keeps to Python 3.9.
+It is loaded by `edge.process.wire` under the Python of the legacy environment, which has
+tflite-runtime and an old numpy and nothing of this project: it imports nothing else, and keeps to
+Python 3.9.
 Requests are "open" and "run".
 """
 

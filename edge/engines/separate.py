@@ -8,8 +8,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge import wire
 from edge.engines.base import Availability
+from edge.process import wire
 
 _LOOK = """
 import importlib.metadata

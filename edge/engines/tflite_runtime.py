@@ -12,7 +12,7 @@ from pathlib import Path
 from edge.engines.base import Array, Availability, Engine, Session
 from edge.engines.separate import Environment, worker_command
 from edge.errors import EngineError
-from edge.link import Ended, Link, NoAnswer, Refused
+from edge.process.link import Ended, Link, NoAnswer, Refused
 
 ENVIRONMENT = Environment(
     title="its environment",

@@ -8,7 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edge.bundle import Artifact, Bundle
-from edge.checkpoint import Checkpoint, load_model, load_tokenizer, max_length, open_checkpoint
+from edge.checkpoint.checkpoint import (
+    Checkpoint,
+    load_model,
+    load_tokenizer,
+    max_length,
+    open_checkpoint,
+)
 from edge.console import hush
 from edge.doctor import can_convert
 from edge.errors import CheckpointError, EdgeError, unknown_name

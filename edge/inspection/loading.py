@@ -12,8 +12,8 @@ from pathlib import Path
 from edge.console import hush
 from edge.engines import ENGINES, Engine, get_engine
 from edge.inspection.records import RuntimeCheck
-from edge.link import Ended, Link, NoAnswer, Refused, explain
-from edge.wire import Arrays, Message, serve
+from edge.process.link import Ended, Link, NoAnswer, Refused, explain
+from edge.process.wire import Arrays, Message, serve
 
 _LIMIT_S = 120.0
 _ROOT = Path(__file__).resolve().parents[2]

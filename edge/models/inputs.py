@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from edge.sentences import SentenceEncoder
+from edge.embeddings.encoder import SentenceEncoder
 
 
 def accepted(model: Any, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Sentence embeddings: one vector a text, made inside the graph, see `edge.embedding`."""
+"""Sentence embeddings: one vector a text, made inside the graph, see `edge.embeddings.head`."""
 
 from __future__ import annotations
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.worker.worker import Worker
+from edge.process.wire import Arrays, Message, pack, unpack
 from edge.storage import sha256
-from edge.wire import Arrays, Message, pack, unpack
 
 INFO = {
     "user_agent": "Mozilla/5.0 (Linux; Android 15; Pixel 9) Chrome/140.0.0.0 Mobile Safari/537.36",

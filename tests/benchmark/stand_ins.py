@@ -263,7 +263,7 @@ def app(spool: str) -> None:
     """The app: answers requests that `am` drops into a folder, each session with its own worker."""
     from benchmark.devices.adb.app import dump, load
     from benchmark.worker.worker import Worker
-    from edge.link import explain
+    from edge.process.link import explain
 
     workers: dict[str, Worker] = {}
     for line in _dropped(Path(spool)):

@@ -12,7 +12,7 @@ import pytest
 from benchmark.measure import environment
 from benchmark.schema import Conditions, DeviceInfo
 from benchmark.worker import memory
-from edge import processor
+from edge.process import processor
 
 
 def test_this_machine_is_described() -> None:

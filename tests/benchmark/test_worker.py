@@ -22,9 +22,9 @@ from benchmark.config import Protocol
 from benchmark.devices import DEVICES, Device, Job, Reading, get_device
 from benchmark.devices.facts import Facts
 from benchmark.devices.link import Link
-from edge import wire
 from edge.engines import ENGINES, get_engine
 from edge.errors import ConfigError, MeasurementError
+from edge.process import wire
 from tests.benchmark.tiny_tflite import write_tflite
 
 ROOT = Path(__file__).resolve().parents[2]

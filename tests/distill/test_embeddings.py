@@ -24,11 +24,11 @@ from distill.signals.capture import Signals
 from distill.students.embedded import build_embedder, embed, sample_of
 from distill.tasks.embeddings import directions
 from distill.tasks.sentences import sentence_samples
-from edge.checkpoint import load_model, load_tokenizer, open_checkpoint
+from edge.checkpoint.checkpoint import load_model, load_tokenizer, open_checkpoint
 from edge.data import Table
-from edge.embedding import SentenceHead
+from edge.embeddings.encoder import SentenceEncoder
+from edge.embeddings.head import SentenceHead
 from edge.errors import ConfigError, DataError
-from edge.sentences import SentenceEncoder
 from edge.tasks import get_task
 from edge.tokenization import Tokenizer
 from tests.distill.conftest import (

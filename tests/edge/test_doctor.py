@@ -13,12 +13,13 @@ import pytest
 import typer
 
 from benchmark.devices import DEVICES
-from edge import doctor, processor
+from edge import doctor
 from edge.cli.doctor import devices
 from edge.cli.doctor import doctor as command
 from edge.doctor import Diagnosis, PackageCheck, ToolCheck, diagnose
 from edge.engines import ENGINES
 from edge.formats import FORMATS
+from edge.process import processor
 
 REMEDY = "make setup, or pip install"
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge.checkpoint import load_model, load_tokenizer, max_length, open_checkpoint
-from edge.embedding import Pooling
+from edge.checkpoint.checkpoint import load_model, load_tokenizer, max_length, open_checkpoint
+from edge.embeddings.head import Pooling
 from edge.errors import CheckpointError, ConfigError
 from edge.reference import Reference
 
@@ -154,7 +154,7 @@ def test_length_one_fits_16_bit_floats(size: float) -> None:
     """The plain formula gives zeros or not a number here: squares leave the range."""
     import torch
 
-    from edge.sentences import unit
+    from edge.embeddings.encoder import unit
 
     exact = torch.randn(8, 768, generator=torch.Generator().manual_seed(0)).clamp(-1, 1) * size
     found = unit(exact.half())

@@ -14,8 +14,8 @@ import numpy as np
 import psutil
 import pytest
 
-from edge import wire
-from edge.link import Ended, Link, NoAnswer, Refused
+from edge.process import wire
+from edge.process.link import Ended, Link, NoAnswer, Refused
 
 WIRE = Path(wire.__file__)
 # Loads the file by its path, as a Python does that has nothing of this project.

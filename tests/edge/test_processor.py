@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edge import processor
+from edge.process import processor
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/cpuinfo")

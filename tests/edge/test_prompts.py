@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge import embedding
 from edge.bundle import Bundle
-from edge.checkpoint import load_model, load_tokenizer, open_checkpoint, save_checkpoint
+from edge.checkpoint.checkpoint import load_model, load_tokenizer, open_checkpoint, save_checkpoint
+from edge.embeddings import head
 from edge.errors import CheckpointError, ConfigError
 from edge.reference import Reference
 from edge.tokenization import with_prompt, without_prompt
@@ -72,7 +72,7 @@ def test_a_prompt_that_no_name_chooses_is_not_put(
     plain: Path, copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
-    monkeypatch.setattr(embedding, "say", said.append)
+    monkeypatch.setattr(head, "say", said.append)
     say_prompt(copy, default_prompt_name=None)
     np.testing.assert_array_equal(vectors(copy, TEXTS), vectors(plain, TEXTS))
     assert any("texts go without: query" in line for line in said)

@@ -15,10 +15,10 @@ import numpy as np
 import psutil
 import pytest
 
-from edge import wire
 from edge.engines import get_engine
 from edge.engines.tflite_runtime import ENVIRONMENT, TfliteRuntimeSession
 from edge.errors import EngineError
+from edge.process import wire
 
 LENGTHS = (8, 16)
 

@@ -1,5 +1,5 @@
 /**
- * Messages as `edge.wire` lays them out: the length of a JSON text (4 bytes, little-endian), the
+ * Messages as `edge.process.wire` lays them out: the length of a JSON text (4 bytes, little-endian), the
  * text `[message, [[name, dtype, shape], ...]]`, then the bytes of each array in that order.
  */
 

@@ -13,7 +13,7 @@ test("a message comes back as it was", () => {
   expect(unpack(data.buffer)).toEqual([{ do: "turn", text: "ü😀" }, tensors]);
 });
 
-test("the layout is that of edge.wire", () => {
+test("the layout is that of edge.process.wire", () => {
   const data = pack({ a: 1 }, { x: { dtype: "<i4", shape: [1], values: Int32Array.from([258]) } });
   const text = '[{"a":1},[["x","<i4",[1]]]]';
   expect([...data]).toEqual([text.length, 0, 0, 0, ...new TextEncoder().encode(text), 2, 1, 0, 0]);

@@ -22,7 +22,7 @@ from benchmark.devices.adb.link import AdbLink, quoted
 from benchmark.devices.base import Job
 from benchmark.devices.messages import MessageTimer
 from edge.errors import MeasurementError
-from edge.wire import Array, Arrays, Message
+from edge.process.wire import Array, Arrays, Message
 
 if TYPE_CHECKING:
     from benchmark.devices.adb.device import AdbDevice

@@ -26,7 +26,7 @@ from benchmark.devices.base import Job, Loaded, ModelRefused, Turn, Warmed
 from benchmark.measure.inputs import Feed
 from benchmark.schema import Memory, Operator
 from edge.errors import MeasurementError
-from edge.wire import Array
+from edge.process.wire import Array
 
 if TYPE_CHECKING:
     from benchmark.devices.adb.device import AdbDevice

@@ -35,7 +35,7 @@ from benchmark.schema import Conditions, DeviceInfo
 from edge.console import is_terminal, say
 from edge.engines.base import Availability
 from edge.errors import ConfigError, MeasurementError
-from edge.wire import Arrays, Message
+from edge.process.wire import Arrays, Message
 
 # What the page and this program say to each other: `PROTOCOL` of apps/web/src/protocol.ts.
 PROTOCOL = 1

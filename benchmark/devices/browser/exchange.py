@@ -17,7 +17,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from edge.config import Config
-from edge.wire import Array, Arrays, Message, pack, unpack
+from edge.process.wire import Array, Arrays, Message, pack, unpack
 
 # A page that nobody looks at may speak once a minute only; one that said good-bye is reloaded
 # soon, or never.

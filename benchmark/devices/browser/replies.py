@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import Field, ValidationError
 
 from edge.config import Config
-from edge.wire import Array, Arrays, Message
+from edge.process.wire import Array, Arrays, Message
 
 # Clocks of a page and of this machine are not the same; nor are their seconds, quite.
 _TOLERANCE_S = 0.5

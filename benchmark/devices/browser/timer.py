@@ -31,8 +31,8 @@ from benchmark.devices.messages import MessageTimer
 from benchmark.schema import Memory, Operator
 from edge.console import say
 from edge.errors import MeasurementError
+from edge.process.wire import Array, Arrays, Message, joined
 from edge.storage import sha256
-from edge.wire import Array, Arrays, Message, joined
 
 # How often a page may be opened again in the course of one question.
 _OPENINGS = 5

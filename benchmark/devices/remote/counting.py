@@ -11,8 +11,8 @@ import statistics
 from pathlib import Path
 
 from benchmark.worker.worker import Worker
-from edge.link import explain
-from edge.wire import Arrays, Message, serve
+from edge.process.link import explain
+from edge.process.wire import Arrays, Message, serve
 
 # A system call that no kernel has: the emulator then writes down its count.
 _MARK = 7777

@@ -53,8 +53,9 @@ _CARRIED = (
     "edge/engines/litert.py",
     "edge/engines/onnxruntime.py",
     "edge/errors.py",
-    "edge/link.py",
-    "edge/wire.py",
+    "edge/process/__init__.py",
+    "edge/process/link.py",
+    "edge/process/wire.py",
 )
 _MARK = "@@python "
 # What a shell prints where there is no Python.

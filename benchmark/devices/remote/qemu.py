@@ -23,8 +23,8 @@ from benchmark.measure import environment
 from benchmark.schema import Conditions, DeviceInfo, Memory, Operator
 from edge.engines.base import Availability
 from edge.errors import ConfigError, MeasurementError, unknown_name
+from edge.process.wire import Array, Arrays, Message
 from edge.storage import cache_folder
-from edge.wire import Array, Arrays, Message
 
 # What a sysroot holds: the emulator and libraries for it, the counter, Arm's files, and a note.
 PROGRAM, HOST, COUNTER = "bin/qemu-aarch64", "host", "qemu_count.so"

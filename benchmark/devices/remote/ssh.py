@@ -21,8 +21,8 @@ from benchmark.schema import Conditions, DeviceInfo
 from edge.console import say, step
 from edge.engines.base import Availability
 from edge.errors import EngineError
+from edge.process.wire import Array, Arrays, Message
 from edge.storage import sha256
-from edge.wire import Array, Arrays, Message
 
 # Beside what is carried: what is written while a model is measured.
 _SPARE_BYTES = 16_000_000

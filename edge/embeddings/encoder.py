@@ -1,4 +1,4 @@
-"""The module of `edge.embedding`: an encoder and what makes one vector of its states."""
+"""The module of `edge.embeddings.head`: an encoder and what makes one vector of its states."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from edge.embedding import (
+from edge.embeddings.head import (
     LAYERS_OF,
     MODULES_FILE,
     PROMPTS_FILE,

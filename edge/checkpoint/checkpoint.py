@@ -12,7 +12,16 @@ from typing import Any
 
 from edge.bundle import Embedding
 from edge.bundle.manifest import Similarity
-from edge.embedding import (
+from edge.checkpoint.tokenizer import (
+    check_tokenizer,
+    check_tokenizer_files,
+    lower,
+    open_tokenizer,
+    prompt_tokens,
+    put_prompt,
+)
+from edge.checkpoint.weights import check_weights
+from edge.embeddings.head import (
     MODULES_FILE,
     Pooling,
     SentenceHead,
@@ -30,15 +39,6 @@ from edge.settings import CONFIG, check_settings, read_json
 from edge.storage import sha256
 from edge.tasks import TASKS, Task, get_task
 from edge.tokenization import without_prompt
-from edge.tokenizer_files import (
-    check_tokenizer,
-    check_tokenizer_files,
-    lower,
-    open_tokenizer,
-    prompt_tokens,
-    put_prompt,
-)
-from edge.weights import check_weights
 
 _TOKENIZERS = (
     "tokenizer.json",

@@ -1,6 +1,6 @@
 """A child process that answers requests, and the two pipes that lead to it.
 
-The child's end, and what a message is, are in `edge.wire`. What goes wrong is raised as it
+The child's end, and what a message is, are in `edge.process.wire`. What goes wrong is raised as it
 happened; the caller knows what was asked, and says so in an EdgeError.
 """
 
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing_extensions import Self
 
 from edge.errors import EdgeError
-from edge.wire import Array, Arrays, Message, pack, unpack
+from edge.process.wire import Array, Arrays, Message, pack, unpack
 
 _GRACE_S = 2.0
 _CHUNK_BYTES = 1 << 16
@@ -54,7 +54,7 @@ class Ended(Exception):
 class Link:
     """A running child. Close it, or use it in a `with` block; it never outlives this process.
 
-    argv: a command that runs `edge.wire.serve`. env: its environment, this one's by default.
+    argv: a command that runs `edge.process.wire.serve`. env: its environment, or this one's.
     Raises OSError when the command cannot be started.
     """
 
@@ -180,7 +180,7 @@ class Link:
 
 
 def explain(error: Exception) -> str:
-    """What a child of this project answers about a request that failed, for `edge.wire.serve`."""
+    """The answer of `edge.process.wire.serve` about a request that failed."""
     return (
         str(error)
         if isinstance(error, EdgeError)

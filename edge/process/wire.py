@@ -1,7 +1,7 @@
 """Messages between a process and its child, and the child's end: JSON and arrays, no pickle.
 
 A message is the length of a JSON text (4 bytes, little-endian), the text, then the bytes of each
-array that the text lists, in order. `edge.link` is the parent's end.
+array that the text lists, in order. `edge.process.link` is the parent's end.
 
 A child may run under another Python, with this file as its program and the path of a worker as
 argument: standard library and numpy only, nothing else of this project, and Python 3.9.

@@ -145,7 +145,7 @@ def sentence_encoder(encoder: Any, head: SentenceHead, *, allow_pickle: bool) ->
 
     Raises CheckpointError for projections without weights, or with weights that do not fit.
     """
-    from edge.sentences import SentenceEncoder
+    from edge.embeddings.encoder import SentenceEncoder
 
     return SentenceEncoder(encoder, head, dense_layers(head, allow_pickle=allow_pickle))
 
@@ -259,7 +259,7 @@ def _projection(folder: Path) -> Projection:
 def _filled(projection: Projection, allow_pickle: bool) -> nn.Linear:
     import torch
 
-    from edge.sentences import filled
+    from edge.embeddings.encoder import filled
 
     weights = _weights(projection.folder, allow_pickle)
     try:

@@ -1,0 +1,1 @@
+"""Transformers folders: opened, checked, loaded and saved."""

@@ -1,0 +1,1 @@
+"""Encoders that embed texts: sentence-transformers' folders, and their model."""

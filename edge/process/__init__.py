@@ -1,0 +1,1 @@
+"""Processes beside this one: how they are started, asked and measured."""
