@@ -18,7 +18,8 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer
 from distill.data.batches import Samples
 from distill.data.masking import masked_samples
 from distill.data.mixing import MixedEncodings, Mixer
-from distill.losses.distributions import IGNORED, distributions
+from distill.losses import distributions
+from distill.losses.distributions import IGNORED
 from distill.recipe.student import parse_spec
 from distill.recipe.tokens import Masking
 from distill.signals.shapes import Setting, Shape
