@@ -324,7 +324,7 @@ def more_cases() -> Iterator[Case]:
     for name in ("model.safetensors", "config.json", "tokenizer.json", "distillation.json"):
         yield Case(f"student: {name} flipped", flip(f"out/student/{name}"), "distill")
         yield Case(f"student: {name} removed", remove(f"out/student/{name}"), "distill")
-    for name in ("onnx-fp32.onnx", "edge.json", "golden.json", "tokenizer.json", "vocab.txt"):
+    for name in ("model-fp32.onnx", "edge.json", "golden.json", "tokenizer.json", "vocab.txt"):
         yield Case(f"bundle: {name} flipped", flip(f"out/bundle/{name}"), "convert")
         yield Case(f"bundle: {name} removed", remove(f"out/bundle/{name}"), "convert")
     yield Case("evaluation: rows", row("eval.tsv"), "evaluate")
