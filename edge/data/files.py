@@ -7,19 +7,23 @@ from __future__ import annotations
 
 import csv
 import gzip
-import re
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edge.data.conll import read_sentences
+from edge.data.lines import split_lines, whole_lines
 from edge.data.records import from_json, from_json_lines
 from edge.errors import DataError
 
 Rows = dict[str, list[Any]]
 _DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
-_DOCUMENT = re.compile(r"-DOCSTART-(?:[\t ]|$)")
+# First bytes of files whose name has the ending of a text form.
+_BINARY = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"PAR1": "Parquet", b"BZh": "bzip2"}
+# The share of NUL bytes at the start of a file above which it is UTF-16.
+_WIDE_BYTES, _WIDE_SHARE = 64, 1 / 8
 _SHOWN = 60
 
 
@@ -27,13 +31,15 @@ _SHOWN = 60
 class Contents:
     """All columns of a file by name, and what the file says of them.
 
-    class_names: of columns whose integers are positions among names. lines: see Table.
+    class_names: of columns whose integers are positions among names. lines: see Table. unread:
+    names of the data files of a folder that are in none of its splits.
     """
 
     rows: Rows
     lines: list[int | None] | None = None
     line_per_word: bool = False
     class_names: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    unread: tuple[str, ...] = ()
 
 
 def read_file(path: Path) -> Contents:
@@ -65,12 +71,7 @@ def read_text(path: Path) -> str:
         raise DataError(f"{path} cannot be unpacked ({error}): is it complete?") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror or error})") from None
-    wide = data.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\x00" in data[:4096]
-    if wide:
-        raise DataError(
-            f"{path} cannot be read as UTF-8 text: it looks like UTF-16; convert it with "
-            "`iconv -f UTF-16 -t UTF-8`"
-        )
+    _check_encoding(path, data)
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -80,15 +81,32 @@ def read_text(path: Path) -> str:
             "the file is Latin-1, convert it with `iconv -f LATIN1 -t UTF-8`"
         ) from None
     if "\x00" in text:
-        line = text.count("\n", 0, text.index("\x00")) + 1
+        line = len(split_lines(text[: text.index("\x00")]))
         raise DataError(f"{path} line {line} holds a NUL character: remove it")
     return text
+
+
+def _check_encoding(path: Path, data: bytes) -> None:
+    """Raise DataError for what is no text, or UTF-16, by its first bytes."""
+    known = next((name for magic, name in _BINARY.items() if data.startswith(magic)), None)
+    if known is not None:
+        raise DataError(
+            f"{path} cannot be read as text: it is a {known} file; unpack or rename it, so that "
+            "the ending of its name tells what it holds"
+        )
+    start = data[:_WIDE_BYTES]
+    wide = data.startswith((b"\xff\xfe", b"\xfe\xff"))
+    if wide or start.count(0) > _WIDE_SHARE * len(start):
+        raise DataError(
+            f"{path} cannot be read as UTF-8 text: it looks like UTF-16; convert it with "
+            "`iconv -f UTF-16 -t UTF-8`"
+        )
 
 
 def _read_separated(path: Path, **dialect: Any) -> Contents:
     # A field may hold a whole document; the csv module's own limit is 128 KiB.
     csv.field_size_limit(1 << 30)
-    reader = csv.reader(_physical_lines(read_text(path)), **dialect)
+    reader = csv.reader(whole_lines(read_text(path)), **dialect)
     table: list[list[str]] = []
     lines: list[int | None] = []
     start = 1
@@ -117,14 +135,11 @@ def _read_separated(path: Path, **dialect: Any) -> Contents:
     return Contents(columns, lines[1:])
 
 
-def _physical_lines(text: str) -> Iterable[str]:
-    # Not splitlines: a text may hold U+2028 and the like.
-    return re.findall(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+", text)
-
-
 def _header(path: Path, cells: list[str], delimiter: str) -> list[str]:
     """The names of the columns, checked."""
     names = [cell.strip("\ufeff ") for cell in cells]
+    if not any(names):
+        raise DataError(f"{path} line 1 is empty where the header goes: remove it")
     if len(names) == 1:
         others = [mark for mark in _DELIMITERS if mark != delimiter and mark in names[0]]
         if others:
@@ -161,50 +176,13 @@ def _read_json(path: Path) -> Contents:
 
 
 def _read_conll(path: Path) -> Contents:
-    """A token a line, its tag in the last column; an empty line ends a sentence."""
-    rows: Rows = {"tokens": [], "tags": []}
-    lines: list[int | None] = []
-    sentence: list[list[str]] = []
-    width = 0
-    separator = None
-    for number, line in enumerate((*read_text(path).split("\n"), ""), start=1):
-        # Only these separate columns: a token may hold any other kind of space.
-        line = line.rstrip("\r").strip(" ")
-        if not line.strip() or _DOCUMENT.match(line):
-            if sentence:
-                rows["tokens"].append([token[0] for token in sentence])
-                rows["tags"].append([token[-1] for token in sentence])
-                lines.append(number - len(sentence))
-            sentence = []
-            continue
-        separator = separator or ("\t" if "\t" in line else " ")
-        cells = line.split(separator)
-        # Any number of spaces separates; a tab too many leaves a cell empty.
-        fields = [c.strip(" ") for c in cells] if separator == "\t" else [c for c in cells if c]
-        _check_token(path, number, fields, width)
-        width = width or len(fields)
-        sentence.append(fields)
-    return Contents(rows, lines, line_per_word=True)
-
-
-def _check_token(path: Path, number: int, fields: list[str], width: int) -> None:
-    if (width and len(fields) != width) or len(fields) < 2:
-        raise DataError(
-            f"{path} line {number}: {len(fields)} columns where "
-            f"{f'the lines above have {width}' if width else 'a token and its tag go'}"
-        )
-    for cell, name in ((fields[0], "token"), (fields[-1], "tag")):
-        if not cell:
-            raise DataError(
-                f"{path} line {number} has an empty {name}: is there a tab too many at its "
-                f"{'start' if name == 'token' else 'end'}?"
-            )
+    return Contents(*read_sentences(path, read_text(path)), line_per_word=True)
 
 
 def _read_lines(path: Path) -> Contents:
     numbered = [
-        (number, line.rstrip("\r"))
-        for number, line in enumerate(read_text(path).split("\n"), start=1)
+        (number, line)
+        for number, line in enumerate(split_lines(read_text(path)), start=1)
         if line.strip()
     ]
     return Contents({"text": [line for _, line in numbered]}, [number for number, _ in numbered])
@@ -222,6 +200,8 @@ def _read_parquet(path: Path) -> Contents:
         rows: Rows = table.to_pydict()
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{path} is not a Parquet file ({error})") from None
+    except (ValueError, OverflowError) as error:
+        raise DataError(f"{path} holds a value that cannot be read ({error})") from None
     return Contents(rows, class_names=schema_names(table.schema.metadata))
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,31 @@ from edge.data.files import READERS, Contents, read_file, suffix
 from edge.errors import DataError
 from edge.storage import sha256
 
+# In a folder of more, `datasets` searches for minutes: it is the root of a disk or a project.
+_MOST_FILES = 10_000
+_SHOWN = 200
+
 
 def is_local(source: str) -> bool:
     """Whether a source is a path by its looks, not the name of a data set."""
     known = suffix(Path(source)) in READERS
     return known or _folder(source).is_absolute() or source.startswith(".")
+
+
+def check_source(source: str) -> None:
+    """Raise DataError for a source that names nothing, no file, or no regular one."""
+    path = Path(source)
+    if path.is_file():
+        return
+    if not source.partition(":")[0].partition("@")[0].strip():
+        raise DataError(f"{source!r} names no data: give a file, a folder or a datasets name")
+    if path.exists() and not path.is_dir():
+        raise DataError(
+            f"{source} is a pipe or device, and data is read more than once, by the ending of its "
+            "name: write it to a file first"
+        )
+    if is_local(source) and not _folder(source).is_dir():
+        raise DataError(f"data file {source} does not exist: check the path")
 
 
 def _folder(source: str) -> Path:
@@ -36,18 +58,18 @@ def schema_names(metadata: dict[bytes, bytes] | None) -> dict[str, tuple[str, ..
 def _names(feature: Any) -> tuple[str, ...] | None:
     """The names of a class label, or of the class labels in a list."""
     if isinstance(feature, list):
-        return _names(feature[0])
+        return _names(feature[0]) if feature else None
     if not isinstance(feature, dict):
         return None
-    if feature.get("_type") == "ClassLabel" and feature.get("names"):
-        return tuple(map(str, feature["names"]))
+    names = feature.get("names")
+    if feature.get("_type") == "ClassLabel" and names and isinstance(names, list):
+        return tuple(map(str, names))
     return _names(feature["feature"]) if "feature" in feature else None
 
 
 def open_dataset(source: str) -> Any:
     """The split of a `datasets` folder or name that `read_table` reads; raises DataError."""
-    if is_local(source) and not _folder(source).is_dir():
-        raise DataError(f"data file {source} does not exist: check the path")
+    check_source(source)
     import datasets
 
     name, _, split = source.partition(":")
@@ -85,11 +107,12 @@ def _cache_of(name: str) -> str | None:
     return str(Path(datasets.config.HF_DATASETS_CACHE) / "folders" / sha256(Path(name)))
 
 
-def _files_of(source: str) -> list[Path] | None:
-    """The files of a folder's split, as `datasets` chooses them; None where it has to read them.
+def _files_of(source: str) -> tuple[list[Path], tuple[str, ...]] | None:
+    """The files of a folder's split, as `datasets` chooses them, and the names of those unread.
 
-    A file in a folder is read as it is alone: `datasets` gives TSV quotes, renames the second of
-    two columns of one name, and takes all classes of a folder in the order of the first file.
+    None where `datasets` has to read them. A file in a folder is read as it is alone: `datasets`
+    gives TSV quotes, renames the second of two columns of one name, and takes all classes of a
+    folder in the order of the first file.
     """
     from datasets.data_files import DataFilesDict, EmptyDatasetError, get_data_patterns
 
@@ -97,15 +120,54 @@ def _files_of(source: str) -> list[Path] | None:
     folder = Path(name)
     if not folder.is_dir() or _is_described(folder):
         return None
+    held = _held(folder)
     try:
         patterns = get_data_patterns(str(folder.resolve()))
         splits = DataFilesDict.from_patterns(patterns, base_path=str(folder.resolve()))
     except (EmptyDatasetError, FileNotFoundError):
         return None
     files = {str(key): [Path(str(file)) for file in found] for key, found in splits.items()}
-    if any(suffix(file) not in READERS for found in files.values() for file in found):
+    if any(_is_foreign(file) for found in files.values() for file in found):
         return None
-    return files[_split_of(name, split, files)]
+    files = {key: [file for file in found if _is_data(file)] for key, found in files.items()}
+    files = {key: found for key, found in files.items() if found}
+    if not files:
+        return None
+    chosen = files[_split_of(name, split, files)]
+    read = {file.resolve() for found in files.values() for file in found}
+    unread = (file for file in held if _is_data(file) and file.resolve() not in read)
+    return chosen, tuple(sorted(str(file.relative_to(folder)) for file in unread))
+
+
+def _held(folder: Path) -> list[Path]:
+    """All files of a folder but hidden ones; raises DataError where there are too many.
+
+    Hidden ones count: `datasets` looks at each of them before it leaves it out.
+    """
+    files: list[Path] = []
+    for place, _, names in os.walk(folder):
+        files += [Path(place, name) for name in names]
+        if len(files) > _MOST_FILES:
+            raise DataError(
+                f"{folder} is a folder of more than {_MOST_FILES:,} files: name the data file, or "
+                "a folder that holds the data alone"
+            )
+    return [file for file in files if not _is_hidden(file.relative_to(folder))]
+
+
+def _is_hidden(file: Path) -> bool:
+    return any(part.startswith((".", "__")) for part in file.parts)
+
+
+def _is_data(file: Path) -> bool:
+    return suffix(file) in READERS
+
+
+def _is_foreign(file: Path) -> bool:
+    """Whether `datasets` reads a file of a form that is not read here."""
+    from datasets.packaged_modules import _EXTENSION_TO_MODULE
+
+    return not _is_data(file) and file.suffix in _EXTENSION_TO_MODULE
 
 
 def _is_described(folder: Path) -> bool:
@@ -139,9 +201,10 @@ def _joined(files: Sequence[Path]) -> Contents:
 
 def from_datasets(source: str) -> Contents:
     """All columns of a data set by its folder or name, see `open_dataset`."""
-    files = _files_of(source)
-    if files is not None:
-        return _joined(files)
+    chosen = _files_of(source)
+    if chosen is not None:
+        files, unread = chosen
+        return replace(_joined(files), unread=unread)
     import datasets
 
     loaded = open_dataset(source)
@@ -152,4 +215,11 @@ def from_datasets(source: str) -> Contents:
         for key, feature in classes.items()
         if isinstance(feature, datasets.ClassLabel) and feature.names
     }
-    return Contents({key: list(loaded[key]) for key in loaded.column_names}, class_names=names)
+    try:
+        rows = {key: list(loaded[key]) for key in loaded.column_names}
+    except Exception as error:  # cells of damaged files, of every library that decodes one
+        raise DataError(
+            f"data set '{source}' holds a value that cannot be read ({type(error).__name__}: "
+            f"{' '.join(str(error).split())[:_SHOWN]})"
+        ) from None
+    return Contents(rows, class_names=names)

@@ -8,7 +8,7 @@ from typing import Any
 
 from edge.data.columns import choose_columns
 from edge.data.files import Contents, read_file
-from edge.data.hub import from_datasets
+from edge.data.hub import check_source, from_datasets
 from edge.data.table import SCORE, TEXTS, Columns, Layout, Table
 from edge.data.values import is_missing, is_text
 from edge.errors import DataError
@@ -40,13 +40,18 @@ def read_table(
     chosen = choose_columns(name, rows, columns or Columns(), layout, targets=targets, pairs=pairs)
     in_words = layout.words and (targets or chosen.text in layout.text)
     words = _words(rows[chosen.text], chosen.text, contents, name) if in_words else None
+    texts = (
+        _texts(rows[chosen.text], chosen.text, contents, name)
+        if words is None
+        else [" ".join(part) for part in words]
+    )
+    if not any(map(str.strip, texts)):
+        raise DataError(f"{source}: column '{chosen.text}' is empty in every row")
     label = chosen.label
     names = contents.class_names.get(label) if label else None
     return Table(
         source=name,
-        texts=_texts(rows[chosen.text], chosen.text, contents, name)
-        if words is None
-        else [" ".join(w) for w in words],
+        texts=texts,
         pairs=None
         if chosen.pair is None
         else _texts(rows[chosen.pair], chosen.pair, contents, name),
@@ -58,11 +63,13 @@ def read_table(
         line_per_word=contents.line_per_word,
         read=(chosen.text, chosen.pair, label),
         unread=chosen.unread,
+        unread_files=contents.unread,
     )
 
 
 def _contents(source: str) -> Contents:
     """All columns of a source."""
+    check_source(source)
     path = Path(source)
     if path.is_file():
         return read_file(path)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from edge.data.lines import split_lines
 from edge.errors import DataError
 
 Rows = dict[str, list[Any]]
@@ -20,7 +21,7 @@ def from_json_lines(path: Path, text: str) -> _Read:
     """A record a line, all with the same keys."""
     rows: Rows = {}
     lines: list[int | None] = []
-    for number, line in enumerate(text.split("\n"), start=1):
+    for number, line in enumerate(split_lines(text), start=1):
         if not line.strip():
             continue
         try:
@@ -41,7 +42,7 @@ def from_json(path: Path, text: str) -> _Read:
         document = _parse(text)
     except ValueError as error:
         # One record a line is no document; the first line of a damaged document is no record.
-        first = next((line for line in text.split("\n") if line.strip()), "")
+        first = next((line for line in split_lines(text) if line.strip()), "")
         if _is_record(first):
             return from_json_lines(path, text)
         raise DataError(f"{path} is not valid JSON ({error})") from None

@@ -71,7 +71,8 @@ class Table:
     name of their column, so that whole numbers among them are no classes. numbers, lines: the row
     of the data and the line of the file that each row is at, counted from 1; line_per_word: each
     word of a row has a line of its own. read: the names of the columns of texts, second texts and
-    targets. unread: columns that look like texts and were not read.
+    targets. unread: columns that look like texts and were not read. unread_files: data files of
+    the folder that are in none of its splits.
     """
 
     source: str
@@ -86,6 +87,7 @@ class Table:
     line_per_word: bool = False
     read: tuple[str | None, str | None, str | None] = (None, None, None)
     unread: tuple[str, ...] = ()
+    unread_files: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.texts)

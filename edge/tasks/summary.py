@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from edge.console import say
 from edge.data import Table, TargetColumn
@@ -10,6 +10,7 @@ from edge.tasks.base import Task
 from edge.tokenization import Encoding
 
 _SHOWN_CLASSES = 8
+_SHOWN_FILES = 3
 
 
 def say_understood(
@@ -29,6 +30,13 @@ def say_understood(
         say(
             f"warning: {table.source} has pairs of texts, and nothing tells whether the model "
             "reads pairs"
+        )
+    if table.unread_files:
+        shown = ", ".join(table.unread_files[:_SHOWN_FILES])
+        more = ", ..." if len(table.unread_files) > _SHOWN_FILES else ""
+        say(
+            f"warning: {table.source}: {shown}{more} is not read, since other files there are "
+            "named after a split: name the file itself to read it"
         )
     for name in table.unread:
         say(f"warning: {table.source}: column '{name}' is not read{_how_to_read(task, table)}")
@@ -51,8 +59,17 @@ def understood(
     bare = sum(value is None for value in table.targets or ())
     if bare:
         parts.append(f"{bare:,} rows without a label")
+    blank = sum(not all(map(str.strip, row)) for row in _texts(table))
+    if blank:
+        parts.append(f"{blank:,} with an empty text")
     parts.append(_lengths(table, encodings, max_length))
     return f"{table.source}: {task.name}; {'; '.join(parts)}"
+
+
+def _texts(table: Table) -> Iterable[tuple[str, ...]]:
+    """The one or two texts of each row."""
+    columns = [table.texts] if table.pairs is None else [table.texts, table.pairs]
+    return zip(*columns, strict=True)
 
 
 def target_column(task: Task, table: Table) -> TargetColumn | None:

@@ -11,6 +11,7 @@ import pytest
 from edge.data import Columns, read_table
 from edge.errors import DataError
 from edge.tasks import TASKS, get_task
+from edge.tasks.summary import say_understood
 
 CARD = "---\nconfigs:\n- config_name: default\n  data_files: t*.csv\n---\n"
 
@@ -384,3 +385,47 @@ def test_files_of_a_folder_agree(tmp_path: Path) -> None:
     save("train-1.parquet", ["bad", "good"], "stars")
     with pytest.raises(DataError, match="has the columns text, stars where train-0"):
         read_table(tmp_path)
+
+
+@pytest.mark.parametrize("source", ["", " ", ":", ":train", "@", "@config"])
+def test_a_source_without_a_name_is_refused(source: str) -> None:
+    with pytest.raises(DataError, match="names no data: give a file"):
+        read_table(source)
+
+
+def test_a_pipe_is_refused_without_being_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.tsv")
+    with pytest.raises(DataError, match="is a pipe or device, and data is read more than once"):
+        read_table(tmp_path / "a.tsv")
+
+
+def test_a_folder_of_very_many_files_is_not_searched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.data.hub._MOST_FILES", 2)
+    (tmp_path / ".hidden").mkdir()
+    for name in ("a.tsv", ".hidden/b", ".hidden/c"):
+        (tmp_path / name).write_text("text\tlabel\na\t1\n")
+    with pytest.raises(DataError, match="is a folder of more than 2 files: name the data file"):
+        read_table(tmp_path)
+
+
+def test_files_that_no_split_has_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("test.tsv", "data.tsv", "notes.txt~"):
+        (tmp_path / name).write_text('text\tlabel\n"a\t1\nb"\t0\n')
+    table = read_table(tmp_path)
+    assert (table.texts, table.unread_files) == (['"a', 'b"'], ("data.tsv",))
+    task = get_task("text-classification", labels=("bad", "good"))
+    say_understood(task, table, [], max_length=9)
+    assert "data.tsv is not read, since other files there are named" in capsys.readouterr().err
+    # Each split by its name is nothing to tell of.
+    (tmp_path / "data.tsv").rename(tmp_path / "train.tsv")
+    assert read_table(f"{tmp_path}:test").unread_files == ()
+
+
+def test_a_licence_in_a_folder_leaves_tsv_without_quoting(tmp_path: Path) -> None:
+    (tmp_path / "a.tsv").write_text('text\tlabel\n"a\t1\nb"\t0\n')
+    (tmp_path / "LICENSE").write_text("free")
+    assert read_table(tmp_path).texts == ['"a', 'b"']

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from edge.data import Columns, read_table
+from edge.data import TEXTS, Columns, read_table
 from edge.errors import DataError
 from edge.tasks import get_task
 
@@ -78,7 +78,9 @@ def test_every_form_gives_the_same_rows(
         ("a.json", "3", "holds int, no records: records are read from JSON lines"),
         ("a.json", '[{"text": "a", "label": 1, "label": 2}]', "the key 'label' is there twice"),
         ("a.txt.zip", "", "unknown kind of data file '.txt.zip'"),
-        ("a.tsv", "text\tlabel\na\x00b\t1\n", "looks like UTF-16"),
+        ("a.tsv", "text\tlabel\na\x00b\t1\n", "line 2 holds a NUL character: remove it"),
+        ("a.tsv", "\n\n\n", "line 1 is empty where the header goes: remove it"),
+        ("a.tsv", "text\tlabel\n\t1\n \t0\n", "column 'text' is empty in every row"),
         ("a.json", "[" * 100_000, "is not valid JSON (too many brackets"),
         (
             "a.jsonl",
@@ -240,3 +242,96 @@ def test_samples_tell_whether_a_model_reads_pairs(bert_checkpoint: Path, tmp_pat
     path.write_text("text\tlabel\na film\tbad\n")
     with pytest.raises(DataError, match="has one text in each row, and the model reads two"):
         checkpoint.task.read(path)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r", "\r\r\n"])
+@pytest.mark.parametrize(
+    ("name", "lines", "texts"),
+    [
+        ("a.conll", ["the O", "film B-X", "", "a O"], ["the film", "a"]),
+        ("a.txt", ["the film", "a plot\u2028of it"], ["the film", "a plot\u2028of it"]),
+        ("a.jsonl", ['{"text": "the film"}', '{"text": "a"}'], ["the film", "a"]),
+        ("a.tsv", ["text", "the film", "a"], ["the film", "a"]),
+    ],
+)
+def test_lines_end_in_every_usual_way(
+    tmp_path: Path, name: str, lines: list[str], texts: list[str], end: str
+) -> None:
+    (tmp_path / name).write_bytes("".join(line + end for line in lines).encode())
+    layout = get_task("token-classification").layout if name == "a.conll" else TEXTS
+    assert read_table(tmp_path / name, layout=layout, targets=False).texts == texts
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (gzip.compress(TSV.encode()), "gzip"),
+        (b"PK\x03\x04\x00\x00", "zip"),
+        (b"PAR1\x00\x00", "Parquet"),
+        (b"BZh91AY", "bzip2"),
+    ],
+)
+def test_what_is_no_text_is_told_by_its_form(tmp_path: Path, data: bytes, kind: str) -> None:
+    (tmp_path / "a.tsv").write_bytes(data)
+    with pytest.raises(DataError, match=f"it is a {kind} file; unpack or rename it"):
+        read_table(tmp_path / "a.tsv")
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        ("# sent_id = 1\nthe O\nfilm B-X\n", 1),
+        ("# sent_id = 1\n# text = the film\n1\tthe\t_\tO\n", 1),
+        ("the\tO\n\n# a comment\na\tO\n", 3),
+        ("the O\n\n# comment\na O\n", 3),
+        ("-DOCSTART- O\n\n#\thttp://a.b\t[2009]\n1\tthe\tO\tO\n", 3),
+    ],
+)
+def test_a_comment_is_no_token(tmp_path: Path, content: str, line: int) -> None:
+    (tmp_path / "a.conll").write_text(content)
+    with pytest.raises(DataError, match=f"line {line} looks like a comment"):
+        get_task("token-classification").read(tmp_path / "a.conll")
+
+
+def test_a_token_may_be_a_hash(tmp_path: Path) -> None:
+    (tmp_path / "a.conll").write_text("# O\n1 B-X\n\n#tag O\n\n# #\n\n#one RARE\na O\n")
+    table = get_task("token-classification").read(tmp_path / "a.conll")
+    assert table.words == [["#", "1"], ["#tag"], ["#"], ["#one", "a"]]
+
+
+def test_the_numbers_of_tokens_are_no_tokens(tmp_path: Path) -> None:
+    path, task = tmp_path / "a.conll", get_task("token-classification")
+    path.write_text("1\tthe\tO\n2\tfilm\tB-X\n\n1\ta\tO\n")
+    with pytest.raises(DataError, match="line 1: the first column numbers the tokens"):
+        task.read(path)
+    path.write_text("1\tx\tO\n2\ty\tB-X\n\n7\tz\tO\n")
+    assert task.read(path).words == [["1", "2"], ["7"]]
+
+
+@pytest.mark.parametrize("label", [[], {"_type": "ClassLabel", "names": "abc"}, 3])
+def test_a_schema_of_another_shape_names_no_classes(tmp_path: Path, label: Any) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    table = pyarrow.table({"text": ["a", "b"], "label": [0, 1]})
+    said = json.dumps({"info": {"features": {"label": label}}})
+    table = table.replace_schema_metadata({b"huggingface": said.encode()})
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    assert read_table(tmp_path / "a.parquet").target_names is None
+
+
+def test_a_damaged_value_is_refused(tmp_path: Path) -> None:
+    import datasets
+    import pyarrow
+    import pyarrow.parquet
+
+    table = pyarrow.table({"text": ["abcdefgh", "b"], "label": [0, 1]})
+    parquet = tmp_path / "a.parquet"
+    pyarrow.parquet.write_table(table, parquet, compression="none", use_dictionary=False)
+    datasets.Dataset.from_dict(table.to_pydict()).save_to_disk(str(tmp_path / "saved"))
+    arrow = next((tmp_path / "saved").glob("*.arrow"))
+    for file in (parquet, arrow):
+        file.write_bytes(file.read_bytes().replace(b"abcdefgh", b"abc\xff\xfffgh"))
+    for source in (parquet, tmp_path / "saved"):
+        with pytest.raises(DataError, match="holds a value that cannot be read"):
+            read_table(source)
