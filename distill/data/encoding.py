@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from edge.tasks.base import in_pieces
 from edge.tasks.feature_extraction import FeatureExtraction
 from edge.tasks.fill_mask import FillMask
 from edge.tasks.question_answering import OVERLAP as ANSWER_OVERLAP
-from edge.tasks.question_answering import QuestionAnswering
+from edge.tasks.question_answering import QuestionAnswering, answer_span
 from edge.tasks.token_classification import OVERLAP as WORD_OVERLAP
 from edge.tasks.token_classification import TokenClassification
 from edge.tokenization import Encoding, Tokenizer
@@ -129,7 +129,7 @@ def _answers(task: Task, table: Table, reading: _Reading) -> Samples:
         raise task.unfit(table, "there are no contexts with answers")
     accepted = task.accepted(table)
     spans = [
-        _span(value, texts, context)
+        answer_span(value, texts, context)[0]
         for value, texts, context in zip(table.targets, accepted, contexts, strict=True)
     ]
     if not any(spans):
@@ -159,27 +159,6 @@ def _plain(task: Task, table: Table, reading: _Reading) -> Samples:
 
 def _sentences(task: Task, table: Table, reading: _Reading) -> Samples:
     return sentence_samples(task, table, reading.tokenizer, max_length=reading.max_length)
-
-
-def _span(value: Any, texts: list[str], context: str) -> tuple[int, int] | None:
-    """Characters (start, end) of the first answer that is where the data says, or anywhere."""
-    for start, text in zip(_starts(value), texts, strict=False):
-        if text and context[start : start + len(text)] == text:
-            return start, start + len(text)
-    found = ((context.find(text), len(text)) for text in texts if text)
-    return next(((start, start + size) for start, size in found if start >= 0), None)
-
-
-def _starts(value: Any) -> Iterator[int]:
-    """What SQuAD and `datasets` call `answer_start`, where there is any."""
-    if isinstance(value, dict):
-        starts = value.get("answer_start")
-    elif isinstance(value, list):
-        starts = [v.get("answer_start") if isinstance(v, dict) else None for v in value]
-    else:
-        starts = []
-    for start in starts if isinstance(starts, list) else [starts]:
-        yield start if isinstance(start, int) and start >= 0 else 0
 
 
 def _positions(encoding: Encoding, span: tuple[int, int] | None) -> tuple[int, int]:

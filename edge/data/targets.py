@@ -104,7 +104,10 @@ def score_column(table: Table) -> TargetColumn:
         values.append(float(number))
     found = np.asarray(values, np.float64)
     span = f" from {found.min():g} to {found.max():g}" if len(found) else ""
-    return TargetColumn("scores", found, f"scores{span}", {})
+    warning = None
+    if len(found) and found.min() == found.max():
+        warning = "all scores are equal, so that no correlation with them can be measured"
+    return TargetColumn("scores", found, f"scores{span}", {}, warning)
 
 
 def as_lists(table: Table, values: Sequence[Any], labels: Sequence[str]) -> list[list[Any]]:

@@ -14,7 +14,9 @@ import numpy as np
 from edge.data.table import Table
 from edge.errors import DataError
 
-Kind = Literal["names", "numbers", "scores", "sets of names", "sets of numbers", "flags", "tags"]
+Kind = Literal[
+    "names", "numbers", "scores", "sets of names", "sets of numbers", "flags", "tags", "answers"
+]
 _MISSING = {"", "nan", "NaN", "NAN", "NA", "N/A", "n/a", "#N/A", "<NA>", "null", "NULL", "Null"}
 _MISSING |= {"None"}
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")

@@ -196,9 +196,13 @@ class Task(ABC):
         """One target a row in the metric's form; raises DataError if they do not fit."""
         column = self.column(table)
         if column is None:
-            raise DataError(f"{table.source}: {self.name} has no single target a row to train on")
+            raise self.no_targets(table)
         values: Array = column.values
         return values
+
+    def no_targets(self, table: Table) -> DataError:
+        """The error where a row has no single target."""
+        return DataError(f"{table.source}: {self.name} has no single target a row to train on")
 
     def metric(self, outputs: Sequence[Outputs], targets: Array) -> tuple[str, float]:
         """Name and value of the task's metric over all samples."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
-from edge.data import Layout, Table
+from edge.data import Layout, Table, TargetColumn
 from edge.data.values import refused
 from edge.errors import ConfigError, DataError
 from edge.metrics import answer_scores
@@ -18,6 +20,8 @@ from edge.tokenization import Encoding, Tokenizer
 _MAX_ANSWER_TOKENS = 30
 # A context that is too long runs in pieces that share a third: 128 of 384, as is usual for SQuAD.
 OVERLAP = 1 / 3
+# Behind every context.
+_NOWHERE = sys.maxsize
 
 
 class QuestionAnswering(Task):
@@ -93,6 +97,33 @@ class QuestionAnswering(Task):
 
         return Examples(queries.encodings, score)
 
+    def column(self, table: Table) -> TargetColumn | None:
+        """The accepted answers of each row, with a warning where contexts do not bear them out."""
+        if table.pairs is None or table.targets is None:
+            return None
+        accepted = self.accepted(table)
+        found = [
+            answer_span(value, texts, context)
+            for value, texts, context in zip(table.targets, accepted, table.pairs, strict=True)
+        ]
+        absent = [row for row, (span, _) in enumerate(found) if span is None]
+        moved = [row for row, (span, there) in enumerate(found) if span and not there]
+        warnings = []
+        if absent:
+            warnings.append(f"{_rows(table, absent)} an answer that is not in its context")
+        if moved:
+            warnings.append(
+                f"{_rows(table, moved)} an answer that is not at its answer_start, counted in "
+                "characters: the first place in the context is taken"
+            )
+        return TargetColumn(
+            "answers", accepted, "texts in the contexts", {}, "; ".join(warnings) or None
+        )
+
+    def targets(self, table: Table) -> Array:
+        """Raise DataError: answers are spans of the tokens of a piece, not one a row."""
+        raise self.no_targets(table)
+
     def accepted(self, table: Table) -> list[list[str]]:
         """The answers of each row, at least one."""
         accepted = []
@@ -102,6 +133,9 @@ class QuestionAnswering(Task):
             several = [value] if isinstance(value, str) else value
             if not isinstance(several, list):
                 raise self._refused(table, row, f"has {str(value)[:40]!r} for its answers")
+            context = table.pairs[row] if table.pairs is not None else ""
+            if isinstance(value, str) and value not in context and _is_literal(value):
+                raise self._refused(table, row, f"has {value[:40]!r}, a list written as text")
             answers: list[Any] = [a.get("text") if isinstance(a, dict) else a for a in several]
             if not answers:
                 raise self._refused(table, row, "has no answer, which only SQuAD 2 allows")
@@ -114,6 +148,50 @@ class QuestionAnswering(Task):
 
     def _refused(self, table: Table, row: int, problem: str) -> DataError:
         return refused(table, row, f"{problem}; {self.layout.expects}", "")
+
+
+def answer_span(
+    value: Any, texts: Sequence[str], context: str
+) -> tuple[tuple[int, int] | None, bool]:
+    """Characters (start, end) of an answer in its context, and whether the data does not object.
+
+    That of the first of `texts` that is where the data says, in `value`, or else anywhere.
+    """
+    starts = _starts(value)
+    for start, text in zip(starts, texts, strict=False):
+        if text and context[start : start + len(text)] == text:
+            return (start, start + len(text)), True
+    places = ((context.find(text), len(text)) for text in texts if text)
+    span = next(((start, start + size) for start, size in places if start >= 0), None)
+    return span, not starts
+
+
+def _starts(value: Any) -> list[int]:
+    """What SQuAD and `datasets` call `answer_start`; -1 for what is no place."""
+    if isinstance(value, dict):
+        starts = value.get("answer_start")
+    elif isinstance(value, list):
+        starts = [v["answer_start"] for v in value if isinstance(v, dict) and "answer_start" in v]
+    else:
+        starts = None
+    several = starts if isinstance(starts, list) else [] if starts is None else [starts]
+    return [s if isinstance(s, int) and s >= 0 else _NOWHERE for s in several]
+
+
+def _is_literal(text: str) -> bool:
+    """Whether a text is a list or record of Python or JSON, by its brackets and their content."""
+    try:
+        return isinstance(ast.literal_eval(text.strip()), list | dict | tuple)
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return False
+
+
+def _rows(table: Table, rows: Sequence[int]) -> str:
+    """How many rows, and where the first is: "2 of 9 rows, such as line 3, row 2, have"."""
+    if len(table) == 1:
+        return "the only row has"
+    verb = "have" if len(rows) > 1 else "has"
+    return f"{len(rows):,} of {len(table):,} rows, such as {table.place(rows[0])}, {verb}"
 
 
 def best_span(start: Array, end: Array, encoding: Encoding) -> tuple[int, int, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -81,3 +82,35 @@ def test_scores_tags_and_pieces_are_told(told: Callable[..., list[str]]) -> None
     )
     (line,) = told("a.conll", tags, "token-classification", labels=("O", "B-PER"))
     assert "tags: tags by name, O 8; in 2 pieces of up to 8 tokens" in line
+
+
+def test_empty_texts_and_equal_scores_are_told(told: Callable[..., list[str]]) -> None:
+    text = "text\tscore\nthe film\t1\n \t1.0\n"
+    said = told("a.tsv", text, "text-classification", labels=("score",))
+    assert "score: scores from 1 to 1; 1 with an empty text; " in said[0]
+    warning = "warning: all scores are equal, so that no correlation with them can be measured"
+    assert said[1:] == [warning]
+
+
+@pytest.mark.parametrize(
+    ("answers", "warning"),
+    [
+        ([{"text": "good", "answer_start": 9}, {"text": "film", "answer_start": 4}], None),
+        ([{"text": "film"}], None),
+        (["film"], None),
+        ({"text": ["film"], "answer_start": [4]}, None),
+        (["zebra"], "an answer that is not in its context"),
+        *(
+            ([{"text": "film", "answer_start": start}], "an answer that is not at its answer_start")
+            for start in (3, 500, -1, "4")
+        ),
+    ],
+)
+def test_answers_that_contexts_do_not_bear_out_are_told(
+    told: Callable[..., list[str]], answers: Any, warning: str | None
+) -> None:
+    row = {"question": "who is it", "context": "the film was good", "answers": answers}
+    said = told("a.jsonl", json.dumps(row) + "\n", "question-answering", max_length=16)
+    assert "answers: texts in the contexts" in said[0]
+    assert len(said) == 1 + (warning is not None)
+    assert warning is None or said[1].startswith(f"warning: the only row has {warning}")
