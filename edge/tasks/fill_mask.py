@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from edge.data import Layout, Table
+from edge.errors import ConfigError
 from edge.signature import TASK_OUTPUTS
-from edge.tasks.base import Array, Examples, Outputs, Task, softmax
+from edge.tasks.base import Array, Examples, Outputs, Queries, Task, softmax
 from edge.tokenization import Encoding, Tokenizer
 
 _TOP = 5
@@ -43,6 +44,28 @@ class FillMask(Task):
             choices = [{"token": tokenizer.token(int(i)), "score": float(chances[i])} for i in best]
             found.append({"position": int(position), "choices": choices})
         return {"masks": found}
+
+    def queries(
+        self,
+        texts: Sequence[str],
+        pairs: Sequence[str] | None,
+        tokenizer: Tokenizer,
+        *,
+        max_length: int,
+    ) -> Queries:
+        """As those of every task; raises ConfigError for a text that leaves nothing to guess."""
+        queries = super().queries(texts, pairs, tokenizer, max_length=max_length)
+        mask = tokenizer.info.mask_token_id
+        if mask is None:
+            raise ConfigError("the tokenizer has no mask token, so there is nothing to predict")
+        for number, encoding in enumerate(queries.encodings, start=1):
+            if mask not in encoding.input_ids:
+                cut = f" among the first {max_length} tokens" if encoding.cut else ""
+                raise ConfigError(
+                    f"text {number} has no {tokenizer.token(mask)}{cut}, so there is nothing to "
+                    "predict: write it where a word is missing"
+                )
+        return queries
 
     def examples(self, table: Table, tokenizer: Tokenizer, *, max_length: int) -> Examples:
         """15% of each text's tokens are masked, the same ones in every run, and guessed."""

@@ -60,6 +60,8 @@ class TokenClassification(Task):
         if words is None or table.targets is None:
             raise self.unfit(table, "there are no words with tags")
         targets = self.tags(table)
+        if not any(targets):
+            raise self.unfit(table, "every row is empty")
         encodings, rows = in_pieces(tokenizer.encode_words(words), max_length, OVERLAP)
 
         def score(outputs: Iterable[Outputs]) -> dict[str, float]:
@@ -102,7 +104,7 @@ class TokenClassification(Task):
                     continue
                 seen.add(tag)
                 prefix, kind = split_tag(tag)
-                if kind not in kinds and kind:
+                if tag != "O" and (not kind or kind not in kinds):
                     known = f"is not one of the model's ({', '.join(labels)})"
                     raise refused(table, row, f"tag {tag!r} {known}; {expects}", word=word)
                 if not prefixed or not kind:

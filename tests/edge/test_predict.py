@@ -102,3 +102,17 @@ def test_pairs_where_one_text_is_read(reference: Reference) -> None:
     task = get_task("fill-mask", labels=None, problem_type=None)
     with pytest.raises(ConfigError, match="takes one text, not a pair"):
         task.queries(["a"], ["b"], reference.tokenizer, max_length=LENGTH)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("the film", r"text 2 has no \[MASK\], so there is nothing to predict: write it where"),
+        ("the " * 30 + "[MASK]", r"text 2 has no \[MASK\] among the first 16 tokens"),
+    ],
+)
+def test_a_text_without_a_mask_is_refused(reference: Reference, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        get_task("fill-mask").queries(
+            ["the [MASK]", text], None, reference.tokenizer, max_length=16
+        )

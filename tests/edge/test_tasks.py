@@ -116,6 +116,7 @@ def test_parts_of_speech_have_an_accuracy(tokenizer: Tokenizer) -> None:
         ([[0, 7]], "row 1: tag '7' is not one of the model's"),
         ([["O"]], "row 1 has 2 tokens and 1 tags"),
         (["O O"], "row 1 has 'O O' for its tags"),
+        ([["O", "B-"]], "row 1: tag 'B-' is not one of the model's (O, B-PER, I-PER, "),
     ],
 )
 def test_tags_that_do_not_fit_are_refused(
@@ -217,6 +218,8 @@ def test_a_span_is_never_in_the_question() -> None:
         ({"text": []}, "row 1 has no answer, which only SQuAD 2 allows"),
         (3, "row 1 has '3' for its answers"),
         ([{"answer_start": 3}], "row 1 has an answer that is not text"),
+        ("{'text': ['film'], 'answer_start': [4]}", "row 1 has .*, a list written as text"),
+        ('["film"]', "row 1 has .*, a list written as text"),
     ],
 )
 def test_answers_that_do_not_fit_are_refused(
@@ -226,6 +229,12 @@ def test_answers_that_do_not_fit_are_refused(
         get_task("question-answering").examples(
             questions("the film", answers), tokenizer, max_length=16
         )
+
+
+def test_rows_without_words_have_no_score(tokenizer: Tokenizer) -> None:
+    task = get_task("token-classification", labels=LABELS)
+    with pytest.raises(DataError, match="every row is empty; token-classification needs"):
+        task.examples(sentences([[]], [[]]), tokenizer, max_length=16)
 
 
 # Fill-mask
