@@ -88,9 +88,13 @@ def _with_labels(
     checkpoint: Checkpoint, teacher: Teacher | None, table: Table, *, has_weights: bool
 ) -> Checkpoint:
     """The checkpoint with the teacher's labels, its own, or else those of the data."""
-    if not checkpoint.task.name.endswith("-classification"):
-        return checkpoint  # nothing to name, as where questions are answered
     config = copy.deepcopy(checkpoint.config)
+    if checkpoint.task.name == "question-answering":
+        # A start and an end, whatever the encoder was for before; Transformers counts labels.
+        config.num_labels = 2
+        return replace(checkpoint, config=config)
+    if not checkpoint.task.name.endswith("-classification"):
+        return checkpoint  # nothing to name
     own = tuple(str(config.id2label[i]) for i in range(config.num_labels))
     named = any(name != f"LABEL_{i}" for i, name in enumerate(own))
     problem = config.problem_type

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -57,6 +59,7 @@ def classes_of(table: Table) -> Classes:
         score_column(table)
         return Classes(("LABEL_0",))
     labels = _checked(table, _names(values))
+    _check_commas(table, labels)
     if len(labels) == 1:
         raise DataError(
             f"{table.source} has one class only, {values[0]!r} in every row: training needs at "
@@ -108,7 +111,31 @@ def _checked(table: Table, labels: tuple[str, ...]) -> tuple[str, ...]:
         raise DataError(
             f"{table.source} has {len(labels)} labels: is --label-column the right one?"
         )
+    if not labels:
+        raise DataError(f"{table.source} has no label in any row: training needs at least two")
+    forms: dict[str, str] = {}
+    for label in labels:
+        other = forms.setdefault(unicodedata.normalize("NFC", label), label)
+        if other != label:
+            raise DataError(
+                f"{table.source} writes the label '{label}' in two forms of Unicode, {other!a} "
+                f"and {label!a}: write one"
+            )
     return labels
+
+
+def _check_commas(table: Table, labels: tuple[str, ...]) -> None:
+    """Raise DataError where names with commas in them may be several labels a row."""
+    joined = {label: {p for part in label.split(",") if (p := part.strip())} for label in labels}
+    counts = Counter(part for parts in joined.values() for part in parts)
+    for label, parts in joined.items():
+        shared = sorted(part for part in parts if counts[part] > 1)
+        if len(parts) > 1 and shared:
+            raise DataError(
+                f"{table.source}: label '{label}' may be one label or several, since "
+                f'\'{shared[0]}\' is in another one too: write lists of names, ["a", "b"], or '
+                "one name without commas"
+            )
 
 
 def _labelled(table: Table) -> Table:

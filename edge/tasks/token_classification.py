@@ -104,7 +104,9 @@ class TokenClassification(Task):
                     continue
                 seen.add(tag)
                 prefix, kind = split_tag(tag)
-                if tag != "O" and (not kind or kind not in kinds):
+                if tag != "O" and not kind:
+                    raise refused(table, row, f"tag {tag!r} has no kind; {expects}", word=word)
+                if kind and kind not in kinds:
                     known = f"is not one of the model's ({', '.join(labels)})"
                     raise refused(table, row, f"tag {tag!r} {known}; {expects}", word=word)
                 if not prefixed or not kind:

@@ -204,6 +204,22 @@ def test_an_encoder_without_a_head_gets_one_for_the_labels_of_the_data(
     assert torch.equal(student.model.bert.state_dict()[name], original[name])
 
 
+def test_an_encoder_of_three_labels_answers_questions_by_a_start_and_an_end(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+    AutoModel.from_pretrained(checkpoint).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(checkpoint).save_pretrained(tmp_path)
+    config = AutoConfig.from_pretrained(tmp_path)
+    config.num_labels = 3
+    config.save_pretrained(tmp_path)
+    table = Table("data.json", ["a"], ["b"], [["b"]])
+    spec = parse_spec(str(tmp_path))
+    student = build_student(spec, None, table, seed=0, task="question-answering")
+    assert student.model.qa_outputs.weight.shape == (2, 16)
+
+
 @pytest.mark.parametrize(
     ("column", "targets", "labels", "problem"),
     [

@@ -299,3 +299,23 @@ def test_tags_of_a_model_without_names_are_positions() -> None:
     assert task.targets(tags([["1", "0"]])) == [["LABEL_1", "LABEL_0"]]
     named = tags([[1, 0]], target_names=("O", "B-X"))
     assert task.targets(named) == [["LABEL_1", "LABEL_0"]]
+
+
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [
+        (["a,b", "c", "a"], "label 'a,b' may be one label or several, since 'a' is in another one"),
+        (["a, b", "b ,c"], "since 'b' is in another one too: write lists of names"),
+        (["caf\u00e9", "cafe\u0301"], "in two forms of Unicode, "),
+        ([["caf\u00e9"], ["cafe\u0301"]], "in two forms of Unicode, "),
+        ([[], []], "has no label in any row: training needs at least two"),
+    ],
+)
+def test_classes_that_may_be_others_are_refused(targets: list[Any], message: str) -> None:
+    with pytest.raises(DataError) as caught:
+        classes_of(table(targets))
+    assert message in str(caught.value)
+
+
+def test_a_class_may_have_a_comma_in_its_name() -> None:
+    assert classes_of(table(["a, b", "c,", "d,"])).labels == ("a, b", "c,", "d,")
