@@ -24,6 +24,7 @@ from converters.packs.texts import (
     golden_cases,
     inputs_to_try,
     require_tokenizer,
+    samples_at,
     tokenizer_errors,
 )
 from edge.bundle import Artifact, Bundle, Verification
@@ -70,7 +71,9 @@ class MediapipePacker:
         with step(f"mediapipe pack of {artifact.name}, {length} tokens"):
             _write(bundle, artifact, length, path)
         with step(f"verify {path.name} in litert"), hush():
-            samples = _samples(bundle, artifact, length)
+            cases = golden_cases(bundle, pair=False)
+            runner = Runner(bundle, artifact, get_engine(self.engine))
+            samples = samples_at(runner, cases, length, padded=True)
             results = [_in_litert(bundle, artifact, path, length, samples)]
         found = ENVIRONMENT.availability()
         if not found.available:
@@ -78,7 +81,7 @@ class MediapipePacker:
             results.append(Verification(status="unavailable", engine=ENGINE, reason=reason))
             return _proof(length, results, 0, ())
         with step(f"verify {path.name} in {ENGINE}"), hush():
-            texts = inputs_to_try(golden_cases(bundle, pair=False), pair=False)
+            texts = inputs_to_try(cases, pair=False)
             wrong = _wrong_texts(bundle, path, length, texts)
             kept = agreeing(samples, wrong)
             results.append(_in_mediapipe(bundle, artifact, path, length, kept, found.version))
@@ -108,7 +111,8 @@ def _refusal(bundle: Bundle, *, pair: bool) -> str | None:
     if info.pad_token_id != 0:
         return f"it pads with token 0, this bundle with token {info.pad_token_id}"
     labels = manifest.labels or ()
-    if any("\n" in label or not label.strip() for label in labels):
+    # MediaPipe ends a line at a carriage return too, and reads a name up to its first NUL.
+    if any(set(label) & set("\n\r\0") or not label.strip() for label in labels):
         return "its labels are the lines of a file, and a label of this bundle is not a line"
     return _tokenizer_refusal(bundle)
 
@@ -186,22 +190,6 @@ def _save(model: Any, path: Path, vocabulary: bytes, labels: tuple[str, ...], *,
     if labels:
         files[tflite_metadata.LABELS_FILE] = ("\n".join(labels) + "\n").encode()
     tflite_metadata.append_files(path, files)
-
-
-def _samples(bundle: Bundle, artifact: Artifact, length: int) -> list[Sample]:
-    """Golden texts with the logits that are due at this length.
-
-    The checkpoint's own, or the artifact's where the text is longer than the pack.
-    """
-    tokenizer = bundle_tokenizer(bundle)
-    cases = golden_cases(bundle, pair=False)
-    encodings = [encode(tokenizer, case.text, None, max_length=length) for case in cases]
-    with Runner(bundle, artifact, get_engine("litert")) as runner:
-        own = list(runner.infer(encodings, length=length))
-    return [
-        Sample(case.text, None, encoding, case.outputs if len(case.input_ids) <= length else cut)
-        for case, encoding, cut in zip(cases, encodings, own, strict=True)
-    ]
 
 
 def _in_litert(

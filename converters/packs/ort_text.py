@@ -23,18 +23,18 @@ from converters.packs.texts import (
     golden_cases,
     inputs_to_try,
     require_same,
+    samples_at,
     tokenizer_errors,
 )
 from edge.bundle import Artifact, Bundle, Verification
 from edge.console import hush, step
-from edge.engines import Array
+from edge.engines import Array, get_engine
 from edge.engines.base import installed
 from edge.engines.onnxruntime import load
-from edge.engines.runner import bundle_task, bundle_tokenizer
+from edge.engines.runner import Runner, bundle_task, bundle_tokenizer
 from edge.errors import ConfigError, EngineError
 from edge.inspection.contents import damaged
 from edge.precision import Precision
-from edge.tokenization import Encoding
 from edge.verify import Tally
 
 ENGINE = "onnxruntime with onnxruntime-extensions"
@@ -78,17 +78,8 @@ class OrtTextPacker:
             _save_tokenizer(bundle, nodes, pair, probe)
             wrong = differences(tokenizer, _tokeniser(probe), inputs, max_length=length)
             require_same("ort-text", wrong)
-            samples = [
-                Sample(
-                    case.text,
-                    case.text_pair,
-                    Encoding(case.input_ids, case.token_type_ids),
-                    case.outputs,
-                )
-                for case in cases
-                # A shorter pack cuts texts that the golden vectors hold whole.
-                if len(case.input_ids) <= length
-            ]
+            runner = Runner(bundle, artifact, get_engine(self.engine))
+            samples = samples_at(runner, cases, length)
             result = _verified(bundle, artifact, path, samples)
         names = ("text", "text_pair") if pair else ("text",)
         outputs = tuple(spec.name for spec in artifact.outputs)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from converters.packs.report import TextDifference
 from edge.bundle import Bundle, GoldenCase
+from edge.engines.runner import Runner
 from edge.errors import BundleError, EngineError, VerificationError
 from edge.tasks import Outputs
 from edge.tokenization import Encoding, Tokenizer
@@ -58,6 +59,29 @@ def tokenizer_errors(bundle: Bundle) -> Iterator[None]:
         raise BundleError(
             f"{file} is not a usable tokenizer ({error!r}): run edge convert again"
         ) from None
+
+
+def samples_at(
+    runner: Runner, cases: Sequence[GoldenCase], length: int, *, padded: bool = False
+) -> list[Sample]:
+    """Golden texts with the outputs that are due from a pack that cuts at `length` tokens.
+
+    These are the checkpoint's own, or the artifact's where the text is longer than the pack.
+    padded: the artifact runs at that length, whatever the text's.
+    """
+    tokenizer = runner.tokenizer
+    encodings = [encode(tokenizer, case.text, case.text_pair, max_length=length) for case in cases]
+    with runner:
+        cut = list(runner.infer(encodings, length=length if padded else None))
+    return [
+        Sample(
+            case.text,
+            case.text_pair,
+            encoding,
+            case.outputs if len(case.input_ids) <= length else own,
+        )
+        for case, encoding, own in zip(cases, encodings, cut, strict=True)
+    ]
 
 
 def own_texts(bundle: Bundle) -> list[tuple[str, str | None]]:

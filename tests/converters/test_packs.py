@@ -222,6 +222,8 @@ def test_several_labels_get_a_probability_each(bundle: Path, tmp_path: Path, eng
         ({"task": "token-classification"}, "this bundle is for token-classification"),
         ({"activation": "none"}, "this bundle is a regression"),
         ({"labels": ("a", "b\nc", "d")}, "a label of this bundle is not a line"),
+        ({"labels": ("a", "b\rc", "d")}, "a label of this bundle is not a line"),
+        ({"labels": ("a", "b\0c", "d")}, "a label of this bundle is not a line"),
         ({"tokenizer": {"vocabulary": None}}, "WordPiece with a vocab.txt"),
         ({"tokenizer": {"lowercase": False}}, "this bundle's tells capitals apart"),
         ({"tokenizer": {"pad_token_id": 1}}, "it pads with token 0, this bundle with token 1"),
@@ -302,6 +304,18 @@ def test_an_ort_text_pack_answers_pairs(bundle: Path, tmp_path: Path) -> None:
     pairs = [case for case in Bundle.open(bundle).golden_cases() if case.text_pair is not None]
     assert report.verifications[0].samples == len(pairs) > 3
     assert report.different == ()
+
+
+@pytest.mark.parametrize("pair", [False, True])
+@pytest.mark.parametrize("length", [4, 7])
+def test_a_pack_that_cuts_every_text_is_verified_on_all(
+    bundle: Path, tmp_path: Path, length: int, pair: bool
+) -> None:
+    report = _pack("ort-text", bundle, tmp_path / "m.onnx", pair=pair, seq_length=length)
+    cases = [c for c in Bundle.open(bundle).golden_cases() if (c.text_pair is not None) == pair]
+    assert any(len(case.input_ids) > length for case in cases)
+    assert report.verifications[0].samples == len(cases)
+    assert report.verifications[0].status == "passed"
 
 
 def test_every_character_is_tokenised_as_in_the_bundle(bundle: Path, tokenise: Any) -> None:
