@@ -51,9 +51,16 @@ def _contents(path: Path, model: Any) -> Contents:
         version=f"{opsets}, IR {model.ir_version}",
         producer=" ".join((model.producer_name, model.producer_version)).strip() or None,
         signatures=(_signature(path, model.graph),),
-        operators=Counter(node.op_type for node in nodes),
+        operators=Counter(_operator(node) for node in nodes),
         tensors=tuple(_stored(path, tensor, places) for tensor in _tensors(model.graph, nodes)),
     )
+
+
+def _operator(node: Any) -> str:
+    """The name of a node's operator; raises TypeError where it is not UTF-8."""
+    if not isinstance(node.op_type, str):
+        raise TypeError(f"operator {node.op_type!r} is not UTF-8")
+    return node.op_type
 
 
 def _nodes(graph: Any) -> Iterator[Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from edge.errors import UserError
+from edge.errors import BundleError, UserError
 from edge.inspection import artifact, inspect_target
 
 MUTATIONS = 500
@@ -144,3 +144,11 @@ def _files(folder: Path) -> dict[str, bytes]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+
+
+def test_an_operator_whose_name_is_not_utf8_is_refused(bert_bundle: Path, tmp_path: Path) -> None:
+    data = (bert_bundle / "model-fp32.onnx").read_bytes()
+    assert b"Gather" in data
+    (tmp_path / "a.onnx").write_bytes(data.replace(b"Gather", b"G\xe1ther"))
+    with pytest.raises(BundleError, match=r"operator b'G\\xe1ther' is not UTF-8"):
+        inspect_target(tmp_path / "a.onnx")
