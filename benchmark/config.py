@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveInt, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 from typing_extensions import Self
 
 from edge.config import Config
@@ -19,6 +19,9 @@ from edge.provenance import NO_EFFECT, InputPath, Word
 from edge.sources import CheckpointPath, DataPath
 
 DEFAULT_LENGTH = 128
+# Far beyond what a phone runs at once, and below what takes all memory of a machine.
+_MOST_THREADS = 1024
+_MOST_TEXTS = 4096
 
 
 class Protocol(Config):
@@ -175,9 +178,13 @@ class BenchmarkConfig(Config):
     precision: tuple[Word, ...] = ()
     device: Word = "local"
     options: DeviceOptions = DeviceOptions()
-    threads: tuple[PositiveInt, ...] = Field(default=(1,), min_length=1)
+    threads: tuple[Annotated[int, Field(ge=1, le=_MOST_THREADS)], ...] = Field(
+        default=(1,), min_length=1
+    )
     seq_length: tuple[Annotated[int, Field(ge=2)], ...] = ()
-    batch: tuple[PositiveInt, ...] = Field(default=(1,), min_length=1)
+    batch: tuple[Annotated[int, Field(ge=1, le=_MOST_TEXTS)], ...] = Field(
+        default=(1,), min_length=1
+    )
     padding: Literal["fixed", "shortest"] = "fixed"
     preset: Word = "quick"
     protocol: Protocol | None = None

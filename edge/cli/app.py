@@ -35,6 +35,7 @@ from edge.cli import (
 )
 from edge.cli import inspect as inspect_command
 from edge.cli.defaults import DEFAULTS
+from edge.cli.values import checked
 from edge.console import printable, set_verbose
 from edge.errors import EdgeError
 
@@ -79,7 +80,8 @@ def _command(function: Callable[..., None], name: str) -> None:
         except EOFError as error:
             raise _EndOfFile from error
 
-    shown = [_with_default(p, defaults.get(p.name)) for p in signature.parameters.values()]
+    asked = [checked(parameter) for parameter in signature.parameters.values()]
+    shown = [_with_default(parameter, defaults.get(parameter.name)) for parameter in asked]
     parameters = [*shown, debug]
     wrapper.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
