@@ -2,190 +2,213 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from edge.bundle import Verification
 from edge.config import Config
 
 SCHEMA_VERSION: Literal["2"] = "2"
-Interval = tuple[float, float]
+# Limits far above anything measured, under which no sum, ratio or axis overflows.
+_MOST = 1 << 53
+Index = Annotated[int, Field(ge=0, le=_MOST)]
+Count = Annotated[int, Field(ge=1, le=_MOST)]
+Figure = Annotated[float, Field(ge=-1e15, le=1e15)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Amount = Annotated[float, Field(ge=0, le=1e15)]
+Positive = Annotated[float, Field(ge=1e-9, le=1e15)]
+Interval = tuple[Positive, Positive]
 
 
-class Tool(Config):
+def _writable(value: Any) -> Any:
+    r"""Escape halves of a character, which a file name can hold and UTF-8 cannot: `\udcff`."""
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+
+
+Text = Annotated[str, BeforeValidator(_writable)]
+Name = Annotated[Text, Field(min_length=1)]
+
+
+class Record(Config):
+    """A part of a row: no figure in it is NaN or infinite."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+
+class Tool(Record):
     """The program that wrote the row. git: its commit, when it runs from a checkout."""
 
-    name: str
-    version: str
-    git: str | None = None
+    name: Text
+    version: Text
+    git: Text | None = None
 
 
-class Model(Config):
+class Model(Record):
     """What was timed.
 
     target: what the artifact was made for; None for what is no artifact.
-    bytes_zip: after deflate, level 6, as in an app's package; None for baselines.
-    params: parameters of the checkpoint it was made from.
+    bytes_zip: Index | None
+    params: Index | None
     """
 
-    id: str
-    format: str
-    precision: str
-    target: str | None = None
-    sha256: str | None
-    bytes: int | None
-    bytes_zip: int | None = None
-    params: int | None = None
-    arch: str | None = None
+    id: Name
+    format: Name
+    precision: Name
+    target: Text | None = None
+    sha256: Text | None
+    bytes: Index | None
+    bytes_zip: Index | None = None
+    params: Index | None = None
+    arch: Text | None = None
 
 
-class Runtime(Config):
+class Runtime(Record):
     """What ran it.
 
-    affinity: the processors it was allowed to use. nodes: graph nodes by provider. bytes: size of
+    affinity: tuple[Index, ...] | None
     its libraries on that device, which an app carries in a build of its own.
     """
 
-    name: str
-    version: str | None
-    provider: str | None
-    threads: int | None
-    affinity: tuple[int, ...] | None = None
+    name: Name
+    version: Text | None
+    provider: Text | None
+    threads: Count | None
+    affinity: tuple[Index, ...] | None = None
     options: dict[str, Any] = Field(default_factory=dict)
-    nodes: dict[str, int] | None = None
-    bytes: int | None = None
+    nodes: dict[str, Index] | None = None
+    bytes: Index | None = None
 
 
-class DeviceInfo(Config):
+class DeviceInfo(Record):
     """Where it ran.
 
-    driver: how it was reached: local, ssh, adb, browser ... address: which one, as that driver
+    driver: Name
     names it. kind: only a "real" device can give valid latencies. details: what else the driver
     found out about it.
     """
 
-    driver: str
-    address: str | None = None
+    driver: Name
+    address: Text | None = None
     kind: Literal["real", "emulated", "simulated"]
-    model: str | None
-    soc: str | None
-    abi: str | None
-    cores: int | None
-    cpu_features: tuple[str, ...] = ()
-    os: str | None
-    ram_mb: int | None
-    versions: dict[str, str] = Field(default_factory=dict)
-    details: dict[str, str] = Field(default_factory=dict)
+    model: Text | None
+    soc: Text | None
+    abi: Text | None
+    cores: Index | None
+    cpu_features: tuple[Text, ...] = ()
+    os: Text | None
+    ram_mb: Index | None
+    versions: dict[Text, Text] = Field(default_factory=dict)
+    details: dict[Text, Text] = Field(default_factory=dict)
 
 
-class InputsInfo(Config):
+class InputsInfo(Record):
     """What went in.
 
-    batch: texts an inference. samples: texts in all. seq_len: the longest input in tokens, padding
+    batch: Count
     included; padding: whether every input is that long, or as short as the model accepts it.
-    real_len_p50: median without padding.
+    real_len_p50: Amount | None
     """
 
-    dataset: str | None
-    sha256: str | None
-    batch: int
-    samples: int | None
-    seq_len: int | None
+    dataset: Text | None
+    sha256: Text | None
+    batch: Count
+    samples: Index | None
+    seq_len: Count | None
     padding: Literal["fixed", "shortest"] = "fixed"
-    real_len_p50: float | None
+    real_len_p50: Amount | None
 
 
-class ProtocolInfo(Config):
+class ProtocolInfo(Record):
     """How it was measured; see `benchmark.config.Protocol`; None where it is not known.
 
-    warmup: runs before the first turn. order: in which the models took turns.
-    interruptions: how often the measurement was broken off and taken up again.
+    warmup: Index | None
+    interruptions: Index
     """
 
-    preset: str
-    warmup: int | None = None
-    min_runs: int | None = None
-    min_s: float | None = None
-    max_s: float | None = None
-    passes: int | None = None
-    rounds: int | None = None
-    processes: int | None = None
-    cooldown_s: float | None = None
-    sustained_s: float | None = None
-    order: str | None = None
-    seed: int | None = None
-    interruptions: int = 0
+    preset: Text
+    warmup: Index | None = None
+    min_runs: Index | None = None
+    min_s: Amount | None = None
+    max_s: Amount | None = None
+    passes: Index | None = None
+    rounds: Index | None = None
+    processes: Index | None = None
+    cooldown_s: Amount | None = None
+    sustained_s: Amount | None = None
+    order: Text | None = None
+    seed: Index | None = None
+    interruptions: Index = 0
 
 
-class Conditions(Config):
+class Conditions(Record):
     """The device's state at one moment; None where it cannot be read.
 
-    load_average: over 1, 5 and 15 minutes. frequency_mhz: lowest and highest over the cores now.
+    load_average: tuple[Amount, Amount, Amount] | None
     thermal_status: the system's own word for how much it throttles, such as "none" or "severe".
     battery_percent, charging: of a device that has a battery.
-    busy_s: processor seconds used by all programs since the machine started.
+    busy_s: Amount | None
     """
 
-    at_utc: str
-    load_average: tuple[float, float, float] | None = None
-    governor: str | None = None
-    frequency_mhz: tuple[float, float] | None = None
-    temperature_c: float | None = None
-    thermal_status: str | None = None
-    battery_percent: float | None = None
+    at_utc: Text
+    load_average: tuple[Amount, Amount, Amount] | None = None
+    governor: Text | None = None
+    frequency_mhz: tuple[Amount, Amount] | None = None
+    temperature_c: Figure | None = None
+    thermal_status: Text | None = None
+    battery_percent: Amount | None = None
     charging: bool | None = None
-    busy_s: float | None = None
+    busy_s: Amount | None = None
 
 
-class ConditionsPair(Config):
+class ConditionsPair(Record):
     """Before and after the comparison that a row is part of.
 
-    other_cores: processor cores that other programs kept busy meanwhile, on average.
+    other_cores: Amount | None
     """
 
     before: Conditions | None = None
     after: Conditions | None = None
-    other_cores: float | None = None
+    other_cores: Amount | None = None
 
 
-class Latency(Config):
+class Latency(Record):
     """Milliseconds for one inference.
 
-    load: opening the model. first: the first inference. All other values are of the n recorded
+    load: Amount | None
     runs after warm-up; p50 to p99 interpolate linearly; p99 needs 100 runs. p50: None only in
     imported rows, whose tool gave a mean or another percentile alone.
     recorded: what `raw_ns` holds: each of the "runs"; or, where the tool that timed tells no single
     runs, the median of each of the "turns", so that there are no other percentiles; or "nothing".
-    p90_early_stopping: MLPerf's estimate, which the true 90th percentile exceeds with a
+    p90_early_stopping: Amount | None
     probability of at most 1 %; needs 64 runs.
-    mad: median absolute deviation from p50. ci95: 95 % bootstrap interval of p50 over rounds.
-    drift: median of the last quarter of runs / median of the first - 1.
-    total_s: all recorded runs together, where each text of a data file was run equally often.
-    raw_ns: what was recorded in nanoseconds, in order; blocks: (round, values) they belong to.
+    mad: Amount | None
+    drift: Figure | None
+    total_s: Amount | None
+    raw_ns: tuple[Index, ...]
     """
 
-    load: float | None = None
-    first: float | None = None
-    n: int
-    mean: float | None = None
-    p50: float | None
-    p90: float | None = None
-    p95: float | None = None
-    p99: float | None = None
-    min: float | None = None
-    max: float | None = None
-    mad: float | None = None
+    load: Amount | None = None
+    first: Amount | None = None
+    n: Index
+    mean: Amount | None = None
+    p50: Positive | None
+    p90: Amount | None = None
+    p95: Amount | None = None
+    p99: Amount | None = None
+    min: Amount | None = None
+    max: Amount | None = None
+    mad: Amount | None = None
     ci95: Interval | None = None
-    p90_early_stopping: float | None = None
-    drift: float | None = None
-    total_s: float | None = None
+    p90_early_stopping: Amount | None = None
+    drift: Figure | None = None
+    total_s: Amount | None = None
     recorded: Literal["runs", "turns", "nothing"] = "runs"
-    raw_ns: tuple[int, ...] = ()
-    blocks: tuple[tuple[int, int], ...] = ()
+    raw_ns: tuple[Index, ...] = ()
+    blocks: tuple[tuple[Index, Count], ...] = ()
 
 
-class Ratio(Config):
+class Ratio(Record):
     """How many times faster a row is than a baseline: p50 of the baseline / p50 of the row.
 
     Each of all its recorded runs, as the rows show them. ci95: 95 % interval, which holds the
@@ -196,37 +219,37 @@ class Ratio(Config):
     another: then the interval is too narrow by what the machine changed meanwhile.
     """
 
-    value: float
+    value: Positive
     ci95: Interval | None
-    baseline: str
-    engine: str
+    baseline: Name
+    engine: Name
     indistinguishable: bool
     paired: bool = True
 
 
-class Memory(Config):
+class Memory(Record):
     """Memory of the model's process, in units of 10^6 bytes.
 
-    peak_rss_mb: the most that was resident; delta_mb: that without what the program and the
+    peak_rss_mb: Amount | None
     engine's library took before the model was loaded. pss_mb: Android's proportional set size.
-    wasm_mb: in a browser, the WebAssembly memory that engine and model took at the most.
+    wasm_mb: Amount | None
     """
 
-    peak_rss_mb: float | None = None
-    delta_mb: float | None = None
-    pss_mb: float | None = None
-    wasm_mb: float | None = None
+    peak_rss_mb: Amount | None = None
+    delta_mb: Figure | None = None
+    pss_mb: Amount | None = None
+    wasm_mb: Amount | None = None
 
 
-class Stage(Config):
+class Stage(Record):
     """Milliseconds of a part of the work, over n texts at batch 1."""
 
-    p50: float
-    p90: float
-    n: int
+    p50: Amount
+    p90: Amount
+    n: Count
 
 
-class Stages(Config):
+class Stages(Record):
     """From text to output, each text at the length it was timed at, in runs of their own.
 
     e2e: tokenize and infer together, with what lies between.
@@ -237,47 +260,47 @@ class Stages(Config):
     e2e: Stage
 
 
-class Stretch(Config):
+class Stretch(Record):
     """A part of a sustained run: `start_s` to `end_s` seconds after its begin, n runs."""
 
-    start_s: float
-    end_s: float
-    n: int
-    p50: float
-    p90: float | None = None
-    temperature_c: float | None = None
-    frequency_mhz: Interval | None = None
-    thermal_status: str | None = None
+    start_s: Amount
+    end_s: Amount
+    n: Count
+    p50: Positive
+    p90: Amount | None = None
+    temperature_c: Figure | None = None
+    frequency_mhz: tuple[Amount, Amount] | None = None
+    thermal_status: Text | None = None
 
 
-class Operator(Config):
+class Operator(Record):
     """One kind of operator in a profile, a run of its own: how often it ran in an inference, and
     its milliseconds there; share: of all operators.
     """
 
-    type: str
-    count: int
-    total_ms: float
-    share: float
+    type: Text
+    count: Index
+    total_ms: Amount
+    share: Share
 
 
-class Accuracy(Config):
+class Accuracy(Record):
     """The task's metric on the same artifact.
 
     engine: what ran it, which is not always what was timed. on_device: whether it was run on the
     device that was timed. ref: the checkpoint's own value.
     """
 
-    metric: str
-    value: float
-    engine: str
+    metric: Name
+    value: Figure
+    engine: Text
     on_device: bool = False
-    samples: int | None = None
-    ref: float | None = None
-    max_abs_diff: float | None = None
+    samples: Index | None = None
+    ref: Figure | None = None
+    max_abs_diff: Amount | None = None
 
 
-class Validity(Config):
+class Validity(Record):
     """Whether the latency may be quoted.
 
     valid; limited: with the reservations in `reasons`; invalid: not at all; not_measured: there is
@@ -285,19 +308,19 @@ class Validity(Config):
     """
 
     status: Literal["valid", "limited", "invalid", "not_measured"]
-    reasons: tuple[str, ...] = ()
+    reasons: tuple[Text, ...] = ()
 
 
-class Row(Config):
+class Row(Record):
     """One line of `rows.jsonl`.
 
-    instructions: executed in one inference, where an emulator counts them.
+    instructions: Index | None
     check: the golden texts on the device that was timed, against the checkpoint's outputs.
     """
 
     schema_version: Literal["2"] = SCHEMA_VERSION
-    run_id: str
-    started_utc: str
+    run_id: Name
+    started_utc: Text
     tool: Tool
     role: Literal["artifact", "baseline", "imported"]
     model: Model
@@ -310,7 +333,7 @@ class Row(Config):
     stages: Stages | None = None
     sustained: tuple[Stretch, ...] = ()
     operators: tuple[Operator, ...] = ()
-    instructions: int | None = None
+    instructions: Index | None = None
     memory: Memory | None
     check: Verification | None = None
     accuracy: Accuracy | None = None

@@ -6,13 +6,13 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from pydantic import ValidationError
-
+from benchmark.contradictions import contradiction, same_measurement, unique_keys
 from benchmark.keys import row_key
 from benchmark.schema import SCHEMA_VERSION, Row
-from edge.errors import DataError
+from edge.errors import ConfigError, DataError
 
 ROWS_FILE = "rows.jsonl"
+_REMEDY = "use the file as edge benchmark wrote it, or measure again"
 
 
 def dump_rows(rows: Iterable[Row]) -> str:
@@ -23,17 +23,19 @@ def dump_rows(rows: Iterable[Row]) -> str:
 def read_rows(path: Path) -> tuple[Row, ...]:
     """The rows of a file, or of the report in a folder.
 
-    Raises DataError when there are none, or when they have another schema.
+    Raises DataError when there are none, when they have another schema, or when figures of one
+    contradict each other.
     """
     file = path / ROWS_FILE if path.is_dir() else path
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        # Not splitlines(): a text in JSON may hold separators of lines that are none in a file.
+        lines = file.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError):
         raise DataError(f"{file} cannot be read: name a report folder or a rows.jsonl") from None
     rows = [_row(file, number, line) for number, line in enumerate(lines, 1) if line.strip()]
     if not rows:
         raise DataError(f"{file} holds no rows: was the benchmark interrupted at its start?")
-    return tuple(rows)
+    return _once((row, file) for row in rows)
 
 
 def read_any(path: Path) -> tuple[Row, ...]:
@@ -62,18 +64,28 @@ def read_several(paths: Sequence[Path]) -> tuple[Row, ...]:
 
     Raises DataError as `read_any` does.
     """
-    found: dict[tuple[object, ...], Row] = {}
-    for path in paths:
-        for row in read_any(path):
-            found.setdefault(row_key(row), row)
-    return tuple(found.values())
+    return _once((row, path) for path in paths for row in read_any(path))
+
+
+def _once(rows: Iterable[tuple[Row, Path]]) -> tuple[Row, ...]:
+    """Each row once; raises DataError where two rows of one measurement tell different figures."""
+    first: dict[tuple[object, ...], tuple[Row, Path]] = {}
+    for row, path in rows:
+        held, where = first.setdefault(row_key(row), (row, path))
+        if held is not row and not same_measurement(held, row):
+            places = f"{where} and {path}" if where != path else str(path)
+            raise DataError(
+                f"{places} hold two rows of {row.model.id} in {row.runtime.name} from run "
+                f"{row.run_id} with different figures, so one was altered: {_REMEDY}"
+            )
+    return tuple(row for row, _ in first.values())
 
 
 def _row(file: Path, number: int, line: str) -> Row:
     try:
-        values = json.loads(line)
+        values = json.loads(line, object_pairs_hook=unique_keys)
         version = values.get("schema_version")
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         raise DataError(
             f"{file}, line {number}, is not a row of a benchmark: name a report folder, a "
             "rows.jsonl, or a result file that docs/benchmark.md lists"
@@ -84,8 +96,10 @@ def _row(file: Path, number: int, line: str) -> Row:
             f"{SCHEMA_VERSION}: measure again, or use the program that wrote them"
         )
     try:
-        return Row.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise DataError(f"{file}, line {number}: {where}: {first['msg']}") from None
+        row = Row.build_json(line, where=f"{file}, line {number}")
+    except ConfigError as error:
+        raise DataError(f"{error}: {_REMEDY}") from None
+    wrong = contradiction(row)
+    if wrong is not None:
+        raise DataError(f"{file}, line {number}: {wrong}: {_REMEDY}")
+    return row

@@ -6,9 +6,10 @@ did and whether the model answered rightly is not in those files.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from benchmark.contradictions import contradiction
 from benchmark.importing import litert, mlperf, optimum
 from benchmark.importing.base import Foreign
 from benchmark.schema import Row
@@ -41,5 +42,13 @@ def import_rows(path: Path) -> tuple[Row, ...] | None:
         except (KeyError, TypeError, AttributeError, ValueError, OverflowError):
             raise foreign.broken("its values are not those that its program writes") from None
         if rows is not None:
+            _refuse_contradictions(foreign, rows)
             return rows
     return None
+
+
+def _refuse_contradictions(foreign: Foreign, rows: Sequence[Row]) -> None:
+    for row in rows:
+        wrong = contradiction(row)
+        if wrong is not None:
+            raise foreign.broken(wrong)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmark.contradictions import unique_keys
 from benchmark.devices import Loaded, Warmed
 from benchmark.measure.rows import latency_of
 from benchmark.measure.sampler import Samples
@@ -60,8 +61,8 @@ class Foreign:
     def json(self) -> dict[str, Any]:
         """The file's JSON object; empty when it is none."""
         try:
-            found = json.loads(self.text or "")
-        except ValueError:
+            found = json.loads(self.text or "", object_pairs_hook=unique_keys)
+        except (ValueError, RecursionError):
             return {}
         return found if isinstance(found, dict) else {}
 

@@ -64,7 +64,7 @@ def read_log(foreign: Foreign) -> tuple[Row, ...] | None:
         latency=_of_runs(runs, load=log.init_ms, first=log.first_ms),
         memory=Memory(peak_rss_mb=log.peak_mb, delta_mb=log.delta_mb) if known else None,
         operators=operators_of(spent),
-        reasons=(_RANDOM, *([_NO_MEDIAN] if runs.median is None else [])),
+        reasons=(_RANDOM, *([] if runs.median else [_NO_MEDIAN])),
     )
     return (row_of(foreign, found),)
 
@@ -78,7 +78,8 @@ def _of_runs(runs: Runs, *, load: float | None, first: float | None) -> Latency:
         first=first,
         n=runs.count,
         mean=ms(runs.average),
-        p50=ms(runs.median),
+        # Whole microseconds: 0 is what took less than one.
+        p50=ms(runs.median) or None,
         p95=ms(runs.p95),
         min=ms(runs.least),
         max=ms(runs.most),
@@ -115,7 +116,7 @@ def _of_json(latency: Mapping[str, Any]) -> Latency:
         first=latency.get("warmup_first_ms"),
         n=latency.get("num_runs") or 0,
         mean=latency.get("avg_ms"),
-        p50=latency["median_ms"],
+        p50=latency["median_ms"] or None,
         p95=latency.get("p95_ms"),
         min=latency.get("min_ms"),
         max=latency.get("max_ms"),
@@ -149,7 +150,7 @@ def read_result(foreign: Foreign) -> tuple[Row, ...] | None:
             first=ms.get(9),
             n=counts.get(2, 0),
             mean=ms.get(1),
-            p50=ms.get(5),
+            p50=ms.get(5) or None,
             p95=ms.get(7),
             min=ms.get(2),
             max=ms.get(3),
@@ -161,7 +162,7 @@ def read_result(foreign: Foreign) -> tuple[Row, ...] | None:
             peak_rss_mb=None if peak is None else peak * 1.048576,
             delta_mb=None if delta is None else delta * 1024 / 1e6,
         ),
-        reasons=(_RANDOM, *([_NO_MEDIAN] if 5 not in ms else [])),
+        reasons=(_RANDOM, *([] if ms.get(5) else [_NO_MEDIAN])),
     )
     return (row_of(foreign, found),)
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from benchmark import statistics
+from benchmark.contradictions import SHARES
 from benchmark.keys import Key, baselines_beside, place_key, setting_of
 from benchmark.ratios import blocks_of
 from benchmark.report.labels import Labels, device_of
@@ -21,8 +22,6 @@ LEVEL = 0.05
 # Two processes of one artifact differ by about 1 %: their memory lies elsewhere. No interval of two
 # runs knows of that, so a difference has to be larger than this, as a share.
 MARGIN = 0.02
-# Metrics that are a share of right answers, whose error follows from the number of them.
-_SHARES = {"accuracy", "exact_match", "exact match", "top-1 accuracy"}
 _CHANCE_Z = 1.959964
 
 
@@ -281,7 +280,7 @@ def _metric(a: Row, b: Row) -> MetricChange | None:
     if one is None or other is None or one.metric != other.metric:
         return None
     error = within = None
-    if one.metric.lower() in _SHARES and one.samples and other.samples:
+    if one.metric.lower() in SHARES and one.samples and other.samples:
         error = math.sqrt(
             one.value * (1 - one.value) / one.samples
             + other.value * (1 - other.value) / other.samples

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 _MARGIN = 0.1
+_LEAST_SPREAD = 1e-12
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,9 @@ class Scale:
         if log:
             room = max(math.log(high / low) * _MARGIN, 0.05)
             return cls(low * math.exp(-room), high * math.exp(room), start, end, True)
-        spread = (high - low) or abs(high) * 0.1 or 1.0
+        spread = (high - low) or abs(high) * 0.1
+        # Below that a margin would vanish in rounding.
+        spread = spread if spread > _LEAST_SPREAD else 1.0
         return cls(low - spread * _MARGIN, high + spread * _MARGIN, start, end, False)
 
     def place(self, value: float) -> float:

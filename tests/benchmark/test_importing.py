@@ -490,3 +490,40 @@ def test_a_report_of_imported_rows_alone(tmp_path: Path) -> None:
     assert "6 imported results; nothing was measured here." in texts["report.html"]
     assert "imported from optimum-benchmark" in texts["report.md"]
     assert "never count as valid" in texts["report.md"]
+
+
+@pytest.mark.parametrize("text", ["[" * 200_000, '{"a":' * 200_000])
+def test_brackets_within_brackets_are_no_result(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "result.json"
+    file.write_text(text)
+    with pytest.raises(DataError, match="line 1, is not a row"):
+        read_any(file)
+
+
+def _litert_json(tmp_path: Path, latency: str, model: str = "model") -> Path:
+    file = tmp_path / "result.json"
+    file.write_text(f'{{"accelerators": ["CPU"], "model": "{model}", "latency": {latency}}}')
+    return file
+
+
+@pytest.mark.parametrize(
+    ("latency", "words"),
+    [
+        ('{"median_ms": 2, "p95_ms": 1, "num_runs": 5}', "p50 is 2, above p95"),
+        ('{"median_ms": 1, "median_ms": 2, "num_runs": 5}', "is not a row"),
+        ('{"median_ms": -1, "num_runs": 5}', "its values are not those"),
+        ('{"median_ms": NaN, "num_runs": 5}', "its values are not those"),
+    ],
+)
+def test_an_imported_latency_that_cannot_be_is_refused(
+    tmp_path: Path, latency: str, words: str
+) -> None:
+    with pytest.raises(DataError, match=words):
+        read_any(_litert_json(tmp_path, latency))
+
+
+def test_a_median_below_what_the_tool_counts_is_unknown(tmp_path: Path) -> None:
+    """And a name with half a character is written as an escape, into every file of a report."""
+    (row,) = read_any(_litert_json(tmp_path, '{"median_ms": 0, "num_runs": 5}', r"\ud800x"))
+    assert row.latency_ms is not None and row.latency_ms.p50 is None
+    assert row.model.id == r"\ud800x"
