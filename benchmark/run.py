@@ -24,7 +24,7 @@ from benchmark.storing import read_rows
 from benchmark.titles import baseline_title, engine_title, format_title, listed
 from edge.bundle import Verification
 from edge.config import Config
-from edge.console import say, step, three_figures
+from edge.console import counted, say, step, three_figures
 from edge.provenance import describe, versions
 
 # Formats and lengths in tokens -> what to compare with, or None.
@@ -136,7 +136,7 @@ class _Benchmark:
             table = None if cell.bundle is None else self._tables.get(cell.bundle.path)
             findings[cell] = look(cell, timer, table=table, profile=self._config.profile)
 
-        say(f"timing {len(jobs)} models at {_setting_words(setting)}")
+        say(f"timing {counted(len(jobs), 'model')} at {_setting_words(setting)}")
         with rounds_progress("timing", protocol.rounds) as progress:
             observer = Observer(progress, finish, self._journal, _setting_words(setting))
             seed = self._config.seed

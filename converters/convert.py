@@ -36,7 +36,7 @@ from edge.checkpoint.checkpoint import (
     max_length,
     open_checkpoint,
 )
-from edge.console import hush, say, step
+from edge.console import counted, hush, say, step
 from edge.errors import CheckpointError, ConfigError
 from edge.process.memory import release_memory
 from edge.reference import Reference, golden_cases
@@ -142,7 +142,7 @@ def _scored(
     if config.max_drop is None or calibration is None or calibration.examples is None:
         return None
     examples = calibration.examples
-    with step(f"score {config.source} on {calibration.samples} rows"), hush():
+    with step(f"score {config.source} on {counted(calibration.samples, 'row')}"), hush():
         found = examples.score(Reference(checkpoint, model).infer(examples.encodings))
     return examples, next(iter(found.items()))
 

@@ -87,14 +87,26 @@ def human_bytes(count: int) -> str:
 
 
 def three_figures(value: float) -> str:
-    """A positive figure with three significant digits, never in scientific notation."""
+    """A figure with three significant digits, zeros at its end included; 0 is "0".
+
+    In scientific notation below 0.0001 only.
+    """
+    if value < 0:
+        return f"-{three_figures(-value)}"
     if value >= 99.95:
         return f"{value:,.0f}"
     if value >= 9.995:
         return f"{value:.1f}"
     if value >= 0.9995:
         return f"{value:.2f}"
-    return f"{value:.3g}" if value >= 1e-4 else f"{value:.1e}"
+    if value == 0:
+        return "0"
+    return f"{value:#.3g}" if value >= 9.995e-5 else f"{value:.2e}"
+
+
+def counted(count: int, noun: str) -> str:
+    """A number and what it counts: "1 row", "2,000 rows"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 @contextlib.contextmanager

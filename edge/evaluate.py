@@ -9,7 +9,7 @@ from edge.bundle import Artifact, Bundle
 from edge.checkpoint.checkpoint import Checkpoint, load_tokenizer
 from edge.checkpoint.checkpoint import max_length as longest_input
 from edge.config import Config
-from edge.console import hush, step
+from edge.console import counted, hush, step
 from edge.data import Table
 from edge.engines.base import Engine
 from edge.engines.runner import Runner, bundle_task, bundle_tokenizer, choose
@@ -124,7 +124,7 @@ def evaluation_jobs(
     ready = examples or bundle_examples(bundle, table)
 
     def job(artifact: Artifact, runs_in: Engine) -> Evaluation:
-        title = f"evaluate {artifact.name} in {runs_in.name} on {len(table)} rows"
+        title = f"evaluate {artifact.name} in {runs_in.name} on {counted(len(table), 'row')}"
         with step(title), hush(), Runner(bundle, artifact, runs_in, threads=threads) as runner:
             metrics = ready.score(runner.infer(ready.encodings))
         kind = (artifact.format, artifact.target, str(artifact.precision))
@@ -149,7 +149,7 @@ def checkpoint_job(checkpoint: Checkpoint, table: Table, *, max_length: int | No
         task, tokenizer = checkpoint.task, reference.tokenizer
         examples = task.examples(table, tokenizer, max_length=longest)
         say_understood(task, table, examples.encodings, max_length=longest)
-        with step(f"evaluate {checkpoint.source} on {len(table)} rows"), hush():
+        with step(f"evaluate {checkpoint.source} on {counted(len(table), 'row')}"), hush():
             metrics = examples.score(reference.infer(examples.encodings))
         kind = (CHECKPOINT, "pytorch", "fp32")
         return _evaluation(checkpoint.source, kind, "pytorch", metrics, len(table))

@@ -12,7 +12,7 @@ import numpy as np
 
 from edge.checkpoint.checkpoint import Checkpoint, load_tokenizer, save_checkpoint
 from edge.config import Config
-from edge.console import hush, step
+from edge.console import counted, hush, step
 from edge.data import Table
 from edge.reference import Reference
 from edge.storage import check_target, output_lock, staged_folder
@@ -73,7 +73,7 @@ def measure_exits(
     """
     from edge.models.exits import load_early_exit
 
-    with step(f"exits of {checkpoint.source} on {len(table)} rows"), hush():
+    with step(f"exits of {checkpoint.source} on {counted(len(table), 'row')}"), hush():
         model = load_early_exit(checkpoint)
         reference = Reference(checkpoint, model.model)
         examples = checkpoint.task.examples(table, reference.tokenizer, max_length=max_length)

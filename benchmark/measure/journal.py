@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from benchmark.devices import Turn
 from edge.config import Config
-from edge.console import say
+from edge.console import counted, say
 from edge.storage import storage_errors, write_text
 
 
@@ -51,7 +51,7 @@ class Journal:
         lines = self._recall(path, mark)
         if self._turns:
             self.interruptions += 1
-            say(f"going on with {path.name}: {len(self._turns)} turns were recorded before")
+            say(f"going on with {path.name}: {counted(len(self._turns), 'turn')} recorded before")
             lines.append(json.dumps({"interruption": self.interruptions}))
         # As a whole: a line that was cut off by the interruption must not run into the next one.
         write_text(path, "".join(f"{line}\n" for line in lines))

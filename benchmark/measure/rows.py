@@ -29,6 +29,7 @@ from benchmark.schema import (
     Validity,
 )
 from edge import __version__
+from edge.console import counted
 
 # Above these a latency is still shown, with a reservation.
 _DRIFT_LIMIT = 0.10
@@ -225,15 +226,16 @@ def _shortfalls(latency: Latency, samples: Samples, cell: Cell, protocol: Protoc
     """Where less was measured than the preset demands."""
     found = []
     measured_s = sum(latency.raw_ns) / 1e9 if samples.single else samples.spent_s
-    rounds = f"timed in {len(latency.blocks)} rounds only, too few for an interval"
+    rounds = f"timed in {counted(len(latency.blocks), 'round')} only, too few for an interval"
     if protocol.passes is not None:
         wanted = protocol.passes * len(cell.inputs.feeds)
         if latency.n < wanted:
             found.append(f"{latency.n} of {wanted} runs were recorded")
     elif latency.n < protocol.min_runs or measured_s < _ENOUGH * protocol.min_s:
         found.append(
-            f"{latency.n} runs in {measured_s:.1f} s within the limit of {protocol.max_s:g} s, "
-            f"where the preset asks for {protocol.min_runs} runs and {protocol.min_s:g} s"
+            f"{counted(latency.n, 'run')} in {measured_s:.1f} s within the limit of "
+            f"{protocol.max_s:g} s, where the preset asks for {counted(protocol.min_runs, 'run')} "
+            f"and {protocol.min_s:g} s"
         )
     if len(latency.blocks) < statistics.MIN_ROUNDS:
         found.append(rounds)

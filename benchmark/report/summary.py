@@ -9,7 +9,7 @@ from benchmark.report.labels import device_of, length_words
 from benchmark.report.model import Report
 from benchmark.schema import Ratio, Row
 from benchmark.titles import baseline_title, engine_title, format_title, listed
-from edge.console import human_bytes, three_figures
+from edge.console import counted, human_bytes, three_figures
 
 # Artifacts this close to the most accurate one count as equally good; the fastest of them is named.
 ACCURACY_TOLERANCE = 0.01
@@ -220,7 +220,7 @@ def rated(row: Row) -> bool:
 def _nothing_best(rows: Sequence[Row]) -> str:
     """Why no artifact can be named."""
     if rows and all(row.role == "imported" for row in rows):
-        return f"{len(rows)} imported results; nothing was measured here."
+        return f"{counted(len(rows), 'imported result')}; nothing was measured here."
     if any(row.device.kind != "real" and row.role == "artifact" for row in rows):
         return "Emulated processors only: answers and instruction counts, but no latency."
     if any(row.role == "artifact" and rated(row) for row in rows):

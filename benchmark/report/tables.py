@@ -11,7 +11,7 @@ from benchmark.report.labels import Labels, device_of, length_words
 from benchmark.report.summary import at_main_setting, p50_of, rated
 from benchmark.schema import Operator, Row, Stage
 from benchmark.titles import baseline_title, engine_title, listed
-from edge.console import three_figures
+from edge.console import counted, three_figures
 
 NONE = "–"
 # Operators shown of each artifact; the rest together in one line.
@@ -114,9 +114,15 @@ def _differences(row: Row) -> str:
     )
     return (
         f"What differs here: {device_of(row)} instead of that Xeon; {engine} instead of PyTorch of "
-        f"2019; {total(row)} runs of texts from {row.inputs.dataset or 'an unknown file'}; "
+        f"2019; {_runs(row)} of texts from {row.inputs.dataset or 'an unknown file'}; "
         f"{padding}; models take turns in rounds. Only ratios can be compared, and only of the "
         "same two models in the same engine."
+    )
+
+
+def _runs(row: Row) -> str:
+    return (
+        "an unknown number of runs" if row.latency_ms is None else counted(row.latency_ms.n, "run")
     )
 
 
@@ -172,7 +178,7 @@ def _top(operators: Sequence[Operator]) -> Iterator[tuple[str, ...]]:
     if rest:
         spent, count = sum(one.total_ms for one in rest), sum(one.count for one in rest)
         share = sum(one.share for one in rest)
-        yield f"{len(rest)} others", f"{count:,}", three_figures(spent), f"{share:.0%}"
+        yield counted(len(rest), "other"), f"{count:,}", three_figures(spent), f"{share:.0%}"
 
 
 def sustained_words(rows: Sequence[Row]) -> list[str]:

@@ -23,7 +23,7 @@ from benchmark.report.tables import (
 from benchmark.schema import Conditions, Ratio, Row
 from benchmark.titles import baseline_title, engine_title, listed
 from edge.bundle import Verification
-from edge.console import human_bytes, three_figures
+from edge.console import counted, human_bytes, three_figures
 
 _STYLE = Path(__file__).parent / "templates" / "style.css"
 _STATUS = {
@@ -159,7 +159,7 @@ def _on_device(row: Row) -> str:
     """The golden texts on the device that was timed."""
     if row.check is None:
         return NONE
-    samples = f", {row.check.samples} texts" if row.check.samples else ""
+    samples = f", {counted(row.check.samples, 'text')}" if row.check.samples else ""
     return f"{row.check.status}{samples}"
 
 
@@ -340,9 +340,13 @@ def _inputs_words(row: Row) -> str:
     median = "" if real is None else f" (median without padding: {real:g})"
     return (
         f"Every model ran in a fresh process on {summary.threads_words(row.runtime.threads)}, "
-        f"{at_once} at a time. Inputs: {inputs.samples or 'some'} texts from {source}, "
+        f"{at_once} at a time. Inputs: {_texts(inputs.samples)} from {source}, "
         f"{padded}{median}, the same for every model."
     )
+
+
+def _texts(count: int | None) -> str:
+    return counted(count, "text") if count else "some texts"
 
 
 def _protocol_words(row: Row) -> str:
@@ -351,7 +355,7 @@ def _protocol_words(row: Row) -> str:
         demand = f"{protocol.passes} pass{'es' * (protocol.passes > 1)} over all texts"
     else:
         limits = [
-            f"at least {protocol.min_runs} runs" if protocol.min_runs else "",
+            f"at least {counted(protocol.min_runs, 'run')}" if protocol.min_runs else "",
             f"at least {protocol.min_s:g} s" if protocol.min_s else "",
         ]
         demand = f"{' and '.join(x for x in limits if x) or 'one run'} for each model"
@@ -360,14 +364,15 @@ def _protocol_words(row: Row) -> str:
         f" Each round began with {protocol.cooldown_s:g} s of rest." if protocol.cooldown_s else ""
     )
     again = (
-        f" The measurement was interrupted and taken up again {protocol.interruptions} times."
+        " The measurement was interrupted and taken up again "
+        f"{counted(protocol.interruptions, 'time')}."
         if protocol.interruptions
         else ""
     )
     turns = ""
     if protocol.rounds:
         turns = (
-            f" Models took turns in {protocol.rounds} rounds, in random order (seed "
+            f" Models took turns in {counted(protocol.rounds, 'round')}, in random order (seed "
             f"{protocol.seed}), so that a change of speed meets all."
         )
     return f"Preset {protocol.preset}: {demand}{most}.{turns}{rests}{again}"

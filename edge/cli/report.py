@@ -25,7 +25,7 @@ def report(
     """Merge the results of several runs, machines and programs into one report."""
     from benchmark import Report, read_several, write_report
     from benchmark.report.render import HTML_FILE, is_report
-    from edge.console import say, show
+    from edge.console import counted, say, show
     from edge.storage import check_target, output_lock
 
     with output_lock(output):
@@ -35,5 +35,5 @@ def report(
     if json:
         print_json({"output": str(output), "rows": [row.model_dump(mode="json") for row in rows]})
         return
-    say(f"{len(rows)} rows of {len({row.run_id for row in rows})} runs")
+    say(f"{counted(len(rows), 'row')} of {counted(len({row.run_id for row in rows}), 'run')}")
     show(output / HTML_FILE)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from edge.console import say
+from edge.console import counted, say
 from edge.data import Table, TargetColumn
 from edge.tasks.base import Task
 from edge.tokenization import Encoding
@@ -53,12 +53,12 @@ def understood(
     """What was read in one line: task, rows, columns, classes with counts, cut texts, tokens."""
     text, pair, label = table.read
     texts = f"pairs of {text or 'text'} and {pair or 'text_pair'}" if table.pairs else text
-    parts = [f"{len(table):,} rows of {texts or 'text'}"]
+    parts = [f"{counted(len(table), 'row')} of {texts or 'text'}"]
     if column is not None:
         parts.append(f"{label or 'label'}: {column.how}{_counts(column)}")
     bare = sum(value is None for value in table.targets or ())
     if bare:
-        parts.append(f"{bare:,} rows without a label")
+        parts.append(f"{counted(bare, 'row')} without a label")
     blank = sum(not all(map(str.strip, row)) for row in _texts(table))
     if blank:
         parts.append(f"{blank:,} with an empty text")

@@ -201,7 +201,7 @@ def test_stages_operators_and_the_check_on_the_device() -> None:
     operators = tuple(Operator(type=f"Op{n}", count=1, total_ms=1.0, share=0.125) for n in range(8))
     check = Verification(status="passed", engine="onnxruntime", label_agreement=0.96, samples=24)
     text = _markdown([made_row(stages=stages, operators=operators, check=check)])
-    assert "| ONNX fp32 in ONNX Runtime | 0.1 (0.2) | 3.00 (4.00) | 3.20 (4.40) | 7 |" in text
+    assert "| ONNX fp32 in ONNX Runtime | 0.100 (0.200) | 3.00 (4.00) | 3.20 (4.40) | 7 |" in text
     assert "| Op5 | 1 | 1.00 | 12% |" in text
     assert "| 2 others | 2 | 2.00 | 25% |" in text
     assert "96.0%" in text

@@ -244,7 +244,7 @@ def test_a_ratio_without_an_interval_says_why(measured: BenchmarkResult) -> None
         value=1.27, ci95=None, baseline="bert-base", engine="pytorch", indistinguishable=True
     )
     close = ratio.model_copy(update={"ci95": (0.9, 1.5)})
-    for given, words in ((ratio, "1.27× (too few rounds)"), (close, "1.27× (0.9–1.50, indist")):
+    for given, words in ((ratio, "1.27× (too few rounds)"), (close, "1.27× (0.900–1.50, indist")):
         row = measured.rows[0].model_copy(update={"ratio_to_baseline": given})
         text = render(Report(title="x", rows=(row,), baseline="bert-base"))["report.md"]
         assert words in text

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from edge.cli.options import print_json, print_table
-from edge.console import hush, printable, say, show
+from edge.console import counted, hush, printable, say, show, three_figures
 
 ROOT = Path(__file__).resolve().parents[2]
 HOSTILE = "\x1b[2J\x1b]0;title\x07a\tb\nc\r\x9b31m\u202eabc\u2066\u2028\ud800\x7f"
@@ -115,3 +115,27 @@ def test_nothing_is_printed_past_the_console() -> None:
                     called = ast.unparse(node.func)
                     assert called not in {"print", "typer.echo", "click.echo"}, file
                     assert not called.endswith(("stdout.write", "stderr.write")), file
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0, "0"),
+        (0.2, "0.200"),
+        (0.01, "0.0100"),
+        (0.9994, "0.999"),
+        (0.9996, "1.00"),
+        (0.0001, "0.000100"),
+        (0.0000123, "1.23e-05"),
+        (-5, "-5.00"),
+        (-0.25, "-0.250"),
+        (99.96, "100"),
+    ],
+)
+def test_three_figures_are_three(value: float, text: str) -> None:
+    assert three_figures(value) == text
+
+
+def test_a_number_agrees_with_its_noun() -> None:
+    counts = [counted(count, "row") for count in (0, 1, 2, 2000)]
+    assert counts == ["0 rows", "1 row", "2 rows", "2,000 rows"]
