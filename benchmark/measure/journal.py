@@ -7,12 +7,15 @@ import os
 from dataclasses import asdict
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from benchmark.devices import Turn
 from edge.config import Config
 from edge.console import counted, say
 from edge.storage import storage_errors, write_text
+
+# Nanoseconds of three months: no turn, and no count of runs, comes near.
+_MOST = 1 << 53
 
 
 class _Header(Config):
@@ -24,7 +27,7 @@ class _Header(Config):
 class _Interruption(Config):
     """A line that counts how often the measurement was taken up again."""
 
-    interruption: int
+    interruption: int = Field(ge=0, le=_MOST)
 
 
 class _Entry(Config):
@@ -32,6 +35,14 @@ class _Entry(Config):
 
     at: tuple[str, str, int]
     turn: Turn
+
+    @field_validator("turn")
+    @classmethod
+    def _possible(cls, turn: Turn) -> Turn:
+        values = (*turn.raw_ns, turn.duration_s, turn.processor_s or 0, turn.count - 1)
+        if not any(turn.raw_ns) or not all(0 <= value <= _MOST for value in values):
+            raise ValueError("no turn takes that long")
+        return turn
 
 
 class Journal:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from benchmark.measure.journal import Journal, remove_journal
 from edge.errors import StorageError
 
 TURN = Turn(raw_ns=[5, 6], duration_s=0.1)
-LINE = {"at": ["128 tokens", "a", 0], "turn": {"raw_ns": [5, 6], "duration_s": 0.1}}
+LINE: dict[str, Any] = {"at": ["128 tokens", "a", 0], "turn": {"raw_ns": [5, 6], "duration_s": 0.1}}
 
 
 def test_turns_are_taken_over(tmp_path: Path) -> None:
@@ -41,6 +42,19 @@ def test_half_a_line_does_not_run_into_the_next_one(tmp_path: Path) -> None:
     [
         json.dumps({"at": ["128 tokens", "a", 1], "turn": {"ns": [5], "duration_s": 0.1}}),
         json.dumps({"at": ["128 tokens", "a", 1], "turn": {"raw_ns": "many", "duration_s": 1}}),
+        *(
+            json.dumps({"at": ["128 tokens", "a", 1], "turn": {**LINE["turn"], **changes}})
+            for changes in (
+                {"raw_ns": []},
+                {"raw_ns": [-5, 6]},
+                {"raw_ns": [0, 0]},
+                {"raw_ns": [10**30]},
+                {"duration_s": float("nan")},
+                {"duration_s": -1},
+                {"runs": 0},
+            )
+        ),
+        '{"interruption": -1}',
         json.dumps({"at": ["a"], "turn": LINE["turn"]}),
         json.dumps({"turn": LINE["turn"]}),
         json.dumps({"interruption": "x"}),
