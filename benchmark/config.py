@@ -178,11 +178,11 @@ class BenchmarkConfig(Config):
     precision: tuple[Word, ...] = ()
     device: Word = "local"
     options: DeviceOptions = DeviceOptions()
-    threads: tuple[Annotated[int, Field(ge=1, le=_MOST_THREADS)], ...] = Field(
+    threads: tuple[Annotated[int, Field(gt=0, le=_MOST_THREADS)], ...] = Field(
         default=(1,), min_length=1
     )
     seq_length: tuple[Annotated[int, Field(ge=2)], ...] = ()
-    batch: tuple[Annotated[int, Field(ge=1, le=_MOST_TEXTS)], ...] = Field(
+    batch: tuple[Annotated[int, Field(gt=0, le=_MOST_TEXTS)], ...] = Field(
         default=(1,), min_length=1
     )
     padding: Literal["fixed", "shortest"] = "fixed"

@@ -233,9 +233,9 @@ def _shortfalls(latency: Latency, samples: Samples, cell: Cell, protocol: Protoc
             found.append(f"{latency.n} of {wanted} runs were recorded")
     elif latency.n < protocol.min_runs or measured_s < _ENOUGH * protocol.min_s:
         found.append(
-            f"{counted(latency.n, 'run')} in {measured_s:.1f} s within the limit of "
-            f"{protocol.max_s:g} s, where the preset asks for {counted(protocol.min_runs, 'run')} "
-            f"and {protocol.min_s:g} s"
+            f"{latency.n} run{'s' * (latency.n != 1)} in {measured_s:.1f} s within the limit of "
+            f"{protocol.max_s:g} s, where the preset asks for {protocol.min_runs} "
+            f"run{'s' * (protocol.min_runs != 1)} and {protocol.min_s:g} s"
         )
     if len(latency.blocks) < statistics.MIN_ROUNDS:
         found.append(rounds)

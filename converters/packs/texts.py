@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from converters.packs.report import TextDifference
 from edge.bundle import Bundle, GoldenCase
+from edge.console import counted
 from edge.engines.runner import Runner
 from edge.errors import BundleError, EngineError, VerificationError
 from edge.tasks import Outputs
@@ -139,8 +140,8 @@ def require_same(kind: str, found: Sequence[TextDifference]) -> None:
     if found:
         reason = f": {found[0].reason}" if found[0].reason else ""
         raise VerificationError(
-            f"the {kind} pack's tokenizer differs from the bundle's on {len(found)} texts, such as "
-            f"{found[0].text[:60]!r}{reason}"
+            f"the {kind} pack's tokenizer differs from the bundle's on "
+            f"{counted(len(found), 'text')}, such as {found[0].text[:60]!r}{reason}"
         )
 
 

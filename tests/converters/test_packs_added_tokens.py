@@ -153,7 +153,7 @@ def test_mediapipe_knows_no_added_tokens(
 
 def test_one_text_that_differs_is_enough() -> None:
     difference = TextDifference(text="a [SEP]", text_pair=None, expected=("a",), found=("b",))
-    with pytest.raises(VerificationError, match=r"on 1 texts, such as 'a \[SEP\]'"):
+    with pytest.raises(VerificationError, match=r"on 1 text, such as 'a \[SEP\]'"):
         require_same("ort-text", [difference])
     require_same("ort-text", [])
 

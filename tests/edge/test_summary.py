@@ -55,20 +55,20 @@ def test_numbers_and_pairs_are_told_where_nothing_says_what_they_mean(
 ) -> None:
     rows = "question\tsentence\tlabel\nwho\ta film\t1\n"
     line, *warnings = told("a.tsv", rows, "text-classification", labels=("bad", "good"))
-    assert "1 rows of pairs of question and sentence; label: class numbers, bad 0, good 1" in line
+    assert "1 row of pairs of question and sentence; label: class numbers, bad 0, good 1" in line
     assert "taken as positions among the model's labels, 0 = bad, 1 = good" in warnings[0]
     assert "nothing tells whether the model reads pairs" in warnings[1]
     single = Columns(text="sentence")
     told_again = told(
         "a.tsv", rows, "text-classification", labels=("bad", "good"), columns=single, pairs=False
     )
-    assert "1 rows of sentence" in told_again[0]
+    assert "1 row of sentence" in told_again[0]
 
 
 def test_questions_and_contexts_are_pairs_without_a_word(told: Callable[..., list[str]]) -> None:
     rows = '{"question": "who", "context": "a film", "answers": ["film"]}\n'
     (line,) = told("a.jsonl", rows, "question-answering")
-    assert "1 rows of pairs of question and context" in line
+    assert "1 row of pairs of question and context" in line
 
 
 def test_scores_tags_and_pieces_are_told(told: Callable[..., list[str]]) -> None:
