@@ -181,23 +181,6 @@ def test_a_user_s_mistake_is_one_line_and_exit_2(
     assert sorted(tmp_path.rglob("*")) == before
 
 
-@pytest.mark.parametrize(
-    ("arguments", "where"),
-    [
-        (["verify", "bundle", "--eval", ""], " of --eval"),
-        (["verify", "bundle", "--eval="], " of --eval"),
-        (["distill", "-o", ""], " of -o"),
-        (["inspect", ""], ""),
-    ],
-)
-def test_an_empty_argument_is_a_mistake(
-    arguments: list[str], where: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run_command(arguments, debug=False) == 2
-    said = capsys.readouterr().err
-    assert said == f"edge: the value{where} is empty: give one, or leave it out\n"
-
-
 def test_a_text_may_be_empty(bert_bundle: Path) -> None:
     for text in (["--text", ""], ["--text="]):
         arguments = ["predict", str(bert_bundle), *text, "--format", "onnx", "--precision", "fp32"]

@@ -49,8 +49,6 @@ app = typer.Typer(
 )
 
 
-# Options that take any text.
-_MAY_BE_EMPTY = ("--text", "--text-pair")
 # A path that no file can have.
 _WRONG_PATHS = {errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR}
 
@@ -124,9 +122,6 @@ for _name, _function in _COMMANDS.items():
 
 def run_command(arguments: list[str], *, debug: bool) -> int:
     """Run the command line and return its exit code; KeyboardInterrupt passes through."""
-    problem = _empty_argument(arguments)
-    if problem is not None:
-        return _report(problem, 2)
     try:
         # Not standalone: there typer prints foreign text as it is.
         status = app(arguments, prog_name="edge", standalone_mode=False)
@@ -149,22 +144,6 @@ def run_command(arguments: list[str], *, debug: bool) -> int:
     except Exception as error:
         return _unexpected(error, debug=debug)
     return status if isinstance(status, int) else 0
-
-
-def _empty_argument(arguments: list[str]) -> str | None:
-    """What is wrong with an argument that is empty, as where a script's variable is not set.
-
-    As a path it would be the working folder, and as an option often the same as none.
-    """
-    for previous, argument in zip(["", *arguments], arguments, strict=False):
-        option, equals, value = argument.partition("=")
-        if argument and not (option.startswith("--") and equals and not value):
-            continue
-        name = option if argument else previous
-        if name not in _MAY_BE_EMPTY:
-            where = f" of {name}" if name.startswith("-") else ""
-            return f"the value{where} is empty: give one, or leave it out"
-    return None
 
 
 def _usage(error: TyperException) -> int:

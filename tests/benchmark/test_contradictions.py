@@ -10,7 +10,7 @@ import pytest
 
 from benchmark import Report, Row, read_rows, read_several
 from benchmark.ratios import with_ratios
-from benchmark.render import render
+from benchmark.report.render import render
 from benchmark.schema import Model, Validity
 from benchmark.storing import dump_rows
 from edge.errors import DataError
