@@ -163,9 +163,9 @@ def test_engines_are_available_where_their_wheels_are() -> None:
             raise EngineError("pi: no wheel")
         return wheels.Runtime("1.2.3")
 
-    assert foreign.availability("onnxruntime", find) == Availability("1.2.3")
-    assert foreign.availability("litert", find).reason == "pi: no wheel"
-    assert not foreign.availability("pytorch", find).available
+    assert wheels.availability("onnxruntime", find) == Availability("1.2.3")
+    assert wheels.availability("litert", find).reason == "pi: no wheel"
+    assert not wheels.availability("pytorch", find).available
     assert foreign.choose_engine(("tflite-runtime", "litert")) == "litert"
     assert foreign.choose_engine(("coreml",)) == "coreml"
 

@@ -14,24 +14,21 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from benchmark.devices.adb.link import AdbLink, quoted
+from benchmark.devices.adb.staging import QUESTION_S, Staging
 from benchmark.devices.base import Job
 from benchmark.devices.messages import MessageTimer
 from edge.errors import MeasurementError
 from edge.process.wire import Array, Arrays, Message
 
-if TYPE_CHECKING:
-    from benchmark.devices.adb.device import AdbDevice
-
 PACKAGE = "org.edgeencoders.app"
 ACTIVITY = f"{PACKAGE}/.BenchmarkActivity"
 # Where the app may write and the shell may read.
 _REPLIES = f"/sdcard/Android/media/{PACKAGE}/edge"
-_QUESTION_S = 30.0
 _PAUSE_S = 0.05
 # Pauses between two looks at the clock, and whether the app is still there.
 _LOOK_EVERY = 10
@@ -51,7 +48,7 @@ class App:
         """The app, where it is installed; it is not started."""
         done = link.shell(
             f"pm path {PACKAGE} && dumpsys package {PACKAGE}",
-            timeout_s=min(_QUESTION_S, link.timeout_s),
+            timeout_s=min(QUESTION_S, link.timeout_s),
         )
         if not done.output.lstrip().startswith("package:"):
             return None
@@ -63,7 +60,7 @@ class App:
         with contextlib.suppress(MeasurementError):
             self.link.shell(
                 f"am force-stop {PACKAGE}; rm -rf {_REPLIES}",
-                timeout_s=min(_QUESTION_S, self.link.timeout_s),
+                timeout_s=min(QUESTION_S, self.link.timeout_s),
             )
 
     def request(
@@ -103,23 +100,23 @@ class App:
 class AppTimer(MessageTimer):
     """A model in the app, which keeps one session for each."""
 
-    def __init__(self, device: AdbDevice, job: Job, app: App) -> None:
+    def __init__(self, staging: Staging, job: Job, app: App) -> None:
         super().__init__(job)
-        self._device, self._app, self._session = device, app, secrets.token_hex(8)
+        self._staging, self._app, self._session = staging, app, secrets.token_hex(8)
         self._closed = False
 
     def ask(
         self, request: Message, arrays: Mapping[str, Array] | None = None
     ) -> tuple[Message, Arrays]:
         message = {**request, "session": self._session}
-        reply, found = self._app.request(self._device.folder, message, arrays or {})
+        reply, found = self._app.request(self._staging.folder, message, arrays or {})
         if "error" in reply:
             reason = " ".join(str(reply["error"]).split())[:300]
             raise MeasurementError(f"{self._job.label}: {reason}")
         return reply, found
 
     def place(self, path: Path) -> str:
-        return self._device.place(path)
+        return self._staging.place(path)
 
     def close(self) -> None:
         if not self._closed:

@@ -6,19 +6,19 @@ import math
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from benchmark.config import Block, Protocol
 from benchmark.devices.adb import logs
 from benchmark.devices.adb.link import quoted
+from benchmark.devices.adb.programs import Tool
 from benchmark.devices.adb.signatures import Signature, read_signatures
+from benchmark.devices.adb.staging import Staging
 from benchmark.devices.adb.tool_timer import (
     MARGIN,
     PROFILED_RUNS,
     UNRECORDED_S,
-    Tool,
     ToolTimer,
     tenth,
 )
@@ -27,9 +27,6 @@ from benchmark.measure.inputs import Feed
 from benchmark.schema import Memory, Operator
 from edge.errors import MeasurementError
 from edge.process.wire import Array
-
-if TYPE_CHECKING:
-    from benchmark.devices.adb.device import AdbDevice
 
 # Each is a line of some 500 characters of one script, of which adb takes 65,535.
 _ANSWERS_AT_ONCE = 32
@@ -44,11 +41,13 @@ class ModelTimer(ToolTimer):
     Every turn runs one input, the next turn the next.
     """
 
-    def __init__(self, device: AdbDevice, job: Job, tool: Tool, folder: str) -> None:
-        super().__init__(device, job, tool, folder)
+    def __init__(
+        self, staging: Staging, job: Job, tool: Tool, cores: tuple[int, ...] | None
+    ) -> None:
+        super().__init__(staging, job, tool, cores)
         self._next, self._shows_outputs = 0, True
         self._signatures = read_signatures(job.path)
-        self._graph = device.place(job.path)
+        self._graph = staging.place(job.path)
         self._write(job.feeds, "inputs")
 
     def first_run(self) -> Loaded:

@@ -6,28 +6,25 @@ import math
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from benchmark.config import Block, Protocol
 from benchmark.devices.adb import logs
 from benchmark.devices.adb.link import quoted
+from benchmark.devices.adb.programs import Tool
+from benchmark.devices.adb.staging import Staging
 from benchmark.devices.adb.tool_timer import (
     MARGIN,
     PROFILED_RUNS,
     UNRECORDED_S,
     Ended,
-    Tool,
     ToolTimer,
     tenth,
 )
 from benchmark.devices.base import Job, Loaded, Turn, Warmed
 from benchmark.measure.inputs import Feed
 from benchmark.schema import Memory, Operator
-
-if TYPE_CHECKING:
-    from benchmark.devices.adb.device import AdbDevice
 
 _NS_PER_S = 1e9
 # Enough to know how many runs the warm-up takes.
@@ -40,13 +37,15 @@ class PerfTimer(ToolTimer):
     It shows no outputs, so that answers on the device cannot be compared.
     """
 
-    def __init__(self, device: AdbDevice, job: Job, tool: Tool, folder: str) -> None:
-        super().__init__(device, job, tool, folder)
+    def __init__(
+        self, staging: Staging, job: Job, tool: Tool, cores: tuple[int, ...] | None
+    ) -> None:
+        super().__init__(staging, job, tool, cores)
         self._run_s = 0.0
         self._peak_bytes: int | None = None
-        graph, beside = quoted(device.place(job.path)), quoted(f"{folder}/model.onnx")
+        graph, beside = quoted(staging.place(job.path)), quoted(f"{self.folder}/model.onnx")
         # It looks for inputs beside the model, and several settings share a model.
-        device.link.check(
+        staging.link.check(
             f"ln {graph} {beside} 2>/dev/null || ln -s {graph} {beside} || cp {graph} {beside}",
             "placing the model",
         )

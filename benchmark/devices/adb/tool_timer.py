@@ -9,20 +9,14 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from pathlib import PurePosixPath
 
-from benchmark.devices.adb.elf import elf_abi
 from benchmark.devices.adb.link import quoted
+from benchmark.devices.adb.programs import PROGRAMS, Tool
+from benchmark.devices.adb.staging import Staging
 from benchmark.devices.base import Job, Loaded, ModelRefused, Timer
-from edge.errors import ConfigError, MeasurementError
-from edge.storage import sha256
+from edge.errors import MeasurementError
 
-if TYPE_CHECKING:
-    from benchmark.devices.adb.device import AdbDevice
-
-# What runs an engine's models, as its project calls it.
-PROGRAMS = {"litert": "benchmark_model", "onnxruntime": "onnxruntime_perf_test"}
 # A new process on a processor that has slept: so long it runs before anything is recorded.
 UNRECORDED_S = 0.1
 # What is asked for beyond `min_s`, since a tool counts what lies between its runs as well.
@@ -32,49 +26,6 @@ _TIMES = "edge-times:"
 # How a shell reports SIGKILL.
 _KILLED = 137
 _LINE_CHARACTERS = 300
-
-
-@dataclass(frozen=True)
-class Tool:
-    """A program of the user's. libraries: what lies beside it that it may need."""
-
-    engine: str
-    path: Path
-    libraries: tuple[Path, ...] = ()
-
-    @property
-    def title(self) -> str:
-        """As a row names its version, which it does not tell itself."""
-        return f"{PROGRAMS[self.engine]} {sha256(self.path)[:12]}"
-
-
-def find_tools(folder: Path, abis: Sequence[str]) -> dict[str, Tool]:
-    """Engine -> its tool in a folder, for a device that runs `abis`, the best first.
-
-    A tool is called as its project calls it, or ends so: `android_aarch64_benchmark_model`.
-    Raises ConfigError, one line, when there is none, or none for the device.
-    """
-    if not folder.is_dir():
-        raise ConfigError(f"--tools {folder} is no folder: name the one with benchmark_model")
-    libraries = tuple(sorted(path for path in folder.iterdir() if ".so" in path.name))
-    found: dict[str, Tool] = {}
-    wrong = []
-    for engine, program in PROGRAMS.items():
-        builds = {path: elf_abi(path) for path in sorted(folder.glob(f"*{program}"))}
-        fitting = [path for path, abi in builds.items() if abi in abis]
-        if fitting:
-            best = min(fitting, key=lambda path: abis.index(builds[path]))
-            found[engine] = Tool(engine, best, libraries)
-        wrong += [f"{path.name} is for {abi}" for path, abi in builds.items() if abi not in abis]
-    if not found and wrong:
-        raise ConfigError(
-            f"nothing in {folder} runs on the device, which is {abis[0]}: {', '.join(wrong)}; "
-            f"get the builds for {abis[0]}"
-        )
-    if not found:
-        names = " or ".join(PROGRAMS.values())
-        raise ConfigError(f"there is no {names} in {folder}: see docs/android.md for both")
-    return found
 
 
 @dataclass(frozen=True)
@@ -90,20 +41,25 @@ class ToolFailed(MeasurementError):
 
 
 class ToolTimer(Timer):
-    """A model in a folder of its own on the device, and a tool that is started for every turn."""
+    """A model in a folder of its own on the device, and a tool that is started for every turn.
 
-    def __init__(self, device: AdbDevice, job: Job, tool: Tool, folder: str) -> None:
-        self._device, self.job, self.folder = device, job, folder
-        self.link, self.program = device.link, PROGRAMS[tool.engine]
-        self._tool = device.place_tool(tool)
+    cores: those it is kept on; None for all.
+    """
+
+    def __init__(
+        self, staging: Staging, job: Job, tool: Tool, cores: tuple[int, ...] | None
+    ) -> None:
+        self._staging, self.job, self.folder = staging, job, staging.job_folder()
+        self.link, self.program = staging.link, PROGRAMS[tool.engine]
+        self._tool = staging.place_tool(tool)
         self._libraries = bool(tool.libraries)
-        self._cores = device.affinity(job.threads)
+        self._cores = cores
         self._closed = False
 
     def close(self) -> None:
         if not self._closed:
             self._closed = True
-            self._device.take_away(self.folder)
+            self._staging.take_away(self.folder)
 
     def load(self) -> Loaded:
         try:

@@ -10,19 +10,14 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import typing_extensions
 
 from benchmark.devices.local import worker_environment
-from edge.engines.base import Availability
-from edge.errors import ConfigError, EngineError
-
-if TYPE_CHECKING:
-    from benchmark.devices.remote.wheels import Runtime
+from edge.errors import ConfigError
 
 OLDEST = (3, 9)
 MACHINES = ("aarch64", "x86_64")
@@ -149,20 +144,6 @@ def code_archive() -> bytes:
 def choose_engine(runtimes: Sequence[str]) -> str:
     """The first of an artifact's runtimes that can be carried, or else the main one."""
     return next((name for name in runtimes if name in ENGINES), runtimes[0])
-
-
-def availability(engine: str, find: Callable[[str], Runtime]) -> Availability:
-    """Whether an engine of ENGINES can be had there; find: raises EngineError where it cannot."""
-    if engine not in ENGINES:
-        return Availability(
-            None,
-            f"{engine} is not carried to other machines",
-            f"there {' and '.join(ENGINES)} can be used",
-        )
-    try:
-        return Availability(find(engine).version)
-    except EngineError as error:
-        return Availability(None, str(error), "or time other formats with --format")
 
 
 def worker_variables(threads: int, path: Sequence[str], temporary: str) -> dict[str, str]:

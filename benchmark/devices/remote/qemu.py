@@ -87,7 +87,7 @@ class QemuDevice(Device):
         return foreign.choose_engine(runtimes)
 
     def availability(self, engine: str) -> Availability:
-        return foreign.availability(engine, self._runtime)
+        return wheels.availability(engine, self._runtime)
 
     def describe(self) -> DeviceInfo:
         return DeviceInfo(

@@ -68,7 +68,7 @@ class SshDevice(Device):
         return foreign.choose_engine(runtimes)
 
     def availability(self, engine: str) -> Availability:
-        return foreign.availability(engine, self._runtime)
+        return wheels.availability(engine, self._runtime)
 
     def describe(self) -> DeviceInfo:
         versions = {**self._foreign.versions, **self._versions}

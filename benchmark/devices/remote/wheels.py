@@ -8,12 +8,13 @@ import re
 import subprocess
 import sys
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.devices.remote.foreign import ENGINES, READING, Foreign
 from edge.console import say, step
+from edge.engines.base import Availability
 from edge.errors import EngineError
 from edge.storage import cache_folder, made_once, staged_folder
 
@@ -43,6 +44,20 @@ def unpacked_bytes(wheel: Path) -> int:
     """Size of what is in a wheel."""
     with zipfile.ZipFile(wheel) as archive:
         return sum(info.file_size for info in archive.infolist())
+
+
+def availability(engine: str, find: Callable[[str], Runtime]) -> Availability:
+    """Whether an engine of ENGINES can be had there; find: raises EngineError where it cannot."""
+    if engine not in ENGINES:
+        return Availability(
+            None,
+            f"{engine} is not carried to other machines",
+            f"there {' and '.join(ENGINES)} can be used",
+        )
+    try:
+        return Availability(find(engine).version)
+    except EngineError as error:
+        return Availability(None, str(error), "or time other formats with --format")
 
 
 def unpacked(runtime: Runtime) -> list[Path]:
