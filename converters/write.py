@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ from edge.console import hush, step
 from edge.formats import FORMATS
 from edge.precision import Precision
 from edge.process.memory import release_memory
+from edge.registry import look_up
 from edge.tasks.base import Examples
 
 if TYPE_CHECKING:
@@ -33,8 +33,7 @@ CONVERTERS = {
 
 def get_converter(name: str) -> Converter:
     """The converter of a format."""
-    module, _, attribute = CONVERTERS[name].partition(":")
-    converter: Converter = getattr(importlib.import_module(module), attribute)()
+    converter: Converter = look_up("format", name, CONVERTERS)()
     return converter
 
 

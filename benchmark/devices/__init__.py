@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 from benchmark.config import DeviceOptions
@@ -18,7 +17,7 @@ from benchmark.devices.base import (
     Turn,
     Warmed,
 )
-from edge.errors import unknown_name
+from edge.registry import look_up
 
 # kind -> module and class, imported on use.
 DEVICES = {
@@ -62,10 +61,7 @@ def _discovered(kind: str, options: DeviceOptions) -> list[Found]:
 
 
 def _device_class(kind: str) -> Any:
-    if kind not in DEVICES:
-        raise unknown_name("device", kind, DEVICES)
-    module, _, attribute = DEVICES[kind].partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    return look_up("device", kind, DEVICES)
 
 
 __all__ = [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from typing import Protocol
 
@@ -11,6 +10,7 @@ from converters.packs.report import PackReport, Proof
 from converters.packs.texts import own_texts
 from edge.bundle import Artifact, Bundle
 from edge.errors import ConfigError, VerificationError
+from edge.registry import look_up
 from edge.storage import output_lock, require_space, sha256, size_bytes, staged_file
 
 # kind -> module and class, imported on use.
@@ -63,8 +63,7 @@ def _pack(config: PackConfig) -> PackReport:
 
 def get_packer(kind: str) -> Packer:
     """The packer of a kind."""
-    module, _, attribute = PACKERS[kind].partition(":")
-    packer: Packer = getattr(importlib.import_module(module), attribute)()
+    packer: Packer = look_up("pack", kind, PACKERS)()
     return packer
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-
 from edge.engines.base import Array, Availability, Engine, Session
-from edge.errors import EngineError, unknown_name
+from edge.errors import EngineError
+from edge.registry import look_up
 
 # name -> module and class, imported on use. For each format the first that is available here runs.
 ENGINES = {
@@ -23,10 +22,7 @@ _STAND_INS = {"coreml": ("coreml", "mil-interpreter")}
 
 def get_engine(name: str) -> Engine:
     """The engine called `name`; raises ConfigError with the nearest name otherwise."""
-    if name not in ENGINES:
-        raise unknown_name("engine", name, ENGINES)
-    module, _, attribute = ENGINES[name].partition(":")
-    engine: Engine = getattr(importlib.import_module(module), attribute)()
+    engine: Engine = look_up("engine", name, ENGINES)()
     return engine
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
-
 from edge.bundle.manifest import Activation, Similarity
-from edge.errors import unknown_name
+from edge.registry import look_up
 from edge.tasks.base import Outputs, Task
 
 # name -> module and class, imported on use.
@@ -33,10 +31,7 @@ def get_task(
     activation: what turns logits into the answer, and similarity: how two vectors are compared;
     where not what the task usually has.
     """
-    if name not in TASKS:
-        raise unknown_name("task", name, TASKS)
-    module, _, attribute = TASKS[name].partition(":")
-    task: Task = getattr(importlib.import_module(module), attribute)(labels, problem_type)
+    task: Task = look_up("task", name, TASKS)(labels, problem_type)
     if name == "text-classification":
         task.pairs = pairs
     task.activation = activation or task.activation

@@ -51,6 +51,7 @@ _CARRIED = (
     "edge/process/__init__.py",
     "edge/process/link.py",
     "edge/process/wire.py",
+    "edge/registry.py",
 )
 _MARK = "@@python "
 # What a shell prints where there is no Python.
