@@ -67,6 +67,8 @@ def test_everything_is_there(finished: tuple[Path, dict[str, Any], list[str]]) -
     assert not list(out.glob(".*partial*"))
     assert len(result["evaluations"]) == 6
     assert {row["samples"] for row in result["evaluations"]} == {TRAIN_ROWS // 5}
+    assert [*result["duration_s"]] == ["teacher", "distill", "convert", "evaluate", "benchmark"]
+    assert min(result["duration_s"].values()) > 0
 
 
 def test_rows_say_how_much_faster(finished: tuple[Path, dict[str, Any], list[str]]) -> None:
@@ -96,6 +98,7 @@ def test_a_second_run_keeps_what_is_done(
     for part in ("distill", "convert", "evaluate", "benchmark"):
         assert f"{part}: done before, kept" in again.stderr
     assert json.loads(again.stdout)["rows"] == result["rows"]
+    assert json.loads(again.stdout)["duration_s"] == {}
 
 
 def test_recipes_of_runs_and_of_trainings(tmp_path: Path) -> None:

@@ -128,6 +128,8 @@ def print_run(result: RunResult, *, as_json: bool) -> None:
             show(f"baseline: {row['model']['id']} in {row['runtime']['name']}: p50 {p50} ms")
     for sentence in result.not_measured:
         show(f"not measured: {sentence}")
+    for part, seconds in result.duration_s.items():
+        show(f"{part}: {seconds:.1f} s")
     show(f"bundle: {result.bundle}")
     show(f"report: {result.report}")
 

@@ -47,7 +47,8 @@ def _demo(output: Path, steps: RunRecipe, *, seed: int, train_rows: int) -> RunR
     write_text(train, to_tsv(messages(train_rows, seed=seed)))
     eval_rows = max(1, train_rows // _TRAIN_ROWS_PER_EVAL_ROW)
     write_text(held_out, to_tsv(messages(eval_rows, seed=seed + 1)))
-    teacher = _teacher(output, train, held_out, seed=seed)
+    ledger = Ledger(output)
+    teacher = _teacher(output, ledger, train, held_out, seed=seed)
     inputs = RunInputs(
         teacher=str(teacher),
         train=str(train),
@@ -55,10 +56,11 @@ def _demo(output: Path, steps: RunRecipe, *, seed: int, train_rows: int) -> RunR
         output=output,
         overrides={"distill": {"seed": seed}},
     )
-    return run(steps, inputs)
+    result = run(steps, inputs)
+    return result.model_copy(update={"duration_s": ledger.duration_s | result.duration_s})
 
 
-def _teacher(output: Path, train: Path, held_out: Path, *, seed: int) -> Path:
+def _teacher(output: Path, ledger: Ledger, train: Path, held_out: Path, *, seed: int) -> Path:
     """A small BERT fine-tuned on the generated texts from random weights; kept when it is that."""
     from distill import DistillConfig, distil
 
@@ -76,7 +78,7 @@ def _teacher(output: Path, train: Path, held_out: Path, *, seed: int) -> Path:
         seed=seed,
     )
     made_from = {**describe(config), "versions": versions("distill")}
-    Ledger(output).part("teacher", made_from, lambda: distil(config).to_dict(), output=target)
+    ledger.part("teacher", made_from, lambda: distil(config).to_dict(), output=target)
     shutil.rmtree(shape)
     return target
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -53,11 +54,15 @@ class Part(Config):
 
 
 class Ledger:
-    """`run.json`: the result of each finished part, and what it was made from."""
+    """`run.json`: the result of each finished part, and what it was made from.
+
+    duration_s: by part, the seconds of those that were done by this object.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / LEDGER_FILE
         self._parts = _read(self._file)
+        self.duration_s: dict[str, float] = {}
 
     def part(
         self,
@@ -80,7 +85,9 @@ class Ledger:
                 say(f"{name}: done before, kept")
                 return done.result
             say(f"{name}: done again, {reason}")
+        start = time.monotonic()
         result = work()
+        self.duration_s[name] = round(time.monotonic() - start, 1)
         digest = None if output is None else sha256(output)
         done = Part(made_from=made_from, output=digest, result=plain(result)).sealed()
         self._parts[name] = done

@@ -54,7 +54,10 @@ class RunInputs(Config):
 
 
 class RunResult(Config):
-    """What a run found; the files are in `output`."""
+    """The outcome of a run; the files are in `output`.
+
+    duration_s: by part, the seconds of those that were done now and not kept from before.
+    """
 
     output: str
     bundle: str
@@ -64,6 +67,7 @@ class RunResult(Config):
     evaluations: tuple[Evaluation, ...]
     rows: tuple[dict[str, Any], ...]
     not_measured: tuple[str, ...]
+    duration_s: dict[str, float]
 
 
 def run(recipe: RunRecipe, inputs: RunInputs) -> RunResult:
@@ -100,6 +104,7 @@ def _run(plan: _Plan) -> RunResult:
         evaluations=tuple(evaluations),
         rows=tuple(row.model_dump(mode="json") for row in report.rows),
         not_measured=tuple(report.not_measured),
+        duration_s=ledger.duration_s,
     )
 
 
