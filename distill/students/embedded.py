@@ -23,8 +23,9 @@ from edge.checkpoint.checkpoint import counted_head, max_length
 from edge.checkpoint.tokenizer import put_prompt
 from edge.console import hush
 from edge.data import Table
+from edge.embeddings.dense import dense_layers
 from edge.embeddings.encoder import SentenceEncoder
-from edge.embeddings.head import SentenceHead, dense_layers
+from edge.embeddings.head import SentenceHead
 from edge.errors import ConfigError
 from edge.models.inputs import accepted
 from edge.tasks import get_task

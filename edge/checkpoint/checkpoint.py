@@ -27,7 +27,6 @@ from edge.embeddings.head import (
     SentenceHead,
     encoder_folder,
     read_head,
-    sentence_encoder,
 )
 from edge.errors import CheckpointError, ConfigError, nearest, unknown_name
 from edge.models import MODELS, register
@@ -238,6 +237,8 @@ def load_model(checkpoint: Checkpoint, *, attention: str = "sdpa") -> Any:
     _check_loaded(checkpoint, model, info)
     if checkpoint.head is not None:
         head = counted_head(checkpoint) or checkpoint.head
+        from edge.embeddings.encoder import sentence_encoder
+
         model = sentence_encoder(model, head, allow_pickle=checkpoint.allow_pickle)
     return model.eval()
 

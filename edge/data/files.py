@@ -16,6 +16,7 @@ from typing import Any
 from edge.data.conll import read_sentences
 from edge.data.lines import split_lines, whole_lines
 from edge.data.records import from_json, from_json_lines
+from edge.data.schema import schema_names
 from edge.errors import DataError
 
 Rows = dict[str, list[Any]]
@@ -191,8 +192,6 @@ def _read_lines(path: Path) -> Contents:
 def _read_parquet(path: Path) -> Contents:
     import pyarrow
     import pyarrow.parquet
-
-    from edge.data.hub import schema_names
 
     try:
         check_names(path, pyarrow.parquet.read_schema(path).names)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -43,28 +42,6 @@ def check_source(source: str) -> None:
 def _folder(source: str) -> Path:
     """A source without the names of a configuration and a split."""
     return Path(source.partition(":")[0].partition("@")[0])
-
-
-def schema_names(metadata: dict[bytes, bytes] | None) -> dict[str, tuple[str, ...]]:
-    """The class names of columns, from a Parquet schema that `datasets` wrote."""
-    try:
-        features = json.loads((metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
-        found = {column: _names(feature) for column, feature in features.items()}
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return {}
-    return {column: names for column, names in found.items() if names}
-
-
-def _names(feature: Any) -> tuple[str, ...] | None:
-    """The names of a class label, or of the class labels in a list."""
-    if isinstance(feature, list):
-        return _names(feature[0]) if feature else None
-    if not isinstance(feature, dict):
-        return None
-    names = feature.get("names")
-    if feature.get("_type") == "ClassLabel" and names and isinstance(names, list):
-        return tuple(map(str, names))
-    return _names(feature["feature"]) if "feature" in feature else None
 
 
 def open_dataset(source: str) -> Any:

@@ -11,12 +11,12 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from edge.embeddings.dense import dense_layers
 from edge.embeddings.head import (
     LAYERS_OF,
     MODULES_FILE,
     PROMPTS_FILE,
     WEIGHTS,
-    Projection,
     SentenceHead,
 )
 
@@ -120,13 +120,12 @@ class SentenceEncoder(nn.Module):
             _save_layer(folder / path, layer, activation)
 
 
-def filled(projection: Projection, weights: dict[str, Tensor]) -> nn.Linear:
-    """The layer a folder describes; raises RuntimeError for weights that do not fit."""
-    layer = nn.Linear(*projection.sizes, bias=projection.bias)
-    layer.load_state_dict(
-        {name.removeprefix("linear."): value.float() for name, value in weights.items()}
-    )
-    return layer
+def sentence_encoder(encoder: Any, head: SentenceHead, *, allow_pickle: bool) -> SentenceEncoder:
+    """Return the encoder with its head, answering {"sentence_embedding": (batch, size)}.
+
+    Raises CheckpointError for projections without weights, or with weights that do not fit.
+    """
+    return SentenceEncoder(encoder, head, dense_layers(head, allow_pickle=allow_pickle))
 
 
 def unit(vector: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Literal, get_args
 
 from edge.bundle.manifest import Similarity
 from edge.console import say
@@ -24,9 +24,6 @@ from edge.settings import (
     read_json,
     read_object,
 )
-
-if TYPE_CHECKING:
-    from torch import nn
 
 Pooling = Literal["mean", "cls"]
 POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
@@ -48,7 +45,7 @@ LAYERS_OF = {
     **dict.fromkeys(("Tanh", "ReLU", "GELU", "Sigmoid", "SiLU"), "activation"),
 }
 _KINDS = ("Transformer", "Pooling", "Dense", "Normalize")
-WEIGHTS, _PICKLE = "model.safetensors", "pytorch_model.bin"
+WEIGHTS = "model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -138,24 +135,6 @@ def read_head(path: Path) -> SentenceHead:
         include_prompt=includes or not prompt,
         similarity=similarity,
     )
-
-
-def sentence_encoder(encoder: Any, head: SentenceHead, *, allow_pickle: bool) -> nn.Module:
-    """The encoder with what follows it, answering {"sentence_embedding": (batch, size)}.
-
-    Raises CheckpointError for projections without weights, or with weights that do not fit.
-    """
-    from edge.embeddings.encoder import SentenceEncoder
-
-    return SentenceEncoder(encoder, head, dense_layers(head, allow_pickle=allow_pickle))
-
-
-def dense_layers(head: SentenceHead, *, allow_pickle: bool) -> list[tuple[nn.Linear, str]]:
-    """The layers after pooling, and the activation of each by its name in `torch.nn`.
-
-    Raises CheckpointError as `sentence_encoder` does.
-    """
-    return [(_filled(p, allow_pickle), p.activation) for p in head.projections]
 
 
 def _modules(path: Path) -> list[tuple[str, str]]:
@@ -254,43 +233,3 @@ def _projection(folder: Path) -> Projection:
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{folder}/config.json has no sizes ({error!r})") from None
     return Projection(folder, sizes, bool(values.get("bias", True)), activation)
-
-
-def _filled(projection: Projection, allow_pickle: bool) -> nn.Linear:
-    import torch
-
-    from edge.embeddings.encoder import filled
-
-    weights = _weights(projection.folder, allow_pickle)
-    try:
-        layer = filled(projection, weights)
-    except (RuntimeError, AttributeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"{projection.folder}: weights do not fit: {reason}") from None
-    if not all(bool(torch.isfinite(value).all()) for value in layer.parameters()):
-        raise CheckpointError(f"{projection.folder}: weights hold values that are not finite")
-    return layer
-
-
-def _weights(folder: Path, allow_pickle: bool) -> dict[str, Any]:
-    import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    if (folder / WEIGHTS).is_file():
-        try:
-            return load_file(folder / WEIGHTS)
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{folder / WEIGHTS} is corrupted ({error})") from None
-    if not (folder / _PICKLE).is_file():
-        raise CheckpointError(f"{folder} has no weights ({WEIGHTS})")
-    if not allow_pickle:
-        raise CheckpointError(
-            f"{folder} has pickled weights only, which can run code when loaded: convert them to "
-            "safetensors, or pass --allow-pickle if you trust their source"
-        )
-    try:
-        found: dict[str, Any] = torch.load(folder / _PICKLE, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many classes here, all about this file
-        raise CheckpointError(f"{folder / _PICKLE} is corrupted ({type(error).__name__})") from None
-    return found
