@@ -47,7 +47,7 @@ def rename_input(file: Path) -> None:
     ("kind", "name", "damage", "message"),
     [
         ("ort-text", "model-fp32.onnx", cut, "is not a usable ONNX file|cannot load"),
-        ("ort-text", "model-fp32.onnx", rename_input, "cannot load model.onnx: .*pixels"),
+        ("ort-text", "model-fp32.onnx", rename_input, "model-fp32.onnx: .*pixels"),
         ("ort-text", "tokenizer.json", cut, "tokenizer"),
         ("ort-text", "golden.json", cut, "is not a file of golden vectors"),
         ("mediapipe", "model-fp32.tflite", cut, "TFLite|LiteRT|tflite"),
