@@ -55,16 +55,32 @@ def staged_file(target: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
+    """Write a text file whole or not at all.
+
+    The stage is itself the file that is renamed: a process that dies right after leaves nothing.
+    """
     check_folder(path)
-    with staged_file(path) as file:
-        file.write_text(text, encoding="utf-8", newline="")
+    with storage_errors(path):
+        target = follow(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        remove_dead(target)
+        stage, handle = _new_stage(target, _make_file)
+        try:
+            stage.write_text(text, encoding="utf-8", newline="")
+            system.flush_entry(stage)
+            stage.replace(target)
+            system.flush_entry(target.parent)
+        except BaseException:
+            system.remove(stage)
+            raise
+        finally:
+            os.close(handle)
 
 
 @contextlib.contextmanager
 def stage_of(path: Path) -> Iterator[Path]:
     """Yield a new folder beside `path` that this process holds; it is removed at the end."""
-    stage, handle = _new_stage(path)
+    stage, handle = _new_stage(path, _make_folder)
     try:
         yield stage
     finally:
@@ -97,12 +113,10 @@ def _put_in_two_steps(stage: Path, path: Path) -> None:
     system.remove(old)
 
 
-def _new_stage(path: Path) -> tuple[Path, int]:
-    """A folder and the handle that holds it."""
+def _new_stage(path: Path, make: Callable[[str, Path], str]) -> tuple[Path, int]:
+    """Return a stage beside `path`, and the handle that holds it."""
     while True:
-        stage = Path(tempfile.mkdtemp(prefix=beside(path, PARTIAL, "").name, dir=home(path)))
-        # mkdtemp makes private folders; a result is as readable as any other folder of the user.
-        stage.chmod(0o777 & ~_umask())
+        stage = Path(make(beside(path, PARTIAL, "").name, home(path)))
         with contextlib.suppress(FileNotFoundError):
             handle = os.open(stage, os.O_RDONLY | os.O_CLOEXEC)
             system.wait_for_lock(handle)
@@ -110,6 +124,20 @@ def _new_stage(path: Path) -> tuple[Path, int]:
                 return stage, handle
             # Another process took it for abandoned before it was held.
             os.close(handle)
+
+
+def _make_folder(prefix: str, folder: Path) -> str:
+    stage = tempfile.mkdtemp(prefix=prefix, dir=folder)
+    # mkdtemp makes private folders; a result is as readable as any other folder of the user.
+    os.chmod(stage, 0o777 & ~_umask())  # noqa: PTH101
+    return stage
+
+
+def _make_file(prefix: str, folder: Path) -> str:
+    handle, stage = tempfile.mkstemp(prefix=prefix, dir=folder)
+    os.fchmod(handle, 0o666 & ~_umask())
+    os.close(handle)
+    return stage
 
 
 def _umask() -> int:

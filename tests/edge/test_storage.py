@@ -19,6 +19,12 @@ def never(folder: Path) -> bool:
     return False
 
 
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
 def test_a_folder_appears_when_the_block_succeeds(tmp_path: Path) -> None:
     target = tmp_path / "deep" / "result"
     with staged_folder(target, replaces=never) as stage:
@@ -84,6 +90,22 @@ def test_text_is_written_whole(tmp_path: Path) -> None:
     write_text(tmp_path / "a" / "b.txt", "é")
     assert (tmp_path / "a" / "b.txt").read_text(encoding="utf-8") == "é"
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["b.txt"]
+
+
+def test_a_death_after_the_text_is_in_place_leaves_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nothing has to be written again, nobody would remove it."""
+    left: list[list[str]] = []
+
+    def look(path: Path) -> None:
+        if path == tmp_path:
+            left.append([entry.name for entry in path.iterdir()])
+
+    monkeypatch.setattr("edge.storage.system.flush_entry", look)
+    write_text(tmp_path / "run.json", "{}")
+    assert left == [["run.json"]]
+    assert (tmp_path / "run.json").stat().st_mode & 0o777 == 0o666 & ~_umask()
 
 
 def test_a_folder_hash_depends_on_names_and_contents(tmp_path: Path) -> None:

@@ -166,7 +166,7 @@ def test_everything_is_flushed_before_it_takes_its_place(
     watch(system, "flush_entry")
     watch(system, "exchange")
     write_text(tmp_path / "result" / "a", "1")
-    assert events == ["a", "result"]
+    assert [event.partition(".partial-")[0] for event in events] == [".a", "result"]
     events.clear()
     with staged_folder(tmp_path / "result", replaces=always) as stage:
         (stage / "deep").mkdir()
