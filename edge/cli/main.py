@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> None:
         # A terminal of another encoding shows an escape where it lacks a character.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    code = _exit_code(arguments)
+    code = signals.interruptible(lambda: _exit_code(arguments), otherwise=1)
     signals.finish()
     number = signals.received()
     if number is not None:
@@ -45,12 +45,9 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _exit_code(arguments: list[str]) -> int:
-    try:
-        from edge.cli.app import run_command
+    from edge.cli.app import run_command
 
-        return run_command(arguments, debug="--debug" in arguments)
-    except KeyboardInterrupt:
-        return 1
+    return run_command(arguments, debug="--debug" in arguments)
 
 
 if __name__ == "__main__":

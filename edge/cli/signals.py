@@ -9,8 +9,9 @@ import contextlib
 import os
 import signal
 import sys
+from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 _LINES = {
     signal.SIGINT: "interrupted",
@@ -21,6 +22,8 @@ _IMPORTS = "<frozen importlib._bootstrap>"
 _RETRY_S = 0.05
 # So many signals end the process at once, whatever it is doing.
 _PATIENCE = 3
+
+T = TypeVar("T")
 
 _received: list[int] = []
 # A copy of stderr as the command began: one that is interrupted while it holds back what libraries
@@ -43,9 +46,21 @@ def install() -> None:
 
 def finish() -> None:
     """Ignore further signals: the command has ended, and its exit code is decided."""
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    for number in _LINES:
+    for number in (*_LINES, signal.SIGALRM):
         signal.signal(number, signal.SIG_IGN)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def interruptible(work: Callable[[], T], otherwise: T) -> T:
+    """Return what `work` returns, or `otherwise` when a signal interrupts it.
+
+    Signals raise KeyboardInterrupt nowhere else: what comes just before or after waits, and cannot
+    escape as a traceback.
+    """
+    try:
+        return _inside(work)
+    except KeyboardInterrupt:
+        return otherwise
 
 
 def received() -> int | None:
@@ -75,19 +90,23 @@ def _retry(number: int, frame: FrameType | None) -> None:
 
 
 def _raise(frame: FrameType | None) -> None:
-    """Raise KeyboardInterrupt, later where a module is being imported.
+    """Raise KeyboardInterrupt, later outside `interruptible` or where a module is being imported.
 
     Half-imported libraries answer an interruption with errors of their own, some not at all.
     """
-    if _importing(frame):
+    if not _may_raise(frame):
         signal.setitimer(signal.ITIMER_REAL, _RETRY_S)
         return
     raise KeyboardInterrupt
 
 
-def _importing(frame: FrameType | None) -> bool:
-    while frame is not None:
-        if frame.f_code.co_filename == _IMPORTS:
+def _inside(work: Callable[[], T]) -> T:
+    return work()
+
+
+def _may_raise(frame: FrameType | None) -> bool:
+    while frame is not None and frame.f_code.co_filename != _IMPORTS:
+        if frame.f_code is _inside.__code__:
             return True
         frame = frame.f_back
     return False

@@ -130,6 +130,37 @@ def test_whatever_an_interruption_turns_into_is_told_as_one(code: str, tmp_path:
     assert time.monotonic() - started < 20
 
 
+def test_no_moment_of_a_command_s_beginning_and_end_is_without_an_answer(tmp_path: Path) -> None:
+    """A signal at each line of the two modules that surround a command, one after the other."""
+    program = """
+import os, signal, sys
+import edge.cli.main as cli
+import edge.cli.app as app
+from edge.cli import signals
+files, left = {cli.__file__, signals.__file__}, int(sys.argv[1])
+def trace(frame, event, argument):
+    global left
+    if frame.f_code.co_filename not in files or signals._received:
+        return None
+    if event == "line" and signal.getsignal(signal.SIGTERM) is signals._interrupt:
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGINT)
+    return trace
+sys.settrace(trace)
+cli.main(["--help"])
+"""
+    codes = set()
+    for line in range(1, 100):
+        process = start("-c", program, line)
+        _, errors = process.communicate(timeout=60)
+        codes.add(process.returncode)
+        if process.returncode == 0:
+            break
+        assert (process.returncode, errors) == (130, "edge: interrupted\n"), line
+    assert codes == {0, 130} and line > 15
+
+
 def test_a_terminal_that_goes_away_ends_the_command(tmp_path: Path) -> None:
     number, code, line = SIGNALS[2]
     assert run(f"os.kill(os.getpid(), {number})", tmp_path) == (code, f"{line}\n")
