@@ -1,4 +1,4 @@
-"""Measure what an artifact costs on a device, beside a baseline that everybody knows."""
+"""Measure latency, memory and size of artifacts on a device, beside a well-known baseline."""
 
 from benchmark.config import PRESETS, Baseline, BenchmarkConfig, Protocol
 from benchmark.measure.journal import remove_journal

@@ -1,4 +1,4 @@
-"""What `edge benchmark` is asked to do, and what its presets demand."""
+"""Configuration of `edge benchmark`, and its protocol presets."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MOST_TEXTS = 4096
 
 
 class Protocol(Config):
-    """How much is measured, per cell.
+    """Amount of measurement per cell.
 
     A comparison goes in rounds; in each round every cell takes one turn, in random order. A turn is
     one unrecorded run, which brings the model back into the caches that others used meanwhile, and
@@ -56,7 +56,7 @@ class Protocol(Config):
 
     @property
     def turn(self) -> Block:
-        """What one turn records, where there are no `passes`."""
+        """Runs that one turn records, without `passes`."""
         return Block(
             runs=-(-self.min_runs // self.rounds),
             min_s=self.min_s / self.rounds,
@@ -68,7 +68,7 @@ class Protocol(Config):
         return part_of_rounds(self.rounds, process, processes)
 
     def turns(self, inputs: int) -> list[Block]:
-        """What the turn of each round records, of a cell with so many inputs."""
+        """Return the runs that each round's turn records, for a cell with so many inputs."""
         if self.passes is None:
             return [self.turn] * self.rounds
         runs = self.passes * inputs
@@ -106,7 +106,7 @@ class Setting:
     """One point of a sweep: what all cells of a comparison have in common.
 
     seq_length: tokens of every input, or of the longest where inputs are as short as possible.
-    batch: texts an inference.
+    batch: texts per inference.
     """
 
     threads: int
@@ -115,13 +115,13 @@ class Setting:
 
 
 class Baseline(Config):
-    """What artifacts are compared with.
+    """A model that artifacts are compared with.
 
     checkpoint: timed in PyTorch fp32, for `ratio_to_baseline`.
     bundle: its fp32 artifact of the same format is timed in the same engine, for
     `ratio_same_engine`; another precision where the bundle holds no fp32.
-    rows: of a saved report; nothing is timed then, and intervals are wider.
-    random_weights: true architecture, weights that were never trained; the report says so.
+    rows: rows of a saved report; no baseline is timed then, and intervals are wider.
+    random_weights: the weights were never trained; the report says so.
     """
 
     name: Word
@@ -131,14 +131,14 @@ class Baseline(Config):
     random_weights: bool = False
 
     @model_validator(mode="after")
-    def _something_to_time(self) -> Self:
+    def _has_source(self) -> Self:
         if self.checkpoint is None and self.bundle is None and self.rows is None:
             raise ValueError("a baseline needs a checkpoint, a bundle, or rows")
         return self
 
 
 class DeviceOptions(Config):
-    """What some devices need to be told beside their address; see the docs of each.
+    """Options of devices beside their address; see the docs of each device.
 
     host, port: address of this machine that a page is served at, and its port, any by default.
     certificate: PEM file of a certificate and its key, to serve that page by https.
@@ -156,7 +156,7 @@ class DeviceOptions(Config):
 
 
 class BenchmarkConfig(Config):
-    """One comparison.
+    """Configuration of one benchmark.
 
     bundles: whose artifacts are timed. format, precision: which of them; all when empty.
     checkpoints: further models, timed in PyTorch on the texts of the first bundle.
@@ -228,12 +228,12 @@ class BenchmarkConfig(Config):
         return self
 
     @model_validator(mode="after")
-    def _pass_over_a_file(self) -> Self:
+    def _passes_need_data(self) -> Self:
         if self.demands.passes and self.data is None:
             raise ValueError(f"preset {self.preset} goes through a whole data file: name one")
         return self
 
     @property
     def demands(self) -> Protocol:
-        """How much is measured."""
+        """The protocol in force: `protocol`, else the preset's."""
         return self.protocol or PRESETS[self.preset]

@@ -33,10 +33,10 @@ def contradiction(row: Row) -> str | None:
 
 
 def same_measurement(one: Row, other: Row) -> bool:
-    """Whether two rows with the same key tell the same figures.
+    """Return True if two rows with the same key hold the same measurements.
 
-    A report adds accuracies and makes ratios anew; two logs of loadgen tell different parts of
-    one run.
+    A report adds accuracies and recomputes ratios; two logs of loadgen describe different parts
+    of one run.
     """
     if one.role == "imported":
         return True

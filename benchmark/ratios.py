@@ -1,4 +1,4 @@
-"""How many times faster a row is than the baseline, from rows alone: their medians are shown."""
+"""Speed-up of rows over the baseline, computed from rows alone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from benchmark.schema import Latency, ProtocolInfo, Ratio, Row
 
 
 def with_ratios(rows: Sequence[Row], *, saved: Sequence[Row] | None = None) -> tuple[Row, ...]:
-    """The rows of one comparison, with their ratios to the baseline among them.
+    """Return the rows of one comparison, with their ratios to the baseline among them.
 
     saved: rows of a baseline that was timed in another run, in place of one among the rows.
     """
@@ -38,10 +38,10 @@ def with_ratios(rows: Sequence[Row], *, saved: Sequence[Row] | None = None) -> t
 
 
 def with_current_ratios(rows: Sequence[Row]) -> tuple[Row, ...]:
-    """Rows of saved reports, those ratios made anew that the medians beside them contradict.
+    """Return rows of saved reports; ratios that contradict their medians are recomputed.
 
-    Earlier versions divided medians over common rounds only, and took the engine of a format's
-    other target for the same one.
+    Earlier versions divided medians over common rounds only, and treated the engine of a format's
+    other target as the same engine.
     """
 
     def current(row: Row) -> Row:
@@ -70,17 +70,17 @@ def _current(row: Row, ratio: Ratio | None, rows: Sequence[Row]) -> Ratio | None
 
 
 def _ratio(row: Row, reference: Row, *, paired: bool) -> Ratio | None:
-    """None where either was not recorded run by run."""
+    """Return the ratio, or None if one of the rows has no single recorded runs."""
     above, below = blocks_of(reference), blocks_of(row)
     seed = row.protocol.seed or 0
     if not above or not below:
         return None
     if paired:
-        found = statistics.ratio(above, below, seed=seed, parts=parts_of(row.protocol))
+        estimate = statistics.ratio(above, below, seed=seed, parts=parts_of(row.protocol))
     else:
-        found = statistics.unpaired_ratio(above, below, seed=seed)
+        estimate = statistics.unpaired_ratio(above, below, seed=seed)
     names = {"baseline": reference.model.id, "engine": reference.runtime.name}
-    return ratio_of(found, **names, paired=paired)
+    return ratio_of(estimate, **names, paired=paired)
 
 
 def ratio_of(
@@ -90,7 +90,7 @@ def ratio_of(
     engine: str,
     paired: bool = True,
 ) -> Ratio | None:
-    """A ratio and its interval as a row shows it."""
+    """Return a ratio and its interval as part of a row."""
     if found is None:
         return None
     value, interval = found
@@ -105,7 +105,7 @@ def ratio_of(
 
 
 def blocks_of(row: Row) -> dict[int, statistics.Array]:
-    """The recorded values of a row, by round; empty where none were recorded."""
+    """Return the recorded values of a row by round; empty if none were recorded."""
     latency: Latency | None = row.latency_ms
     if latency is None or not latency.blocks:
         return {}
@@ -116,7 +116,7 @@ def blocks_of(row: Row) -> dict[int, statistics.Array]:
 
 
 def parts_of(protocol: ProtocolInfo) -> statistics.Parts:
-    """The rounds of each process; empty where it is not known."""
+    """Return the rounds of each process; empty if they are unknown."""
     if not protocol.rounds or not protocol.processes:
         return ()
     count = protocol.processes

@@ -27,18 +27,18 @@ from edge.config import Config
 from edge.console import counted, say, step, three_figures
 from edge.provenance import describe, versions
 
-# Formats and lengths in tokens -> what to compare with, or None.
+# Formats and lengths in tokens -> the baseline to compare with, or None.
 BaselineMaker = Callable[[Sequence[str], Sequence[int]], Baseline | None]
 
 
 class BenchmarkResult(Config):
-    """What came out.
+    """The result of a benchmark.
 
     rows: for each point of the sweep one for each artifact, then one for each baseline, timed or
-    not. not_measured: in sentences, what a reader might expect and does not find.
-    verifications: by `Row.model.id`, what was found when the artifact was verified.
-    baseline, random_weights: what the ratios compare with, None when nothing.
-    failure: what ended the measurement before its end; the rows hold what was measured until then.
+    not. not_measured: one sentence for each measurement that a reader might expect and that is
+    missing. verifications: the conversion's verification of each artifact, by `Row.model.id`.
+    baseline: name of the baseline of the ratios, or None. random_weights: of that baseline.
+    failure: error that ended the measurement early; the rows hold the measurements before it.
     """
 
     rows: tuple[Row, ...]
@@ -58,12 +58,12 @@ def benchmark(
 ) -> BenchmarkResult:
     """Time every chosen artifact and the baseline in turns, each in a process of its own.
 
-    make_baseline: asked for `config.baseline` when formats and lengths are known. journal: a file
-    that keeps what was measured so far, so that the same call goes on after an interruption.
-    keep_journal: leave it to the caller to remove it once the result stands somewhere.
-    Raises UserErrors for a request that cannot be met, MeasurementError when a model fails or its
-    process dies before anything was recorded; whatever happens, Ctrl-C included, no process is
-    left.
+    make_baseline: called for `config.baseline` once formats and lengths are known. journal: a file
+    of the recorded turns, with which the same call resumes after an interruption.
+    keep_journal: leave the journal in place; the caller removes it once the result is stored.
+    Raises UserError for a request that cannot be met, MeasurementError if a model fails or its
+    process dies before anything was recorded. All processes are ended on every exit, Ctrl-C
+    included.
     """
     with get_device(config.device, config.options) as device:
         planner = Planner(config, device)
@@ -96,19 +96,19 @@ class _Benchmark:
         self._started_utc = environment.utc_now()
 
     def result(self) -> BenchmarkResult:
-        """Everything, or what was measured until a failure."""
+        """Run all comparisons; after a failure return the measurements before it."""
         comparisons: list[Comparison] = []
-        found: list[dict[Cell, Findings]] = []
+        all_findings: list[dict[Cell, Findings]] = []
         plans: list[Plan] = []
         for plan in self._plans:
             findings: dict[Cell, Findings] = {}
             comparisons.append(self._measure(plan, findings))
             plans.append(plan.without(comparisons[-1].refusals))
-            found.append(findings)
+            all_findings.append(findings)
             if comparisons[-1].failure is not None:
                 break
         failure = comparisons[-1].failure
-        done = list(zip(plans, comparisons, found, strict=True))
+        done = list(zip(plans, comparisons, all_findings, strict=True))
         config, baseline = self._config, self._config.baseline
         with step("sizes and intervals"):
             rows = self._rows(done)
@@ -157,7 +157,7 @@ class _Benchmark:
             zipped=deflated(list({c.path: None for c in cells if c.role == "artifact"})),
             interruptions=self._journal.interruptions + self._device.interruptions,
         )
-        makers = [RowMaker(session, *one, saved=self._saved) for one in done]
+        makers = [RowMaker(session, *measured, saved=self._saved) for measured in done]
         return tuple(row for maker in makers for row in maker.rows())
 
 
@@ -168,7 +168,7 @@ def _setting_words(setting: Setting) -> str:
 
 
 def _mark(config: BenchmarkConfig, plans: Sequence[Plan], device: DeviceInfo) -> str:
-    """A fingerprint of everything that decides what is measured."""
+    """Return a fingerprint of everything that determines the measurements."""
     # What is timed counts by the hashes of its cells.
     models: dict[str, Any] = {"bundles": (), "checkpoints": (), "baseline": None}
     parts = [describe(config.model_copy(update=models)), versions("benchmark")]
@@ -185,8 +185,10 @@ def _mark(config: BenchmarkConfig, plans: Sequence[Plan], device: DeviceInfo) ->
 
 def _proofs(plans: Sequence[Plan]) -> dict[str, Verification]:
     cells = (cell for plan in plans for cell in plan.cells if cell.role == "artifact")
-    found = ((c.model.id, None if c.artifact is None else c.artifact.verification) for c in cells)
-    return {name: proof for name, proof in found if proof is not None}
+    verifications = (
+        (c.model.id, None if c.artifact is None else c.artifact.verification) for c in cells
+    )
+    return {name: proof for name, proof in verifications if proof is not None}
 
 
 def _not_measured(
@@ -206,7 +208,7 @@ def _not_measured(
 
 
 def _untimed(cells: Sequence[Cell]) -> Iterable[str]:
-    """One sentence for all cells of one kind that share a reason."""
+    """Yield one sentence for all cells of one kind that share a reason."""
     groups: dict[tuple[str, str, str], list[str]] = {}
     for cell in cells:
         if cell.reason is not None:
@@ -245,7 +247,7 @@ def _missing_baselines(config: BenchmarkConfig, plan: Plan) -> Iterable[str]:
 
 
 def _saved_words(rows: Sequence[Row], saved: Sequence[Row] | None) -> Iterable[str]:
-    """The medians that ratios to a saved baseline are of, or why there are none."""
+    """Yield the medians behind ratios to a saved baseline, or the reason for having no ratio."""
     if saved is None:
         return
     ratios = [r for row in rows for r in (row.ratio_to_baseline, row.ratio_same_engine) if r]

@@ -1,4 +1,4 @@
-"""One row of results: a model, an engine, a device, and everything that was found out."""
+"""One row of results: a model, an engine, a device, and all measurements of it."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ class Tool(Record):
 
 
 class Model(Record):
-    """What was timed.
+    """The timed model.
 
-    target: what the artifact was made for; None for what is no artifact.
-    bytes_zip: Index | None
-    params: Index | None
+    target: device family that the artifact was converted for; None for other models.
+    bytes_zip: after deflate, level 6, as in an app's package; None for baselines.
+    params: parameters of the source checkpoint.
     """
 
     id: Name
@@ -64,10 +64,10 @@ class Model(Record):
 
 
 class Runtime(Record):
-    """What ran it.
+    """The inference engine and its settings.
 
-    affinity: tuple[Index, ...] | None
-    its libraries on that device, which an app carries in a build of its own.
+    affinity: processors that the process may use. nodes: graph nodes by execution provider.
+    bytes: size of the engine's libraries on that device; an app ships its own build of them.
     """
 
     name: Name
@@ -81,11 +81,11 @@ class Runtime(Record):
 
 
 class DeviceInfo(Record):
-    """Where it ran.
+    """The device.
 
-    driver: Name
-    names it. kind: only a "real" device can give valid latencies. details: what else the driver
-    found out about it.
+    driver: connection to the device: local, ssh, adb, browser ... address: identifier of the device
+    for that driver. kind: only a "real" device can give valid latencies. details: further
+    properties that the driver reports.
     """
 
     driver: Name
@@ -103,11 +103,11 @@ class DeviceInfo(Record):
 
 
 class InputsInfo(Record):
-    """What went in.
+    """The model inputs.
 
-    batch: Count
-    included; padding: whether every input is that long, or as short as the model accepts it.
-    real_len_p50: Amount | None
+    batch: texts per inference. samples: number of texts. seq_len: tokens of the longest input,
+    padding included. padding: "fixed" if every input has that length, "shortest" if each has the
+    shortest length that the model accepts. real_len_p50: median length without padding.
     """
 
     dataset: Text | None
@@ -120,10 +120,10 @@ class InputsInfo(Record):
 
 
 class ProtocolInfo(Record):
-    """How it was measured; see `benchmark.config.Protocol`; None where it is not known.
+    """The measurement protocol, see `benchmark.config.Protocol`; unknown values are None.
 
-    warmup: Index | None
-    interruptions: Index
+    warmup: runs before the first turn. order: order in which the models take turns.
+    interruptions: number of times that the measurement was interrupted and resumed.
     """
 
     preset: Text
@@ -142,12 +142,12 @@ class ProtocolInfo(Record):
 
 
 class Conditions(Record):
-    """The device's state at one moment; None where it cannot be read.
+    """The device's state at one moment; values that cannot be read are None.
 
-    load_average: tuple[Amount, Amount, Amount] | None
-    thermal_status: the system's own word for how much it throttles, such as "none" or "severe".
+    load_average: over 1, 5 and 15 minutes. frequency_mhz: current lowest and highest core.
+    thermal_status: throttling level in the system's own words, such as "none" or "severe".
     battery_percent, charging: of a device that has a battery.
-    busy_s: Amount | None
+    busy_s: processor seconds used by all programs since the machine started.
     """
 
     at_utc: Text
@@ -162,9 +162,9 @@ class Conditions(Record):
 
 
 class ConditionsPair(Record):
-    """Before and after the comparison that a row is part of.
+    """Device state before and after the comparison that a row is part of.
 
-    other_cores: Amount | None
+    other_cores: mean number of processor cores kept busy by other programs in between.
     """
 
     before: Conditions | None = None
@@ -175,17 +175,17 @@ class ConditionsPair(Record):
 class Latency(Record):
     """Milliseconds for one inference.
 
-    load: Amount | None
+    load: opening the model. first: the first inference. All other values are of the n recorded
     runs after warm-up; p50 to p99 interpolate linearly; p99 needs 100 runs. p50: None only in
-    imported rows, whose tool gave a mean or another percentile alone.
-    recorded: what `raw_ns` holds: each of the "runs"; or, where the tool that timed tells no single
-    runs, the median of each of the "turns", so that there are no other percentiles; or "nothing".
-    p90_early_stopping: Amount | None
+    imported rows, if their tool reports a mean or another percentile alone.
+    recorded: content of `raw_ns`: each of the "runs"; the median of each of the "turns" if the tool
+    does not report single runs, so that there are no other percentiles; or "nothing".
+    p90_early_stopping: MLPerf's estimate, which the true 90th percentile exceeds with a
     probability of at most 1 %; needs 64 runs.
-    mad: Amount | None
-    drift: Figure | None
-    total_s: Amount | None
-    raw_ns: tuple[Index, ...]
+    mad: median absolute deviation from p50. ci95: 95 % bootstrap interval of p50 over rounds.
+    drift: median of the last quarter of runs / median of the first - 1.
+    total_s: all recorded runs together, if each text of a data file was run equally often.
+    raw_ns: recorded values in nanoseconds, in order; blocks: (round, number of values) of them.
     """
 
     load: Amount | None = None
@@ -209,14 +209,14 @@ class Latency(Record):
 
 
 class Ratio(Record):
-    """How many times faster a row is than a baseline: p50 of the baseline / p50 of the row.
+    """Speed-up of a row over a baseline: p50 of the baseline / p50 of the row.
 
-    Each of all its recorded runs, as the rows show them. ci95: 95 % interval, which holds the
-    value; rounds are resampled in pairs, and where one sat out rounds the interval also covers the
-    ratio of the rounds in which both were timed.
+    Each p50 is of all recorded runs, as the rows show it. ci95: 95 % interval, which holds the
+    value; rounds are resampled in pairs. If one of both skipped rounds, the interval also covers
+    the ratio of the rounds in which both were timed.
     indistinguishable: the interval includes 1, or there were too few rounds for one.
-    paired: False where the baseline was timed in another run, whose state of the machine was
-    another: then the interval is too narrow by what the machine changed meanwhile.
+    paired: False if the baseline was timed in another run: the state of the machine may have
+    changed in between, which the interval does not cover.
     """
 
     value: Positive
@@ -230,9 +230,9 @@ class Ratio(Record):
 class Memory(Record):
     """Memory of the model's process, in units of 10^6 bytes.
 
-    peak_rss_mb: Amount | None
-    engine's library took before the model was loaded. pss_mb: Android's proportional set size.
-    wasm_mb: Amount | None
+    peak_rss_mb: peak resident memory. delta_mb: that peak minus the resident memory of the process
+    and the engine's library before loading the model. pss_mb: Android's proportional set size.
+    wasm_mb: peak WebAssembly memory of engine and model in a browser.
     """
 
     peak_rss_mb: Amount | None = None
@@ -242,7 +242,7 @@ class Memory(Record):
 
 
 class Stage(Record):
-    """Milliseconds of a part of the work, over n texts at batch 1."""
+    """Milliseconds of one stage of the pipeline, over n texts at batch 1."""
 
     p50: Amount
     p90: Amount
@@ -250,9 +250,9 @@ class Stage(Record):
 
 
 class Stages(Record):
-    """From text to output, each text at the length it was timed at, in runs of their own.
+    """Stage times from text to output, each text at its timed length, from separate runs.
 
-    e2e: tokenize and infer together, with what lies between.
+    e2e: end to end: tokenization, inference, and the work in between.
     """
 
     tokenize: Stage
@@ -261,7 +261,7 @@ class Stages(Record):
 
 
 class Stretch(Record):
-    """A part of a sustained run: `start_s` to `end_s` seconds after its begin, n runs."""
+    """A part of a sustained run: n runs from `start_s` to `end_s` seconds after its start."""
 
     start_s: Amount
     end_s: Amount
@@ -274,8 +274,9 @@ class Stretch(Record):
 
 
 class Operator(Record):
-    """One kind of operator in a profile, a run of its own: how often it ran in an inference, and
-    its milliseconds there; share: of all operators.
+    """One operator type in a profile, from separate runs.
+
+    count, total_ms: executions and milliseconds per inference. share: of all operators' time.
     """
 
     type: Text
@@ -287,8 +288,8 @@ class Operator(Record):
 class Accuracy(Record):
     """The task's metric on the same artifact.
 
-    engine: what ran it, which is not always what was timed. on_device: whether it was run on the
-    device that was timed. ref: the checkpoint's own value.
+    engine: the engine of the evaluation, which may differ from the timed one. on_device: whether
+    the evaluation ran on the timed device. ref: the checkpoint's value.
     """
 
     metric: Name
@@ -301,10 +302,10 @@ class Accuracy(Record):
 
 
 class Validity(Record):
-    """Whether the latency may be quoted.
+    """Validity of the latency.
 
-    valid; limited: with the reservations in `reasons`; invalid: not at all; not_measured: there is
-    none, for the reasons given.
+    valid: it may be quoted. limited: only with the reservations in `reasons`. invalid: not at all.
+    not_measured: no latency, for the reasons given.
     """
 
     status: Literal["valid", "limited", "invalid", "not_measured"]
@@ -314,8 +315,8 @@ class Validity(Record):
 class Row(Record):
     """One line of `rows.jsonl`.
 
-    instructions: Index | None
-    check: the golden texts on the device that was timed, against the checkpoint's outputs.
+    instructions: of one inference, counted by an emulator.
+    check: outputs of the golden texts on the timed device, against the checkpoint's outputs.
     """
 
     schema_version: Literal["2"] = SCHEMA_VERSION
@@ -343,6 +344,6 @@ class Row(Record):
 
 
 def json_schema() -> dict[str, object]:
-    """The JSON Schema of a row; a copy ships as `benchmark/row.schema.json`."""
+    """Return the JSON Schema of a row; `benchmark/row.schema.json` is a copy."""
     schema = Row.model_json_schema(mode="serialization")
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

@@ -16,28 +16,28 @@ Interval = tuple[float, float]
 # different blocks do, so rounds are what is resampled, never single runs.
 Blocks = Mapping[int, Array]
 
-# Rounds that models spent in the same processes.
+# Rounds that ran in the same processes.
 Parts = Sequence[Sequence[int]]
 
 RESAMPLES = 2000
 _MIN_PARTS = 3
-# With fewer rounds an interval would promise more than they can tell.
+# With fewer rounds an interval would be too narrow.
 MIN_ROUNDS = 5
 P99_MIN_RUNS = 100
 
 
 def pooled(blocks: Blocks) -> Array:
-    """All durations in the order of their rounds, shape (n,)."""
+    """Return all durations in the order of their rounds, shape (n,)."""
     return np.concatenate([blocks[number] for number in sorted(blocks)])
 
 
 def median_deviation(values: Array) -> float:
-    """Median absolute deviation from the median, not scaled."""
+    """Return the median absolute deviation from the median, not scaled."""
     return float(np.median(np.abs(values - np.median(values))))
 
 
 def drift(values: Array) -> float | None:
-    """Median of the last quarter / median of the first quarter - 1; None under 8 values."""
+    """Return median of the last quarter / median of the first - 1; None under 8 values."""
     quarter = len(values) // 4
     if quarter < 2:
         return None
@@ -47,7 +47,7 @@ def drift(values: Array) -> float | None:
 def early_stopping(
     values: Array, *, percentile: float = 0.9, confidence: float = 0.99
 ) -> float | None:
-    """MLPerf's early-stopping estimate of a percentile; None when there are too few values.
+    """Return MLPerf's early-stopping estimate of a percentile; None with too few values.
 
     The n values are Bernoulli trials "slower than the percentile" with chance 1 - percentile. With
     t the largest count for which P(Binomial(n, 1 - percentile) <= t) <= 1 - confidence, the
@@ -67,9 +67,9 @@ def early_stopping(
 def median_interval(
     blocks: Blocks, *, seed: int, resamples: int = RESAMPLES, parts: Parts = ()
 ) -> Interval | None:
-    """95 % percentile-bootstrap interval of the median over rounds; None with too few rounds.
+    """Return the 95 % percentile-bootstrap interval of the median over rounds.
 
-    parts: as in `ratio`.
+    parts: as in `ratio`. None with too few rounds.
     """
     if len(blocks) < MIN_ROUNDS:
         return None
@@ -88,14 +88,14 @@ def ratio(
     resamples: int = RESAMPLES,
     parts: Parts = (),
 ) -> tuple[float, Interval | None] | None:
-    """Median of `reference` / median of `candidate`, each of all its runs, and its 95 % interval.
+    """Return median of `reference` / median of `candidate`, over all runs, and its 95 % interval.
 
-    The interval holds the ratio. Rounds are resampled: those that hold both for both together, so
-    that what slowed both down cancels, the rest by themselves. Where one sat out rounds the
-    interval also covers the ratio of the rounds that hold both, for only there both saw the same
-    state of the machine. None without a common round; the interval is None with too few.
-    parts: rounds that shared a pair of processes. Runs of one process have its luck in common, so
-    where there are several the interval is at least as wide as what their ratios tell.
+    The interval holds the ratio. Rounds are resampled: common rounds in pairs, so that a slow-down
+    of both cancels, the others separately. If one of both skipped rounds, the interval also covers
+    the ratio over the common rounds, for only there both ran in the same state of the machine.
+    None without a common round; the interval is None with too few.
+    parts: rounds that shared a pair of processes. Runs of one process are correlated, so with
+    several parts the interval is at least as wide as the interval of the parts' mean ratio.
     """
     if not set(reference) & set(candidate):
         return None
@@ -110,10 +110,10 @@ def ratio(
 
 @dataclass(frozen=True)
 class _Quotient:
-    """A ratio of medians; draws: that of each resample, None with too few rounds.
+    """A ratio of medians; draws: the ratio of each resample, None with too few rounds.
 
-    The second draws are of the rounds that hold both sides alone; the first ones again where there
-    are too few of those, or no others.
+    draws[0] is over all rounds, draws[1] over the common rounds; they are equal if there are too
+    few common rounds, or no others.
     """
 
     value: float
@@ -121,7 +121,7 @@ class _Quotient:
 
 
 def _quotient(reference: Blocks, candidate: Blocks, *, seed: int, resamples: int) -> _Quotient:
-    """The ratio of two sides that hold a round each."""
+    """Return the ratio of two sides that have at least one round each."""
     value = float(np.median(pooled(reference)) / np.median(pooled(candidate)))
     if min(len(reference), len(candidate)) < MIN_ROUNDS:
         return _Quotient(value)
@@ -143,7 +143,7 @@ def _quotient(reference: Blocks, candidate: Blocks, *, seed: int, resamples: int
 def _resampled_medians(
     blocks: Blocks, common: list[int], drawn: Array | None, *, seed: Sequence[int], resamples: int
 ) -> Array:
-    """The median of each resample: common rounds as they were drawn, the others by themselves."""
+    """Return the median of each resample: common rounds by `drawn`, the others drawn here."""
     rest = sorted(set(blocks) - set(common))
     weights = [] if drawn is None else [drawn]
     if rest:
@@ -152,16 +152,16 @@ def _resampled_medians(
 
 
 def _hull(value: float, *intervals: Interval) -> Interval:
-    """The least interval that holds a value and some intervals."""
+    """Return the smallest interval that contains a value and some intervals."""
     lows, highs = zip(*intervals, strict=True)
     return min(value, *lows), max(value, *highs)
 
 
 def widened(interval: Interval, value: float, parts: Sequence[float]) -> Interval:
-    """An interval around a value, at least as wide as that of the mean of its parts.
+    """Return an interval around a value, at least as wide as that of the mean of its parts.
 
-    That one is Student's 95 % interval of the mean logarithm, whose half width is laid around
-    `value`; it takes three parts, which few are enough for since Student's quantile knows it.
+    The latter is Student's 95 % interval of the mean logarithm, centered on `value`; it needs at
+    least three parts.
     """
     if len(parts) < _MIN_PARTS:
         return interval
@@ -180,9 +180,10 @@ def _median(blocks: Blocks, rounds: Iterable[int]) -> float:
 def unpaired_ratio(
     reference: Blocks, candidate: Blocks, *, seed: int, resamples: int = RESAMPLES
 ) -> tuple[float, Interval | None] | None:
-    """As `ratio`, of two runs that share no rounds: each is resampled on its own.
+    """Return the ratio as `ratio` does, of two runs that share no rounds.
 
-    The interval holds what varied within the runs; what differed between them it cannot know.
+    Each run is resampled separately. The interval covers variation within the runs, not a
+    difference of the machine's state between them.
     """
     if not reference or not candidate:
         return None
@@ -201,7 +202,7 @@ def ratio_of_ratios(
     seed: int,
     resamples: int = RESAMPLES,
 ) -> tuple[float, Interval | None] | None:
-    """How many times faster `after` is than `before`, each relative to a model timed beside it.
+    """Return the speed-up of `after` over `before`, each relative to a model timed beside it.
 
     before, after: (reference, candidate) of one run each, the reference the same model in both.
     The value is (reference / candidate) of `after` over that of `before`, medians each. Intervals
@@ -221,9 +222,9 @@ def ratio_of_ratios(
 
 
 def chance(value: float, interval: Interval, rounds: int, *, margin: float = 0.0) -> float:
-    """Two-sided p-value of a ratio being 1, from its 95 % interval over so many rounds.
+    """Return the two-sided p-value of a ratio being 1, from its 95 % interval over `rounds`.
 
-    margin: of being between 1 / (1 + margin) and 1 + margin, rather than exactly 1.
+    margin: test for a ratio between 1 / (1 + margin) and 1 + margin instead of exactly 1.
     The logarithm's standard error is the interval's length over twice the 97.5 % quantile of the
     normal distribution; few rounds are allowed for by Student's t with `rounds` - 1 degrees.
     """
@@ -237,7 +238,7 @@ def chance(value: float, interval: Interval, rounds: int, *, margin: float = 0.0
 
 
 def holm(chances: Sequence[float]) -> list[float]:
-    """p-values corrected for there being several, in their order (Holm 1979, step-down)."""
+    """Return p-values corrected for multiple tests, in their order (Holm 1979, step-down)."""
     adjusted, most = [0.0] * len(chances), 0.0
     for rank, place in enumerate(sorted(range(len(chances)), key=lambda i: chances[i])):
         most = max(most, min(1.0, (len(chances) - rank) * chances[place]))
@@ -246,13 +247,13 @@ def holm(chances: Sequence[float]) -> list[float]:
 
 
 def _draws(rounds: int, *, seed: int | Sequence[int], resamples: int) -> Array:
-    """How often each round is drawn in each resample, shape (resamples, rounds)."""
+    """Draw bootstrap counts of each round, shape (resamples, rounds)."""
     chances = np.full(rounds, 1 / rounds)
     return np.random.default_rng(seed).multinomial(rounds, chances, size=resamples)
 
 
 def _weighted_medians(blocks: Blocks, rounds: list[int], weights: Array) -> Array:
-    """Median of all runs, each round counted `weights[:, i]` times; shape (resamples,)."""
+    """Return the median of all runs, round i counted `weights[:, i]` times; shape (resamples,)."""
     values = np.concatenate([blocks[number] for number in rounds])
     owners = np.repeat(np.arange(len(rounds)), [len(blocks[number]) for number in rounds])
     order = np.argsort(values, kind="stable")
@@ -279,21 +280,21 @@ class _Ranks:
         self._reached = np.pad(reached, ((0, 0), (1, 0)))
 
     def medians(self) -> Array:
-        """The median of each resample, (R,)."""
+        """Return the median of each resample, (R,)."""
         total = self._reached[:, -1]
         result: Array = (self._at((total - 1) // 2) + self._at(total // 2)) / 2
         return result
 
     def _at(self, ranks: Array) -> Array:
-        """The value of a rank from 0 on in each resample, (R,)."""
+        """Return the value at a rank, from 0 on, in each resample, (R,)."""
         rows = np.arange(len(ranks))
         stretches = (self._reached[:, 1:] <= ranks[:, None]).sum(axis=1)
         places = self._starts[stretches][:, None] + np.arange(self._width)
         places = np.minimum(places, len(self._values) - 1)
         counts = np.cumsum(self._weights[rows[:, None], self._owners[places]], axis=1)
         passed = self._reached[rows, stretches][:, None] + counts <= ranks[:, None]
-        found: Array = self._values[self._starts[stretches] + passed.sum(axis=1)]
-        return found
+        medians: Array = self._values[self._starts[stretches] + passed.sum(axis=1)]
+        return medians
 
 
 def _interval(values: Array) -> Interval:

@@ -1,4 +1,4 @@
-"""Rows on disk: one line of JSON each; and those of several files together."""
+"""Files of rows, one line of JSON each."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _REMEDY = "use the file as edge benchmark wrote it, or measure again"
 
 
 def dump_rows(rows: Iterable[Row]) -> str:
-    """The text of a file of rows."""
+    """Return the text of a file of rows."""
     return "".join(row.model_dump_json() + "\n" for row in rows)
 
 
 def read_rows(path: Path) -> tuple[Row, ...]:
-    """The rows of a file, or of the report in a folder.
+    """Read the rows of a file, or of the report in a folder.
 
-    Raises DataError when there are none, when they have another schema, or when figures of one
+    Raises DataError if there are none, if they have another schema, or if figures of one row
     contradict each other.
     """
     file = path / ROWS_FILE if path.is_dir() else path
@@ -39,7 +39,7 @@ def read_rows(path: Path) -> tuple[Row, ...]:
 
 
 def read_any(path: Path) -> tuple[Row, ...]:
-    """As `read_rows`, and what other programs measured, see `benchmark.importing`.
+    """Read the rows of a file, as `read_rows`, or another program's, see `benchmark.importing`.
 
     Raises DataError as `read_rows` does, and for a foreign file that is broken.
     """
@@ -60,7 +60,7 @@ def read_any(path: Path) -> tuple[Row, ...]:
 
 
 def read_several(paths: Sequence[Path]) -> tuple[Row, ...]:
-    """The rows of all files, in their order; a row that several hold counts once.
+    """Read the rows of all files, in their order; a row in several files counts once.
 
     Raises DataError as `read_any` does.
     """
@@ -68,7 +68,7 @@ def read_several(paths: Sequence[Path]) -> tuple[Row, ...]:
 
 
 def _once(rows: Iterable[tuple[Row, Path]]) -> tuple[Row, ...]:
-    """Each row once; raises DataError where two rows of one measurement tell different figures."""
+    """Drop repeated rows; raises DataError if two rows of one measurement have other figures."""
     first: dict[tuple[object, ...], tuple[Row, Path]] = {}
     for row, path in rows:
         held, where = first.setdefault(row_key(row), (row, path))

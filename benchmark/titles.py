@@ -1,4 +1,4 @@
-"""Names and figures as people read them."""
+"""Display names of engines, formats and baselines."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ _BASELINE_TITLES = {"bert-base": "BERT-base"}
 
 
 def engine_title(name: str) -> str:
-    """An engine's name as its authors write it."""
+    """Return an engine's name as its authors write it."""
     return ENGINE_TITLES.get(name, name)
 
 
 def format_title(name: str) -> str:
-    """A format's name as its authors write it."""
+    """Return a format's name as its authors write it."""
     return FORMATS[name].title if name in FORMATS else name
 
 
 def baseline_title(name: str) -> str:
-    """A baseline's name, as its authors write it where it is a known one."""
+    """Return a baseline's name, as its authors write it if it is a known one."""
     return _BASELINE_TITLES.get(name, name)
 
 
 def listed(names: Sequence[str]) -> str:
-    """ "a, b and c"."""
+    """Return the names as one text: "a, b and c"."""
     if len(names) < 2:
         return "".join(names)
     return f"{', '.join(names[:-1])} and {names[-1]}"

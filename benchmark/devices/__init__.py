@@ -1,4 +1,4 @@
-"""Where artifacts are timed."""
+"""Devices that time artifacts, and their registry."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ DEVICES = {
 
 
 def get_device(spec: str, options: DeviceOptions | None = None) -> Device:
-    """The device of `KIND` or `KIND:WHICH`.
+    """Open the device of `KIND` or `KIND:ADDRESS`.
 
-    Raises ConfigError for an unknown kind, and whatever keeps the device from being used.
+    Raises ConfigError for an unknown kind, or the device's error if it cannot be used.
     """
     kind, _, address = spec.partition(":")
     device: Device = _device_class(kind)(address or None, options or DeviceOptions())
@@ -46,18 +46,18 @@ def check_device(spec: str) -> None:
 
 
 def find_devices(options: DeviceOptions | None = None) -> list[Found]:
-    """Every device of every kind that can be seen from here; nothing is run on any."""
+    """List the devices of every kind that are visible from here; nothing runs on them."""
     chosen = options or DeviceOptions()
-    return [found for kind in DEVICES for found in _discovered(kind, chosen)]
+    return [device for kind in DEVICES for device in _discovered(kind, chosen)]
 
 
 def _discovered(kind: str, options: DeviceOptions) -> list[Found]:
     try:
-        found: list[Found] = _device_class(kind).discover(options)
-    except Exception as error:  # what one kind needs is broken; the others can still be told
+        devices: list[Found] = _device_class(kind).discover(options)
+    except Exception as error:  # a broken library of one kind must not hide the others
         reason = " ".join(str(error).split())
         return [Found(kind, kind, reason=f"{type(error).__name__} while looking for it: {reason}")]
-    return found
+    return devices
 
 
 def _device_class(kind: str) -> Any:

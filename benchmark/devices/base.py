@@ -1,4 +1,4 @@
-"""What every device offers: describe yourself, and time this model."""
+"""Interfaces of devices and of timers, which time one model on a device."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from edge.process.wire import Array
 
 @dataclass(frozen=True)
 class Reading:
-    """Texts for the whole way from text to output.
+    """Texts to time from end to end.
 
-    tokenizer: a `tokenizer.json`; pad_id: of it. lengths: those that texts are padded to, one of
-    them or, if `dynamic`, anything up to the last; longer texts are cut. names: of the inputs.
+    tokenizer: a `tokenizer.json`; pad_id: its padding id. lengths: the lengths to pad texts to, or,
+    if `dynamic`, the shortest and the longest; longer texts are truncated. names: of the inputs.
     """
 
     tokenizer: Path
@@ -39,9 +39,9 @@ class Reading:
 class Job:
     """A model to time.
 
-    engine: the device's name for what runs it. path: the artifact, or a checkpoint folder.
-    feeds: run one after another, name -> int32 of shape (batch, length).
-    reading: texts to time from end to end; None where no tokenizer belongs to the model.
+    engine: the device's name of the engine. path: the artifact, or a checkpoint folder.
+    feeds: inputs, run in turn, name -> int32 of shape (batch, length).
+    reading: texts to time from end to end; None for a model without a tokenizer.
     """
 
     label: str
@@ -56,9 +56,8 @@ class Job:
 class Loaded:
     """Cold start: opening the model, then its first inference.
 
-    threads, provider: what it really runs on, where the device says so; nodes: how many nodes of
-    the graph run where. library_bytes: size of the engine's own libraries. notes: what a reader of
-    the figures should know, in words.
+    threads, provider: in actual use, if the device reports them. nodes: number of graph nodes by
+    provider. library_bytes: size of the engine's libraries. notes: reservations about the figures.
     """
 
     load_ms: float
@@ -72,7 +71,7 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Warmed:
-    """What the warm-up took. notes: as in `Loaded`."""
+    """Runs and duration of the warm-up. notes: as in `Loaded`."""
 
     runs: int
     duration_s: float
@@ -80,7 +79,7 @@ class Warmed:
 
     @property
     def run_s(self) -> float:
-        """Seconds a run, on average."""
+        """Mean seconds per run."""
         return self.duration_s / self.runs
 
 
@@ -88,9 +87,9 @@ class Warmed:
 class Turn:
     """One block of recorded runs.
 
-    raw_ns: one duration a run; or, if not `single`, their median alone, of `runs`.
+    raw_ns: the duration of each run; if not `single`, only their median over `runs` runs.
     duration_s: of the whole turn, the unrecorded run included.
-    processor_s: processor time that the turn used; None where that cannot be told.
+    processor_s: processor time of the turn; None if unknown.
     """
 
     raw_ns: list[int]
@@ -101,13 +100,13 @@ class Turn:
 
     @property
     def count(self) -> int:
-        """Recorded runs."""
+        """Number of recorded runs."""
         return self.runs if self.runs is not None else len(self.raw_ns)
 
 
 @dataclass(frozen=True)
 class StageTimes:
-    """Nanoseconds of each text: tokenising, inference, and both with what lies between."""
+    """Nanoseconds of each text: tokenization, inference, and end to end."""
 
     tokenize_ns: list[int] = field(default_factory=list)
     infer_ns: list[int] = field(default_factory=list)
@@ -115,19 +114,19 @@ class StageTimes:
 
 
 class ModelRefused(MeasurementError):
-    """The device cannot load this model; it may well load others."""
+    """The device cannot load this model, but may load others."""
 
 
 class Timer(ABC):
     """One model in a process of its own, ready to be timed. Close it, or use it in `with`.
 
-    Every method raises MeasurementError, one line, when the model fails or the device is gone.
-    Those that are not abstract return None where the device has no way to tell.
+    Every method raises MeasurementError, one line, if the model fails or the device is gone.
+    Methods that are not abstract return None if the device does not support them.
     """
 
     @abstractmethod
     def load(self) -> Loaded:
-        """Open the model and run it once; raises ModelRefused where others may still go on."""
+        """Open the model and run it once; raises ModelRefused for a model that cannot be loaded."""
 
     @abstractmethod
     def warm(self, protocol: Protocol) -> Warmed:
@@ -135,26 +134,26 @@ class Timer(ABC):
 
     @abstractmethod
     def turn(self, block: Block) -> Turn:
-        """One unrecorded run and a block of recorded ones."""
+        """Run once unrecorded, then a block of recorded runs."""
 
     @abstractmethod
     def memory(self) -> Memory | None:
-        """Memory of the model's process so far."""
+        """Return the memory of the model's process so far."""
 
     def answers(self, feeds: Sequence[Feed]) -> Iterable[dict[str, Array]] | None:
-        """The outputs of each feed by name, each of shape (batch, ...)."""
+        """Return the outputs of each feed by name, each of shape (batch, ...)."""
         return None
 
     def stages(self) -> StageTimes | None:
-        """The texts of the job's reading from end to end, one run each."""
+        """Time the texts of the job's reading from end to end, one run each."""
         return None
 
     def profile(self) -> tuple[Operator, ...] | None:
-        """Operators of an inference, the slowest first, from runs of their own."""
+        """Profile the operators of an inference, the slowest first, in separate runs."""
         return None
 
     def instructions(self) -> int | None:
-        """Instructions that one inference takes, where an emulator counts them."""
+        """Return the instructions of one inference, counted by an emulator."""
         return None
 
     @abstractmethod
@@ -171,8 +170,8 @@ class Timer(ABC):
 class Device(ABC):
     """A machine that can time artifacts. Close it, or use it in `with`.
 
-    kind: what `--device` calls it. address: which one, None where there is only one.
-    restarts: whether a model can be loaded again without much ado, for a fresh process.
+    kind: its name in `--device`. address: which one, None if there is only one.
+    restarts: True if a model can be loaded again at low cost, for a fresh process.
     """
 
     kind: ClassVar[str]
@@ -181,41 +180,41 @@ class Device(ABC):
 
     @property
     def interruptions(self) -> int:
-        """How often it went away and came back while it was in use."""
+        """Number of times that the device disconnected and came back during use."""
         return 0
 
     def engine(self, format_name: str, runtimes: Sequence[str]) -> str:
-        """What runs an artifact whose target's engines are `runtimes`, the main one first."""
+        """Return the engine of an artifact; runtimes: its target's engines, the main one first."""
         return runtimes[0]
 
     @abstractmethod
     def availability(self, engine: str) -> Availability:
-        """Whether an engine can be used there; if not, why, and what would change that."""
+        """Return the availability of an engine there; if unavailable, with reason and remedy."""
 
     @abstractmethod
     def describe(self) -> DeviceInfo:
-        """What it is; values that cannot be found out are None."""
+        """Describe the device; unknown values are None."""
 
     @abstractmethod
     def conditions(self) -> Conditions:
-        """Its state at this moment: load, clock, temperature."""
+        """Return its current state: load, clock, temperature."""
 
     def affinity(self, threads: int) -> tuple[int, ...] | None:
-        """The processors that a model with so many threads may use; None where unknown, or all."""
+        """Return the processors for a model with so many threads; None if unknown, or all."""
         return None
 
-    def ready(self) -> None:  # noqa: B027 - most devices are there when they are made
-        """Wait until models can be opened there; raises MeasurementError when that takes too long.
+    def ready(self) -> None:  # noqa: B027 - most devices are ready once constructed
+        """Wait until the device can open models; raises MeasurementError after its timeout.
 
-        Called before anything that draws on the terminal.
+        Called before a progress bar is drawn.
         """
 
     @abstractmethod
     def open(self, job: Job) -> Timer:
-        """Start a process for a model; `load` comes next."""
+        """Start a process for a model; call `load` next."""
 
-    def close(self) -> None:  # noqa: B027 - most devices have nothing to take away
-        """Take away whatever was put there; safe to call twice."""
+    def close(self) -> None:  # noqa: B027 - most devices have nothing to remove
+        """Remove all files that were put there; safe to call twice."""
 
     def __enter__(self) -> Self:
         return self
@@ -226,9 +225,10 @@ class Device(ABC):
 
 @dataclass(frozen=True)
 class Found:
-    """A device that could be used, or why not.
+    """A device in a listing.
 
-    spec: what `--device` takes. formats: those it can time now. reason: why none, with the remedy.
+    spec: value for `--device`. formats: formats it can time now. reason: reason for timing none,
+    with the remedy.
     """
 
     spec: str

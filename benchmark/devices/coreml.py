@@ -43,7 +43,7 @@ from edge.process.wire import Array
 
 T = TypeVar("T")
 _ENGINE, _FORMAT = "coreml", "coreml"
-# The variable that Xcode itself calls so: whose signature the app on the device carries.
+# Environment variable with the signing team of the app, by Xcode's own name.
 _TEAM = "DEVELOPMENT_TEAM"
 _UNITS = "CPU, GPU and Neural Engine"
 _ALONE = "every prediction was sent over the cable on its own, and the device rested in between"
@@ -54,7 +54,7 @@ _SYSTEMS = {"iphone": "iOS", "ipad": "iPadOS", "mac": "macOS", "applewatch": "wa
 class CoreMLDevice(Device):
     """One Apple device that Xcode is paired with.
 
-    Raises ConfigError, one line, for whatever keeps it from being used.
+    Raises ConfigError, one line, if it cannot be used.
     """
 
     kind = "coreml"
@@ -70,7 +70,7 @@ class CoreMLDevice(Device):
 
     @classmethod
     def discover(cls, options: DeviceOptions) -> list[Found]:
-        """Every device that Xcode knows; nothing is installed on any."""
+        """List the devices that Xcode knows; nothing is installed on them."""
         try:
             _require_mac()
             seen = _attached()
@@ -80,12 +80,12 @@ class CoreMLDevice(Device):
             return [Found(cls.kind, "iPhones and iPads", reason=_NONE)]
         return [
             Found(
-                f"{cls.kind}:{one.identifier}",
-                f"{one.name} ({_system(one)})",
-                () if _obstacle(one) else (_FORMAT,),
-                _obstacle(one),
+                f"{cls.kind}:{device.identifier}",
+                f"{device.name} ({_system(device)})",
+                () if _obstacle(device) else (_FORMAT,),
+                _obstacle(device),
             )
-            for one in seen
+            for device in seen
         ]
 
     def availability(self, engine: str) -> Availability:
@@ -112,7 +112,7 @@ class CoreMLDevice(Device):
         )
 
     def conditions(self) -> Conditions:
-        # Nothing on a Mac tells the clock, the heat or the battery of a phone.
+        # A Mac cannot read the clock, the temperature or the battery of a phone.
         return Conditions(at_utc=utc_now())
 
     def open(self, job: Job) -> Timer:
@@ -129,7 +129,7 @@ class CoreMLDevice(Device):
             self._folder = None
 
     def _prepared(self) -> Any:
-        """The device with the app on it: built, installed and started once."""
+        """Return the device with the app, which is built, installed and started once."""
         if self._session is None:
             from coremltools.models.ml_program.experimental.remote_device import (
                 AppSigningCredentials,
@@ -191,8 +191,8 @@ class _RemoteTimer(Timer):
 
     def answers(self, feeds: Sequence[Feed]) -> Iterator[dict[str, Array]]:
         for feed in feeds:
-            found = self._ask(self._model.predict(_plain(feed)), "predicting")
-            yield {name: np.asarray(value) for name, value in found.items()}
+            outputs = self._ask(self._model.predict(_plain(feed)), "predicting")
+            yield {name: np.asarray(value) for name, value in outputs.items()}
 
     def close(self) -> None:
         if self._model is not None:
@@ -201,7 +201,7 @@ class _RemoteTimer(Timer):
             self._model = None
 
     def _runs(self, runs: int, min_s: float, max_s: float) -> list[int]:
-        """Nanoseconds of each; ends by the clock on the wall too, for the cable is slow."""
+        """Return nanoseconds of each run; wall time counts for max_s, for the cable is slow."""
         begin = time.monotonic()
         raw_ns: list[int] = []
         while True:
@@ -212,7 +212,7 @@ class _RemoteTimer(Timer):
                 return raw_ns
 
     def _predict(self, feed: Feed) -> int:
-        """How long the device says one prediction took, in nanoseconds."""
+        """Run one prediction; return its duration in nanoseconds, measured by the device."""
         self._ask(self._model.predict(_plain(feed)), "predicting")
         spent_ns = self._model.last_predict_duration_in_nano_seconds
         if spent_ns is None:
@@ -224,7 +224,7 @@ class _RemoteTimer(Timer):
 
 
 class _Loop:
-    """An event loop in a thread of its own: what coremltools starts in one belongs to it."""
+    """An event loop in a thread of its own, to which coremltools' connections are bound."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -232,7 +232,7 @@ class _Loop:
         self._thread.start()
 
     def run(self, question: Coroutine[Any, Any, T], what: str, timeout_s: float) -> T:
-        """Its answer; raises MeasurementError, one line that begins with `what`."""
+        """Return the coroutine's result; raises MeasurementError, one line starting with `what`."""
         future = asyncio.run_coroutine_threadsafe(question, self._loop)
         try:
             with hush():
@@ -275,7 +275,7 @@ def _require_mac() -> None:
 
 
 def _attached() -> list[Any]:
-    """What devicectl lists, as coremltools' `Device`."""
+    """Return the devices that devicectl lists, as coremltools' `Device`."""
     with hush():
         from coremltools.models.ml_program.experimental.remote_device import Device as Remote
 
@@ -286,14 +286,14 @@ def _attached() -> list[Any]:
 
 
 def _choose(seen: Sequence[Any], address: str | None) -> Any:
-    """The device of a name or identifier, or the only one; raises ConfigError."""
+    """Return the device of a name or identifier, or the only one; raises ConfigError."""
     if not seen:
         raise ConfigError(
             "no Apple device is paired with Xcode: plug one in, trust this Mac on it, and look at "
             "xcrun devicectl list devices"
         )
-    names = ", ".join(f"'{one.name}'" for one in seen)
-    usable = [one for one in seen if _obstacle(one) is None]
+    names = ", ".join(f"'{device.name}'" for device in seen)
+    usable = [device for device in seen if _obstacle(device) is None]
     if address is None and len(usable) == 1:
         return usable[0]
     if address is None and len(usable) > 1:
@@ -301,17 +301,19 @@ def _choose(seen: Sequence[Any], address: str | None) -> Any:
             f"{len(usable)} Apple devices are connected ({names}): name one, as in "
             f"--device 'coreml:{usable[0].name}'"
         )
-    wanted = [one for one in seen if address in (None, one.name, one.identifier, one.udid)]
-    if not wanted:
+    matching = [
+        device for device in seen if address in (None, device.name, device.identifier, device.udid)
+    ]
+    if not matching:
         raise ConfigError(f"no Apple device '{address}' is connected: choose from {names}")
-    obstacle = _obstacle(wanted[0])
+    obstacle = _obstacle(matching[0])
     if obstacle is not None:
         raise ConfigError(obstacle)
-    return wanted[0]
+    return matching[0]
 
 
 def _obstacle(device: Any) -> str | None:
-    """Why a device cannot be used, and what to do; None when it can."""
+    """Return the reason for not using a device, with the remedy; None for a usable one."""
     if device.state.value != "connected":
         return f"{device.name} is {device.state.value}: plug it in and unlock it"
     if device.developer_mode_state not in ("enabled", ""):

@@ -1,8 +1,7 @@
-"""What a Linux machine is and how it is doing, told by one POSIX shell script that runs there.
+"""Properties and state of a Linux machine, printed by a POSIX shell script that runs there.
 
-`SCRIPT` prints sections; `Facts.parse` reads them here. It needs `sh`, `cat`, `echo` and `uname`,
-so it runs on a phone as on a board, however the text gets there. Nothing fails because a file is
-missing: the value is None.
+`SCRIPT` prints sections; `Facts.parse` parses them here. It needs `sh`, `cat`, `echo` and `uname`,
+so it runs on phones and boards over any connection. A missing file gives None, never an error.
 """
 
 from __future__ import annotations
@@ -89,7 +88,7 @@ class Facts:
 
     @classmethod
     def parse(cls, output: str) -> Facts:
-        """What `SCRIPT` or `CONDITIONS_SCRIPT` printed; whatever stands before it is skipped."""
+        """Parse the output of `SCRIPT` or `CONDITIONS_SCRIPT`; text before it is skipped."""
         sections: dict[str, list[str]] = {}
         lines: list[str] = []
         for line in output.replace("\0", "").splitlines():
@@ -97,7 +96,7 @@ class Facts:
                 lines = sections.setdefault(line[len(_MARK) :].strip(), [])
             else:
                 lines.append(line)
-        return cls({name: "\n".join(found).strip() for name, found in sections.items()})
+        return cls({name: "\n".join(lines).strip() for name, lines in sections.items()})
 
     def describe(
         self,
@@ -107,7 +106,7 @@ class Facts:
         versions: Mapping[str, str],
         kind: Literal["real", "emulated", "simulated"] | None = None,
     ) -> DeviceInfo:
-        """The machine. kind: None to find out whether its processor is QEMU's own invention."""
+        """Describe the machine. kind: None to detect a processor that QEMU emulates."""
         memory = self._pairs("meminfo").get("memtotal", "").split()
         return DeviceInfo(
             driver=driver,
@@ -124,7 +123,7 @@ class Facts:
         )
 
     def conditions(self) -> Conditions:
-        """Its state when the script ran."""
+        """Return the machine's state at the time of the script."""
         load = _numbers(self._text("loadavg").split()[:3])
         current = [value / 1000 for value in self._frequencies("scaling_cur_freq").values()]
         zones = (text for name, text in self.sections.items() if name.startswith("thermal_zone"))
@@ -141,18 +140,18 @@ class Facts:
 
     @property
     def machine(self) -> str | None:
-        """What `uname -m` says."""
+        """Output of `uname -m`."""
         return next(iter(self._text("uname").splitlines()), None)
 
     @property
     def cores(self) -> int | None:
-        """Logical cores that a process there may use."""
+        """Number of logical cores that a process there may use."""
         return len(self._allowed()) or None
 
     def fast_cores(self, threads: int) -> tuple[int, ...] | None:
-        """The fastest cores that hold so many threads, by `cpuinfo_max_freq`.
+        """Return the fastest cores for so many threads, by `cpuinfo_max_freq`.
 
-        Whole clusters, the fastest first, until there is a core for each thread. None where all
+        Whole clusters, the fastest first, until there is a core for each thread. None if all
         cores are equally fast or all are needed.
         """
         allowed = self._allowed()
@@ -162,21 +161,21 @@ class Facts:
             return None
         chosen: list[int] = []
         for speed in sorted(set(known.values()), reverse=True):
-            chosen += [core for core, own in known.items() if own == speed]
+            chosen += [core for core, maximum in known.items() if maximum == speed]
             if len(chosen) >= threads:
                 break
         return tuple(sorted(chosen)) if threads <= len(chosen) < len(known) else None
 
     def _model(self) -> str | None:
         board = self._text("board") or self._text("machine")
-        found = self._pairs("cpuinfo")
-        core = found.get("model name") or self._arm_cores()
+        cpu = self._pairs("cpuinfo")
+        core = cpu.get("model name") or self._arm_cores()
         if board and core:
             return f"{board} ({core})"
-        return board or core or found.get("hardware") or None
+        return board or core or cpu.get("hardware") or None
 
     def _arm_cores(self) -> str:
-        """ "4 x Cortex-A76 + 4 x Cortex-A55", the fastest last seen first; "" elsewhere."""
+        """Return "4 x Cortex-A76 + 4 x Cortex-A55", the last listed core first; "" without Arm."""
         counts: dict[str, int] = {}
         implementer = ""
         for key, value in _key_values(self._text("cpuinfo")):
@@ -188,8 +187,8 @@ class Facts:
 
     def _features(self) -> tuple[str, ...]:
         pairs = self._pairs("cpuinfo")
-        found = (pairs.get("flags") or pairs.get("features") or "").split()
-        return tuple(feature for feature in FEATURES if feature in found)
+        flags = (pairs.get("flags") or pairs.get("features") or "").split()
+        return tuple(feature for feature in FEATURES if feature in flags)
 
     def _emulated(self) -> bool:
         pairs = self._pairs("cpuinfo")
@@ -216,31 +215,31 @@ class Facts:
         return busy / (ticks[0] if ticks else _USUAL_TICKS)
 
     def _allowed(self) -> set[int]:
-        """Processor numbers, such as "0-3,6", that a process may use."""
+        """Parse the processor numbers, such as "0-3,6", that a process may use."""
         text = self._pairs("status").get("cpus_allowed_list", "")
-        found: set[int] = set()
+        cores: set[int] = set()
         for part in text.split(","):
             low, _, high = part.strip().partition("-")
             if low.isdigit():
-                found |= set(range(int(low), int(high or low) + 1))
-        return found
+                cores |= set(range(int(low), int(high or low) + 1))
+        return cores
 
     def _frequencies(self, name: str) -> dict[int, float]:
-        """Kilohertz by core."""
-        found = {}
+        """Return kilohertz by core."""
+        frequencies = {}
         for section, text in self.sections.items():
             core, _, what = section.partition(" ")
             values = _numbers([text])
             if what == name and values:
-                found[int(core[len("cpu") :])] = values[0]
-        return found
+                frequencies[int(core[len("cpu") :])] = values[0]
+        return frequencies
 
     def _pairs(self, section: str) -> dict[str, str]:
-        """The first value of each key of "key : value" lines, keys in lower case."""
-        found: dict[str, str] = {}
+        """Return the first value of each key of "key : value" lines, keys in lower case."""
+        pairs: dict[str, str] = {}
         for key, value in _key_values(self._text(section)):
-            found.setdefault(key, value)
-        return found
+            pairs.setdefault(key, value)
+        return pairs
 
     def _text(self, section: str) -> str:
         return self.sections.get(section, "")
@@ -254,11 +253,11 @@ def _key_values(text: str) -> Iterable[tuple[str, str]]:
 
 
 def _numbers(texts: Iterable[str]) -> list[float]:
-    """Those texts that are numbers."""
-    found = []
+    """Return the texts that are numbers, as numbers."""
+    numbers = []
     for text in texts:
         try:
-            found.append(float(text))
+            numbers.append(float(text))
         except ValueError:
             continue
-    return found
+    return numbers

@@ -1,4 +1,4 @@
-"""A link to the process of a cell: what goes wrong there is a MeasurementError."""
+"""A link to a cell's worker process, whose failures are MeasurementErrors."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from edge.process.wire import Array, Arrays, Message
 class Link(edge.process.link.Link):
     """A running worker.
 
-    label: what messages call it. exits: what some exit codes of the command mean, in place of
-    "the worker process ended with exit code N".
+    label: its name in messages. exits: exit code -> message, in place of "the worker process ended
+    with exit code N".
     """
 
     def __init__(
@@ -33,10 +33,10 @@ class Link(edge.process.link.Link):
     def request(
         self, message: Message, arrays: Mapping[str, Array] | None = None, *, timeout_s: float
     ) -> tuple[Message, Arrays]:
-        """The worker's reply.
+        """Return the worker's reply.
 
-        Raises MeasurementError, one line, when the worker reports a failure, dies, or takes
-        longer than `timeout_s` seconds.
+        Raises MeasurementError, one line, if the worker reports a failure, dies, or takes longer
+        than `timeout_s` seconds.
         """
         try:
             return super().request(message, arrays, timeout_s=timeout_s)

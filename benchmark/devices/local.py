@@ -38,7 +38,7 @@ class LocalDevice(Device):
 
     @classmethod
     def discover(cls, options: DeviceOptions) -> list[Found]:
-        """This machine, always."""
+        """List this machine, which is always available."""
         formats = (
             name
             for name, f in FORMATS.items()
@@ -60,7 +60,7 @@ class LocalDevice(Device):
 
     @staticmethod
     def _fast_cores(threads: int) -> tuple[int, ...] | None:
-        """Its fastest cores, where cores differ and those hold the threads."""
+        """Return the fastest cores, if cores differ and those are enough for the threads."""
         return _facts().fast_cores(threads)
 
     def open(self, job: Job) -> Timer:
@@ -97,7 +97,7 @@ class _LocalTimer(MessageTimer):
 
 
 def worker_command(python: str, cores: Sequence[int] | None) -> list[str]:
-    """What starts the worker there; cores: those it may use, None for all."""
+    """Return the command of the worker; cores: the cores it may use, None for all."""
     if cores is None:
         return [python, "-m", "benchmark.worker.worker"]
     program = (
@@ -108,11 +108,11 @@ def worker_command(python: str, cores: Sequence[int] | None) -> list[str]:
 
 
 def worker_environment(threads: int, inherited: Mapping[str, str]) -> dict[str, str]:
-    """A worker's environment: no network, and no thread pool larger than what was asked for."""
+    """Return a worker's environment: no network, and thread pools of at most `threads`."""
     # `edge` lets waiting threads sleep, for training on busy machines; what is timed must not.
-    kept = {name: value for name, value in inherited.items() if name != "OMP_WAIT_POLICY"}
+    variables = {name: value for name, value in inherited.items() if name != "OMP_WAIT_POLICY"}
     return {
-        **kept,
+        **variables,
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),
         "OPENBLAS_NUM_THREADS": str(threads),

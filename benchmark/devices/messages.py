@@ -1,4 +1,4 @@
-"""A timer whose model lives elsewhere and answers messages: over a pipe, a network, a page."""
+"""A timer that exchanges messages with a worker: over a pipe, a network, or a browser page."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from edge.process.wire import Array, Arrays, Message, joined, parted
 
 
 class MessageTimer(Timer):
-    """Asks what `benchmark.worker.worker` answers; a device says how a message gets there.
+    """Sends the requests of `benchmark.worker.worker`; subclasses transport the messages.
 
-    at_once: feeds that go out in one message.
+    at_once: number of feeds in one message.
     """
 
     at_once: ClassVar[int] = 64
@@ -29,10 +29,10 @@ class MessageTimer(Timer):
     def ask(
         self, request: Message, arrays: Mapping[str, Array] | None = None
     ) -> tuple[Message, Arrays]:
-        """The reply to a request; raises MeasurementError, one line, where there is none."""
+        """Return the reply to a request; raises MeasurementError, one line, without one."""
 
     def place(self, path: Path) -> str:
-        """Where the device finds a file of this machine."""
+        """Return the path on the device of a file of this machine, copied there if necessary."""
         return str(path.resolve())
 
     def load(self) -> Loaded:
@@ -59,7 +59,7 @@ class MessageTimer(Timer):
         return Turn(**reply)
 
     def warming(self, protocol: Protocol) -> Message:
-        """What a warm-up is asked with."""
+        """Return the request for a warm-up."""
         return {
             "do": "warm",
             "runs": protocol.warmup_runs,
@@ -68,7 +68,7 @@ class MessageTimer(Timer):
         }
 
     def turning(self, block: Block) -> Message:
-        """What a turn is asked with."""
+        """Return the request for a turn."""
         return {"do": "turn", **vars(block)}
 
     def memory(self) -> Memory | None:
@@ -110,5 +110,5 @@ class MessageTimer(Timer):
 
     def profile(self) -> tuple[Operator, ...] | None:
         reply, _ = self.ask({"do": "profile"})
-        found = reply["operators"]
-        return None if found is None else tuple(Operator(**one) for one in found)
+        operators = reply["operators"]
+        return None if operators is None else tuple(Operator(**operator) for operator in operators)

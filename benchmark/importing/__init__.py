@@ -1,7 +1,7 @@
-"""Results of other programs as rows, recognised by what is in the file.
+"""Results of other programs as rows; the program is recognized by the file's content.
 
-They show beside one's own figures and never count as valid: what went in, what else the machine
-did and whether the model answered rightly is not in those files.
+They are shown beside the results of this program and never count as valid: those files do not tell
+the inputs, the load of the machine, nor whether the outputs were correct.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from benchmark.schema import Row
 # In a folder of results, the file to read: the first that is there.
 KNOWN_FILES = (*optimum.FILES, *mlperf.FILES)
 
-# Each gives the rows of a file, or None when the file is not its own.
+# Each returns the rows of a file, or None if the file is of another program.
 _READERS: tuple[Callable[[Foreign], tuple[Row, ...] | None], ...] = (
     optimum.read,
     mlperf.read_mobile,
@@ -31,9 +31,9 @@ _READERS: tuple[Callable[[Foreign], tuple[Row, ...] | None], ...] = (
 
 
 def import_rows(path: Path) -> tuple[Row, ...] | None:
-    """The rows of another program's file; None when no reader knows it.
+    """Read the rows of another program's file; None if no reader recognizes it.
 
-    Raises DataError for a file that is recognised and broken, OSError when it cannot be read.
+    Raises DataError for a file that is recognized and broken, OSError if it cannot be read.
     """
     foreign = Foreign(path, path.read_bytes())
     for reader in _READERS:

@@ -1,4 +1,4 @@
-"""What all imported rows have in common."""
+"""Common parts of all imported rows."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Foreign:
 
     @cached_property
     def text(self) -> str | None:
-        """None for what is no text."""
+        """The file's text; None for a binary file."""
         if b"\0" in self.content:
             return None
         try:
@@ -59,29 +59,29 @@ class Foreign:
 
     @cached_property
     def json(self) -> dict[str, Any]:
-        """The file's JSON object; empty when it is none."""
+        """The file's JSON object; empty for another kind of file."""
         try:
-            found = json.loads(self.text or "", object_pairs_hook=unique_keys)
+            value = json.loads(self.text or "", object_pairs_hook=unique_keys)
         except (ValueError, RecursionError):
             return {}
-        return found if isinstance(found, dict) else {}
+        return value if isinstance(value, dict) else {}
 
     @property
     def run_id(self) -> str:
-        """The same for the same content, wherever it lies."""
+        """Identifier of the file's content, independent of its path."""
         return f"imported-{hashlib.sha256(self.content).hexdigest()[:16]}"
 
     def broken(self, what: str) -> DataError:
-        """The error for a file of a known kind that lacks something."""
+        """Return the error for a broken file of a known kind."""
         return DataError(f"{self.path}: {what}: let the tool finish and save its output again")
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a tool's file says; the rest of a row follows from its being imported.
+    """Content of a tool's result file, from which `row_of` makes a row.
 
-    name: of the model. reasons: reservations beside that it is imported. refused: why the figures
-    are worth nothing. untimed: why there is no latency.
+    name: of the model. reasons: reservations beside being imported. refused: reason for an invalid
+    latency. untimed: reason for a missing latency.
     """
 
     tool: Tool
@@ -111,7 +111,7 @@ class Found:
 
 
 def row_of(foreign: Foreign, found: Found) -> Row:
-    """A row with the role "imported", whose latency is never valid."""
+    """Return a row with the role "imported", whose latency is never valid."""
     return Row(
         run_id=found.run_id or foreign.run_id,
         started_utc=found.started_utc or UNKNOWN,
@@ -172,7 +172,7 @@ def device_of(
     ram_mb: int | None = None,
     versions: Mapping[str, str] | None = None,
 ) -> DeviceInfo:
-    """The device of an imported row, as far as its file names it."""
+    """Return the device of an imported row, as far as its file describes it."""
     return DeviceInfo(
         driver="import",
         kind="real",
@@ -187,14 +187,14 @@ def device_of(
 
 
 def runs_latency(values_ns: Sequence[float], *, load: float | None, first: float | None) -> Latency:
-    """All figures of single runs, as for runs of one's own; no interval, there is one round."""
+    """Return the statistics of single runs; without an interval, since there is one round."""
     raw = np.asarray(values_ns, np.int64)
     samples = Samples(Loaded(load or 0.0, first or 0.0), Warmed(0, 0.0), {0: raw}, len(raw))
     return latency_of(samples, seed=0).model_copy(update={"load": load, "first": first})
 
 
 def operators_of(spent: Mapping[str, tuple[int, float]]) -> tuple[Operator, ...]:
-    """Type -> (count, milliseconds in an inference), the slowest first."""
+    """Return the operators of type -> (count, milliseconds per inference), the slowest first."""
     total = sum(ms for _, ms in spent.values())
     return tuple(
         Operator(type=kind, count=count, total_ms=ms, share=ms / total if total else 0.0)
@@ -203,18 +203,18 @@ def operators_of(spent: Mapping[str, tuple[int, float]]) -> tuple[Operator, ...]
 
 
 def precision_in(name: str) -> str:
-    """The precision that a model's name holds as a word, else "unknown"."""
+    """Return the precision that is a word of a model's name, else "unknown"."""
     words = f"-{'-'.join(re.split(r'[^a-z0-9]+', name.lower()))}-"
     known = sorted((precision.value for precision in Precision), key=len, reverse=True)
     return next((value for value in known if f"-{value}-" in words), UNKNOWN)
 
 
 def file_stem(path: str) -> str:
-    """The last part of a path of any system, without its ending."""
+    """Return the stem of a path, of Windows or POSIX."""
     pure = PureWindowsPath(path) if "\\" in path else PurePosixPath(path)
     return pure.stem or path
 
 
 def mib_bytes(mib: float | None) -> int | None:
-    """Bytes of what a tool calls MB and divides by 1024 twice."""
+    """Return the bytes of a number of MiB, which some tools call MB."""
     return None if mib is None else round(mib * _BYTES_PER_MIB)

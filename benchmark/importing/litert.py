@@ -38,7 +38,7 @@ _RANDOM = "the tool fills inputs with random numbers unless it is given files"
 
 
 def read_log(foreign: Foreign) -> tuple[Row, ...] | None:
-    """What `benchmark_model` printed, also through adb logcat."""
+    """Read the output of `benchmark_model`, also through adb logcat."""
     text = foreign.text or ""
     graph = _GRAPH.search(text)
     if graph is None or not re.search(r"nference timings in us|Running benchmark for", text):
@@ -49,9 +49,11 @@ def read_log(foreign: Foreign) -> tuple[Row, ...] | None:
         raise foreign.broken("this log of benchmark_model ends before its result")
     runs, threads, size = log.recorded, _THREADS.search(text), _SIZE.search(text)
     minimum = _MIN_RUNS.search(text)
-    spent = {one.type: (one.count, one.total_ms) for one in read_operators(text)}
+    spent = {
+        operator.type: (operator.count, operator.total_ms) for operator in read_operators(text)
+    }
     known = log.peak_mb is not None or log.delta_mb is not None
-    found = Found(
+    result = Found(
         tool=Tool(name="benchmark_model", version="unknown"),
         name=file_stem(graph.group(1)),
         format="tflite",
@@ -66,7 +68,7 @@ def read_log(foreign: Foreign) -> tuple[Row, ...] | None:
         operators=operators_of(spent),
         reasons=(_RANDOM, *([] if runs.median else [_NO_MEDIAN])),
     )
-    return (row_of(foreign, found),)
+    return (row_of(foreign, result),)
 
 
 def _of_runs(runs: Runs, *, load: float | None, first: float | None) -> Latency:
@@ -88,13 +90,13 @@ def _of_runs(runs: Runs, *, load: float | None, first: float | None) -> Latency:
 
 
 def read_json(foreign: Foreign) -> tuple[Row, ...] | None:
-    """What `benchmark_litert_model --result_json` of ai-edge-litert wrote."""
+    """Read the file of `benchmark_litert_model --result_json` of ai-edge-litert."""
     values = foreign.json
     latency = values.get("latency")
     if "accelerators" not in values or not isinstance(latency, dict) or "median_ms" not in latency:
         return None
     length = re.fullmatch(r"length_(\d+)", str(values.get("signature")))
-    found = Found(
+    result = Found(
         tool=Tool(name="benchmark_litert_model", version="unknown"),
         name=file_stem(str(values.get("model"))),
         format="tflite",
@@ -107,7 +109,7 @@ def read_json(foreign: Foreign) -> tuple[Row, ...] | None:
         latency=_of_json(latency),
         reasons=("the tool fills inputs with random numbers",),
     )
-    return (row_of(foreign, found),)
+    return (row_of(foreign, result),)
 
 
 def _of_json(latency: Mapping[str, Any]) -> Latency:
@@ -125,7 +127,7 @@ def _of_json(latency: Mapping[str, Any]) -> Latency:
 
 
 def read_result(foreign: Foreign) -> tuple[Row, ...] | None:
-    """A BenchmarkResult message, which `benchmark_model --result_file_path` writes."""
+    """Read a BenchmarkResult message, the file of `benchmark_model --result_file_path`."""
     try:
         result = Message.parse(foreign.content)
         latency, memory, other = (_only(result, number) for number in (2, 3, 4))
@@ -138,7 +140,7 @@ def read_result(foreign: Foreign) -> tuple[Row, ...] | None:
     except WireError:
         return None
     delta, peak = kilobytes.get(2), megabytes.get(3)
-    found = Found(
+    imported = Found(
         tool=Tool(name="benchmark_model", version="unknown"),
         name=name,
         format="tflite",
@@ -164,16 +166,16 @@ def read_result(foreign: Foreign) -> tuple[Row, ...] | None:
         ),
         reasons=(_RANDOM, *([] if ms.get(5) else [_NO_MEDIAN])),
     )
-    return (row_of(foreign, found),)
+    return (row_of(foreign, imported),)
 
 
 def _only(message: Message, number: int) -> Message:
-    """A field that holds one message; an empty one where it is absent."""
+    """Return the message in a field; an empty one if it is absent."""
     return next(iter(messages(message, number)), Message({}))
 
 
 def read_profile(foreign: Foreign) -> tuple[Row, ...] | None:
-    """A BenchmarkProfilingData message, of `--op_profiling_output_mode=proto`."""
+    """Read a BenchmarkProfilingData message, of `--op_profiling_output_mode=proto`."""
     try:
         profile = Message.parse(foreign.content)
         operators = _operators(profile)
@@ -182,7 +184,7 @@ def read_profile(foreign: Foreign) -> tuple[Row, ...] | None:
         return None
     if not operators:
         return None
-    found = Found(
+    result = Found(
         tool=Tool(name="benchmark_model", version="unknown"),
         name=file_stem(name),
         format="tflite",
@@ -190,11 +192,11 @@ def read_profile(foreign: Foreign) -> tuple[Row, ...] | None:
         operators=operators,
         untimed="an operator profile, which tells no latency of a whole inference",
     )
-    return (row_of(foreign, found),)
+    return (row_of(foreign, result),)
 
 
 def _operators(profile: Message) -> tuple[Operator, ...]:
-    """Of the recorded runs, the graph's own nodes: delegates list their insides a second time."""
+    """Return operators of recorded runs; delegates' internal nodes, listed twice, are left out."""
     spent: dict[str, tuple[int, float]] = {}
     for runtime in messages(profile, 3):
         for subgraph in messages(runtime, 1):

@@ -13,7 +13,7 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
 class WireError(Exception):
-    """These bytes are no such message."""
+    """Bytes that are not a valid message."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Message:
 
     @classmethod
     def parse(cls, data: bytes) -> Message:
-        """Raises WireError for what cannot be a message."""
+        """Parse a message; raises WireError for bytes that are not one."""
         fields: dict[int, list[tuple[int, int | bytes]]] = {}
         position = 0
         while position < len(data):
@@ -36,20 +36,20 @@ class Message:
         return cls({number: tuple(values) for number, values in fields.items()})
 
     def values(self, number: int, kind: int) -> Iterator[int | bytes]:
-        """The values of a field; raises WireError where one has another wire type."""
-        for found, value in self.fields.get(number, ()):
-            if found != kind:
+        """Yield the values of a field; raises WireError for a value of another wire type."""
+        for value_kind, value in self.fields.get(number, ()):
+            if value_kind != kind:
                 raise WireError(f"field {number}")
             yield value
 
 
 def messages(message: Message, number: int) -> list[Message]:
-    """A field's values as messages."""
+    """Return a field's values as messages."""
     return [Message.parse(bytes(value)) for value in _bytes(message, number)]
 
 
 def texts(message: Message, number: int) -> list[str]:
-    """A field's values as text."""
+    """Return a field's values as text."""
     try:
         return [value.decode("utf-8") for value in _bytes(message, number)]
     except UnicodeDecodeError:
@@ -57,17 +57,17 @@ def texts(message: Message, number: int) -> list[str]:
 
 
 def floats(message: Message) -> dict[int, float]:
-    """All fields of 32-bit floats, the last value of each."""
-    found = {}
+    """Return all fields of 32-bit floats, the last value of each."""
+    values_by_field = {}
     for number, values in message.fields.items():
         for kind, value in values:
             if kind == _FIXED32 and isinstance(value, int):
-                (found[number],) = struct.unpack("<f", struct.pack("<I", value))
-    return found
+                (values_by_field[number],) = struct.unpack("<f", struct.pack("<I", value))
+    return values_by_field
 
 
 def integers(message: Message) -> dict[int, int]:
-    """All fields of integers, the last value of each."""
+    """Return all fields of integers, the last value of each."""
     return {
         number: value
         for number, values in message.fields.items()

@@ -1,6 +1,6 @@
-"""MLPerf: what loadgen logs, and what the mobile app exports.
+"""MLPerf: logs of loadgen, and exports of the mobile app.
 
-Percentiles are loadgen's own: a recorded run at the rank, where rows of this program interpolate.
+Percentiles are loadgen's: the run at that rank, while rows of this program interpolate.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from benchmark.schema import Accuracy, DeviceInfo, Latency, Row, Tool
 
 FILES = ("mlperf_log_detail.txt", "mlperf_log_summary.txt")
 _MARK = ":::MLLOG "
-# Only here is one query one inference that nothing else waits for.
+# The only scenario in which a query is one inference with no other query waiting.
 _SCENARIO = "SingleStream"
 _REFUSED = "loadgen calls its result INVALID"
 _SUMMARY = re.compile(r"^ *([A-Za-z0-9. _/()-]+?) *: *(.+?) *$", re.MULTILINE)
@@ -25,7 +25,7 @@ _EARLY = re.compile(r"Early stopping 90(?:\.0+)?th percentile estimate: *(\d+)")
 
 
 def read_summary(foreign: Foreign) -> tuple[Row, ...] | None:
-    """`mlperf_log_summary.txt`."""
+    """Read `mlperf_log_summary.txt`."""
     text = foreign.text or ""
     if "MLPerf Results Summary" not in text:
         return None
@@ -43,7 +43,7 @@ def read_summary(foreign: Foreign) -> tuple[Row, ...] | None:
             ("p99", "99.00 percentile latency (ns)"),
         )
     } | {"p90_early_stopping": _ms(None if early is None else early.group(1))}
-    found = Found(
+    result = Found(
         tool=Tool(name="MLPerf loadgen", version="unknown"),
         name=values.get("SUT name", foreign.path.stem),
         format="unknown",
@@ -53,11 +53,11 @@ def read_summary(foreign: Foreign) -> tuple[Row, ...] | None:
     )
     number = None if count is None else int(count.group(1))
     valid = values.get("Result is") == "VALID"
-    return (_judged(foreign, found, values.get("Scenario"), latency, number, valid=valid),)
+    return (_judged(foreign, result, values.get("Scenario"), latency, number, valid=valid),)
 
 
 def read_detail(foreign: Foreign) -> tuple[Row, ...] | None:
-    """`mlperf_log_detail.txt`."""
+    """Read `mlperf_log_detail.txt`."""
     if not (foreign.text or "").startswith(_MARK):
         return None
     values = dict(_entries(foreign))
@@ -75,7 +75,7 @@ def read_detail(foreign: Foreign) -> tuple[Row, ...] | None:
             ("p99", "99.00_percentile"),
         )
     } | {"p90_early_stopping": _ms(values.get("early_stopping_latency_ss"))}
-    found = Found(
+    result = Found(
         tool=Tool(name="MLPerf loadgen", version=str(values.get("loadgen_version", "unknown"))),
         name=str(values.get("sut_name", foreign.path.stem)),
         format="unknown",
@@ -86,14 +86,14 @@ def read_detail(foreign: Foreign) -> tuple[Row, ...] | None:
     )
     scenario, number = values.get("effective_scenario"), values.get("result_query_count")
     valid = values["result_validity"] == "VALID"
-    return (_judged(foreign, found, scenario, latency, number, valid=valid),)
+    return (_judged(foreign, result, scenario, latency, number, valid=valid),)
 
 
 def _entries(foreign: Foreign) -> list[tuple[str, Any]]:
     lines = (foreign.text or "").splitlines()
     try:
-        found = [json.loads(line.removeprefix(_MARK)) for line in lines if line.strip()]
-        return [(entry["key"], entry["value"]) for entry in found]
+        entries = [json.loads(line.removeprefix(_MARK)) for line in lines if line.strip()]
+        return [(entry["key"], entry["value"]) for entry in entries]
     except (ValueError, KeyError, TypeError):
         raise foreign.broken("this log of loadgen is cut or altered") from None
 
@@ -107,7 +107,7 @@ def _judged(
     *,
     valid: bool,
 ) -> Row:
-    """The same for summary and detail log of one run, so that both together are one row."""
+    """Return the row of a log; summary and detail log of one run give the same row key."""
     changes: dict[str, Any] = {"refused": None if valid else _REFUSED}
     if scenario == _SCENARIO:
         figures = {name: value for name, value in latency.items() if value is not None}
@@ -122,7 +122,7 @@ def _judged(
 
 
 def read_mobile(foreign: Foreign) -> tuple[Row, ...] | None:
-    """The result file of the MLPerf Mobile app: one row for each of its tasks."""
+    """Read the result file of the MLPerf Mobile app: one row for each of its tasks."""
     values = foreign.json
     if not {"meta", "results", "environment_info"} <= set(values):
         return None
@@ -136,9 +136,9 @@ def _task(foreign: Foreign, result: Mapping[str, Any], tool: Tool, device: Devic
     settings, engine = result["backend_settings"], result["backend_info"]
     run = result.get("performance_run") or {}
     loadgen = run.get("loadgen_info") or {}
-    extra = {one["id"]: one["value"] for one in settings.get("extra_settings") or ()}
+    extra = {setting["id"]: setting["value"] for setting in settings.get("extra_settings") or ()}
     path = str(settings.get("model_path") or result["benchmark_id"])
-    found = Found(
+    imported = Found(
         tool=tool,
         name=f"{result['benchmark_id']}/{file_stem(path)}",
         format="tflite" if PurePosixPath(path).suffix == ".tflite" else "unknown",
@@ -155,17 +155,17 @@ def _task(foreign: Foreign, result: Mapping[str, Any], tool: Tool, device: Devic
     )
     if result.get("loadgen_scenario") != _SCENARIO:
         what = f"scenario {result.get('loadgen_scenario')} of loadgen measures throughput"
-        return row_of(foreign, _with(found, {"untimed": f"{what}, not latency"}))
+        return row_of(foreign, _with(imported, {"untimed": f"{what}, not latency"}))
     latency = _mobile_latency(run, loadgen)
     refused = None if loadgen.get("validity", True) else _REFUSED
     reasons = ("its median is not given",)
     return row_of(
-        foreign, _with(found, {"latency": latency, "refused": refused, "reasons": reasons})
+        foreign, _with(imported, {"latency": latency, "refused": refused, "reasons": reasons})
     )
 
 
 def _mobile_latency(run: Mapping[str, Any], loadgen: Mapping[str, Any]) -> Latency | None:
-    """What the app calls throughput is 1 / p90 in a single stream; mean: time / queries."""
+    """Return the app's latency: p90 = 1 / its throughput in a single stream."""
     throughput = run.get("throughput")
     rate = throughput.get("value") if isinstance(throughput, dict) else throughput
     count, duration_s = run.get("measured_samples"), loadgen.get("duration")
@@ -182,12 +182,12 @@ def _mobile_latency(run: Mapping[str, Any], loadgen: Mapping[str, Any]) -> Laten
 
 def _accuracy(result: Mapping[str, Any], engine: str) -> Accuracy | None:
     run = result.get("accuracy_run") or {}
-    found = run.get("accuracy")
-    if not found:
+    accuracy = run.get("accuracy")
+    if not accuracy:
         return None
     return Accuracy(
         metric=f"accuracy of {result['benchmark_id']}",
-        value=found["normalized"],
+        value=accuracy["normalized"],
         engine=engine,
         on_device=True,
         samples=run.get("measured_samples"),
@@ -196,11 +196,11 @@ def _accuracy(result: Mapping[str, Any], engine: str) -> Accuracy | None:
 
 def _device(environment: Mapping[str, Any]) -> DeviceInfo:
     system = environment.get("platform")
-    found = (environment.get("value") or {}).get(system) or {}
+    properties = (environment.get("value") or {}).get(system) or {}
     return device_of(
-        found.get("model_name") or found.get("cpu_full_name"),
-        soc=found.get("soc_name") or found.get("proc_cpuinfo_soc_name"),
-        os=f"{system} {found.get('os_version') or ''}".strip(),
+        properties.get("model_name") or properties.get("cpu_full_name"),
+        soc=properties.get("soc_name") or properties.get("proc_cpuinfo_soc_name"),
+        os=f"{system} {properties.get('os_version') or ''}".strip(),
     )
 
 
@@ -213,7 +213,7 @@ def _without(figures: Mapping[str, float], name: str) -> dict[str, Any]:
 
 
 def _ms(nanoseconds: Any) -> float | None:
-    """None for 0 too, which loadgen writes for what it could not tell."""
+    """Return milliseconds; None for 0 too, which loadgen writes for unknown values."""
     return int(nanoseconds) / 1e6 if nanoseconds and str(nanoseconds).isdigit() else None
 
 

@@ -25,7 +25,7 @@ _NO_FORWARD = "it holds no forward passes: only encoders' inference can be shown
 
 
 def read(foreign: Foreign) -> tuple[Row, ...] | None:
-    """One row, of the `forward` passes, whose single runs the report holds."""
+    """Read one row, of the `forward` passes, whose single runs are in the report."""
     values = foreign.json
     report = values.get("report", values)
     if not isinstance(report, dict) or not _is_report(report):
@@ -35,13 +35,13 @@ def read(foreign: Foreign) -> tuple[Row, ...] | None:
 
 
 def _is_report(report: Mapping[str, Any]) -> bool:
-    """Parts of the work, each with its latency and memory."""
+    """Return True if all parts of a report have a latency, memory and throughput."""
     parts = [part for part in report.values() if isinstance(part, dict)]
     return bool(parts) and all({"latency", "memory", "throughput"} <= set(part) for part in parts)
 
 
 def _beside(foreign: Foreign) -> dict[str, Any]:
-    """The configuration that is saved beside a report of its own."""
+    """Read the configuration file beside a report."""
     try:
         return json.loads((foreign.path.parent / _CONFIG_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -94,7 +94,7 @@ def _latency(report: Mapping[str, Any]) -> Latency | None:
 
 
 def _values(report: Mapping[str, Any], part: str) -> list[float]:
-    """Seconds of each run of a part."""
+    """Return the seconds of each run of a part."""
     latency = (report.get(part) or {}).get("latency") or {}
     scale = {"s": 1.0, "ms": 1e-3}[latency.get("unit", "s")]
     return [value * scale for value in latency.get("values") or ()]
@@ -106,7 +106,7 @@ def _memory(part: Mapping[str, Any]) -> Memory | None:
 
 
 def _dtype(engine: Mapping[str, Any]) -> str | None:
-    """The precision that the configuration states; PyTorch's own default is fp32."""
+    """Return the precision in the configuration; PyTorch's default is fp32."""
     names = {"float32": "fp32", "float16": "fp16"}
     default = "float32" if engine.get("name") == "pytorch" else None
     return names.get(str(engine.get("torch_dtype") or default))

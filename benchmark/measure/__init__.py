@@ -1,1 +1,1 @@
-"""What is measured, in which order, and the rows that come of it."""
+"""The plan of a comparison, its measurement, and its rows."""

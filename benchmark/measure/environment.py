@@ -1,4 +1,4 @@
-"""What this machine is and how it is doing. Nothing here fails because a file is missing."""
+"""Properties and current state of this machine. A missing file gives None, never an error."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _CPU = Path("/sys/devices/system/cpu")
 
 @lru_cache(maxsize=1)
 def describe(driver: str = "local") -> DeviceInfo:
-    """This machine."""
+    """Describe this machine."""
     return DeviceInfo(
         driver=driver,
         kind="emulated" if _emulated() else "real",
@@ -45,7 +45,7 @@ def describe(driver: str = "local") -> DeviceInfo:
 
 
 def conditions() -> Conditions:
-    """Load, clock and temperature now."""
+    """Read the current load, clock frequency and temperature."""
     try:
         load: tuple[float, float, float] | None = os.getloadavg()
     except OSError:
@@ -61,12 +61,12 @@ def conditions() -> Conditions:
 
 
 def utc_now() -> str:
-    """This moment, ISO 8601, whole seconds."""
+    """Return the current time in UTC, ISO 8601, whole seconds."""
     return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def affinity() -> tuple[int, ...] | None:
-    """The processors this process may use, where the system says so."""
+    """Return the processors this process may use, or None if the system does not tell."""
     if not hasattr(os, "sched_getaffinity"):
         return None
     return tuple(sorted(os.sched_getaffinity(0)))
@@ -74,14 +74,14 @@ def affinity() -> tuple[int, ...] | None:
 
 @lru_cache(maxsize=1)
 def commit(folder: Path) -> str | None:
-    """The commit of a checkout; None when `folder` is not one."""
+    """Return the commit of a checkout; None if `folder` is not one."""
     if not (folder / ".git").exists():
         return None
     return _output("git", "-C", str(folder), "rev-parse", "--short=12", "HEAD")
 
 
 def _emulated() -> bool:
-    """Whether the processor is QEMU's own invention, user or system mode."""
+    """Return True on a processor that QEMU emulates, in user or system mode."""
     names = f"{processor.cpuinfo('model name')} {processor.cpuinfo('vendor_id')}"
     return "QEMU" in names or "TCG" in names
 
@@ -97,13 +97,13 @@ def _system() -> str:
 
 
 def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:
-            found[name] = importlib.metadata.version(name)
+            versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def _frequencies() -> tuple[float, float] | None:
@@ -116,7 +116,7 @@ def _frequencies() -> tuple[float, float] | None:
 
 
 def _temperature() -> float | None:
-    """The hottest thermal zone."""
+    """Return the temperature of the hottest thermal zone, in degrees Celsius."""
     zones = Path("/sys/class/thermal").glob("thermal_zone*/temp")
     values = [_text(path) for path in zones]
     numbers = [int(value) / 1000 for value in values if value and value.lstrip("-").isdigit()]
@@ -141,7 +141,7 @@ def _text(path: Path) -> str | None:
 
 
 def _output(*command: str) -> str | None:
-    """What a small system tool prints; None when it is missing or fails."""
+    """Return the output of a system command; None if it is missing or fails."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
     except (OSError, subprocess.SubprocessError):

@@ -1,4 +1,4 @@
-"""What is asked of a model beside how long it takes, on the device that it was timed on."""
+"""Measurements beside latency on the device: outputs, accuracy, stages, operators."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from edge.verify import Tally
 
 @dataclass(frozen=True)
 class Findings:
-    """None where the device has no way to tell, or where it was not asked."""
+    """Results beside latency; None if the device cannot tell or was not asked."""
 
     check: Verification | None = None
     accuracy: Accuracy | None = None
@@ -32,10 +32,10 @@ class Findings:
 
 
 def look(cell: Cell, timer: Timer, *, table: Table | None, profile: bool) -> Findings:
-    """Ask a model on a device: does it answer as its checkpoint does, and how well?
+    """Verify a model on its device, and measure its accuracy, stages and operators there.
 
-    table: rows to answer for the task's metric. profile: also ask for its operators.
-    Raises MeasurementError when the model fails or the device is gone.
+    table: labeled rows for the task's metric. profile: also profile its operators.
+    Raises MeasurementError if the model fails or the device is gone.
     """
     bundle, artifact = cell.bundle, cell.artifact
     check = accuracy = None
@@ -54,7 +54,7 @@ def look(cell: Cell, timer: Timer, *, table: Table | None, profile: bool) -> Fin
 
 
 def stages_of(times: StageTimes) -> Stages | None:
-    """Percentiles in milliseconds; None without a text."""
+    """Return percentiles in milliseconds; None without a text."""
     if not times.e2e_ns:
         return None
     return Stages(
@@ -70,7 +70,7 @@ def _stage(values_ns: Sequence[int]) -> Stage:
 
 
 def _check(cell: Cell, bundle: Bundle, artifact: Artifact, timer: Timer) -> Verification | None:
-    """The golden texts, each at its own length; None where the device gives no outputs."""
+    """Verify the golden texts, each at its own length; None if the device gives no outputs."""
     cases = bundle.golden_cases()
     encodings = [Encoding(case.input_ids, case.token_type_ids) for case in cases]
     outputs = _infer(bundle, artifact, timer, encodings)
@@ -78,9 +78,9 @@ def _check(cell: Cell, bundle: Bundle, artifact: Artifact, timer: Timer) -> Veri
         return None
     task, tally = bundle_task(bundle), Tally()
     try:
-        for case, encoding, found in zip(cases, encodings, outputs, strict=True):
+        for case, encoding, answer in zip(cases, encodings, outputs, strict=True):
             length = artifact.fit_length(len(encoding))
-            tally.add(task, encoding, found, case.outputs, length)
+            tally.add(task, encoding, answer, case.outputs, length)
     except EngineError as error:
         return Verification(status="failed", engine=cell.engine, reason=str(error))
     return tally.judge(cell.engine, cell.version, Precision(artifact.precision).gate)
@@ -110,8 +110,8 @@ def _infer(
     for encoding, length in zip(encodings, lengths, strict=True):
         inputs = tokenizer.pad([encoding], length)
         feeds.append({name: inputs[name] for name in names})
-    found = timer.answers(feeds)
-    if found is None:
+    answers = timer.answers(feeds)
+    if answers is None:
         return None
 
     def trimmed(answers: Iterable[Outputs]) -> Iterator[Outputs]:
@@ -124,4 +124,4 @@ def _infer(
                 f"{artifact.name}: {count} answers came back to {len(encodings)} texts"
             )
 
-    return trimmed(found)
+    return trimmed(answers)

@@ -1,4 +1,4 @@
-"""The inputs of a comparison: real texts, tokenised, the same for every model."""
+"""The inputs of a comparison: real texts, tokenized, the same for every model."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, eq=False)
 class Texts:
-    """What models read, before padding.
+    """Tokenized texts before padding.
 
     encodings: of each text, with its pair, at most as long as the longest input. pad_id: of the
     bundle's tokenizer, which made the encodings.
@@ -45,7 +45,7 @@ class Texts:
 
 @dataclass(frozen=True, eq=False)
 class InputSet:
-    """One feed an inference: name -> int32 of shape (batch, length), and where they came from.
+    """One feed per inference, name -> int32 of shape (batch, length), and the feeds' dataset.
 
     lengths: tokens of each text without padding.
     """
@@ -87,10 +87,10 @@ def read_texts(
     seed: int,
     count: int | None = SAMPLES,
 ) -> Texts:
-    """A sample of `count` texts of `data`, or of the bundle's golden texts; all, mixed, if None.
+    """Read a sample of `count` texts of `data`, or of the bundle's golden texts.
 
-    length: tokens that a text is cut to. Raises DataError when the data cannot be read or holds no
-    text.
+    length: tokens that a text is truncated to. count: None for all texts, shuffled. Raises
+    DataError if the data cannot be read or has no text.
     """
     tokenizer = bundle_tokenizer(bundle)
     if data is None:
@@ -130,13 +130,13 @@ def make_inputs(
     vocabulary: int | None = None,
     types: int = 2,
 ) -> InputSet:
-    """The texts for a model with inputs `names`, padded to `length` tokens.
+    """Pad the texts to `length` tokens for a model with inputs `names`.
 
-    batch: texts an inference; the last is filled up with the first texts. fit: where texts are to
-    be as short as possible, the length at which the model takes so many tokens. vocabulary, types:
-    of a model whose tokenizer is another; ids are taken modulo these, since how long a model takes
-    depends on the length of its input, not on which ids are in it.
-    Raises ConfigError for a model with an input that no text fills.
+    batch: texts per inference; the last batch is filled up with the first texts. fit: padded length
+    for a number of tokens, if texts are to be as short as possible. vocabulary, types: sizes for a
+    model with another tokenizer; ids are taken modulo these, since latency depends on the length of
+    an input, not on its ids.
+    Raises ConfigError for a model with an input of an unknown name.
     """
     known = {"input_ids", "attention_mask", "token_type_ids"}
     for name in names:
@@ -154,12 +154,12 @@ def make_inputs(
         if "token_type_ids" in feed:
             feed["token_type_ids"] %= max(1, types)
         feeds.append(feed)
-    lengths = tuple(min(len(one), length) for one in texts.encodings)
+    lengths = tuple(min(len(encoding), length) for encoding in texts.encodings)
     return InputSet(texts.dataset, tuple(feeds), lengths, "fixed" if fit is None else "shortest")
 
 
 def _sample(values: list[T], count: int | None, seed: int) -> list[T]:
     if count is not None and len(values) <= count:
         return values
-    # All of them in an order of their own: a file may begin with its longest texts.
+    # Shuffled even when all are taken: a file may begin with its longest texts.
     return random.Random(seed).sample(values, len(values) if count is None else count)

@@ -1,4 +1,4 @@
-"""What was measured so far, on disk: an interrupted comparison goes on where it stopped."""
+"""Journal of recorded turns on disk, from which an interrupted comparison resumes."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ _MOST = 1 << 53
 
 
 class _Header(Config):
-    """The first line: what everything that decides what is measured comes to."""
+    """The first line: fingerprint of everything that determines the measurements."""
 
     mark: str
 
 
 class _Interruption(Config):
-    """A line that counts how often the measurement was taken up again."""
+    """A line that counts how often the measurement was resumed."""
 
     interruption: int = Field(ge=0, le=_MOST)
 
 
 class _Entry(Config):
-    """A turn; at: comparison, label of the model, number of the round."""
+    """A recorded turn; at: comparison, label of the model, number of the round."""
 
     at: tuple[str, str, int]
     turn: Turn
@@ -46,10 +46,10 @@ class _Entry(Config):
 
 
 class Journal:
-    """One line a turn, behind a line that says of what; without a path nothing is kept.
+    """One line per turn, after a header line; without a path nothing is written.
 
-    mark: of everything that decides what is measured. A journal with another mark, or one that is
-    damaged, is started over. interruptions: how often the measurement was taken up again.
+    mark: fingerprint of everything that determines the measurements. A journal with another mark,
+    or a damaged one, is started over. interruptions: how often the measurement was resumed.
     Raises StorageError when it cannot be written.
     """
 
@@ -68,11 +68,11 @@ class Journal:
         write_text(path, "".join(f"{line}\n" for line in lines))
 
     def turn(self, comparison: str, label: str, number: int) -> Turn | None:
-        """What was recorded of a model in a round, if it was."""
+        """Return the recorded turn of a model in a round, or None."""
         return self._turns.get((comparison, label, number))
 
     def record(self, comparison: str, label: str, number: int, turn: Turn) -> None:
-        """Keep a turn."""
+        """Append a turn."""
         self._turns[comparison, label, number] = turn
         if self._path is not None:
             line = json.dumps({"at": [comparison, label, number], "turn": asdict(turn)})
@@ -80,11 +80,11 @@ class Journal:
                 file.write(f"{line}\n")
 
     def close(self) -> None:
-        """Delete the journal: nothing is left to go on with."""
+        """Delete the journal."""
         remove_journal(self._path)
 
     def _recall(self, path: Path, mark: str) -> list[str]:
-        """The lines to go on with, whose turns are taken over; a header alone to start over."""
+        """Read the turns of the journal; return its lines, or a header alone to start over."""
         header = json.dumps({"mark": mark})
         try:
             lines = _whole_lines(path)
@@ -109,14 +109,14 @@ class Journal:
 
 
 def remove_journal(path: Path | None) -> None:
-    """Delete a journal whose measurement stands elsewhere by now."""
+    """Delete a journal whose measurement is stored elsewhere."""
     if path is not None:
         with storage_errors(path):
             path.unlink(missing_ok=True)
 
 
 def _whole_lines(path: Path) -> list[str]:
-    """The lines of a journal but for a last one that was cut off; none where there is no file."""
+    """Return the complete lines of a journal, without a truncated last one; none without a file."""
     with storage_errors(path):
         content = path.read_bytes() if os.path.lexists(path) else b""
     return content[: content.rfind(b"\n") + 1].decode("utf-8").split("\n")[:-1]

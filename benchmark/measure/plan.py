@@ -1,4 +1,4 @@
-"""Which models a comparison times, in which engine, on which inputs."""
+"""The plan of a comparison: models, engines and inputs."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ _BATCHED = ("onnx",)
 class Cell:
     """One model in one engine.
 
-    version: the engine's. reason: why it cannot be timed, with the remedy; None when it can.
-    bundle, artifact: what it is of; None for a checkpoint.
+    version: the engine's. reason: reason for not timing it, with the remedy; None if it is timed.
+    bundle, artifact: its source; None for a checkpoint.
     """
 
     role: Role
@@ -68,7 +68,7 @@ class Plan:
         return tuple(cell for cell in self.cells if cell.reason is None)
 
     def without(self, reasons: Mapping[int, str]) -> Plan:
-        """The plan as it is when some of `timed`, by number, turn out not to be possible."""
+        """Return the plan without some of `timed`; reasons: by their number."""
         left_out = {self.timed[number]: reason for number, reason in reasons.items()}
         cells = (replace(c, reason=left_out[c]) if c in left_out else c for c in self.cells)
         return replace(self, cells=tuple(cells))
@@ -77,7 +77,7 @@ class Plan:
 class Planner:
     """The bundles of a benchmark, and the comparisons that time them on a device.
 
-    Raises BundleError, CheckpointError, DataError or ConfigError when the request cannot be met.
+    Raises BundleError, CheckpointError, DataError or ConfigError if the request cannot be met.
     """
 
     def __init__(self, config: BenchmarkConfig, device: Device) -> None:
@@ -103,19 +103,19 @@ class Planner:
 
     @property
     def formats(self) -> tuple[str, ...]:
-        """The formats among the chosen artifacts that can be timed."""
+        """Formats of the selected artifacts that can be timed."""
         artifacts = [artifact for _, artifact in self._chosen]
         return tuple(dict.fromkeys(a.format for a in artifacts if self._obstacle(a) is None))
 
     @property
     def settings(self) -> list[Setting]:
-        """Every point of the sweep."""
+        """All points of the sweep."""
         config = self._config
         points = itertools.product(config.threads, self.lengths, config.batch)
         return [Setting(*point) for point in points]
 
     def plan(self, setting: Setting, baseline: Baseline | None) -> Plan:
-        """What is timed at a point of the sweep."""
+        """Return the cells at a point of the sweep."""
         read = {
             bundle.path: self._read[bundle.path, setting.seq_length, setting.batch]
             for bundle, _ in self._chosen
@@ -145,7 +145,7 @@ class Planner:
         )
 
     def _tables(self) -> dict[Path, Table]:
-        """The rows to answer on the device, as the task of each bundle reads them."""
+        """Read the evaluation rows for the device, as the task of each bundle reads them."""
         config = self._config
         if config.eval is None:
             return {}
@@ -158,9 +158,9 @@ class Planner:
         return tables
 
     def _obstacle(self, artifact: Artifact) -> str | None:
-        """Why an artifact cannot be timed there, and what would change that."""
-        found = self._device.availability(self._engine(artifact))
-        return None if found.available else f"{found.reason} ({found.remedy})"
+        """Return the reason for not timing an artifact there, with the remedy, or None."""
+        availability = self._device.availability(self._engine(artifact))
+        return None if availability.available else f"{availability.reason} ({availability.remedy})"
 
     def _lengths(self) -> tuple[int, ...]:
         artifacts = [artifact for _, artifact in self._chosen]
@@ -180,11 +180,11 @@ class Planner:
 
     @property
     def baseline_lengths(self) -> tuple[int, ...]:
-        """The lengths in tokens that a baseline has to accept."""
+        """Lengths in tokens that a baseline has to accept."""
         if self._config.padding == "fixed":
             return self.lengths
-        own = {n for _, a in self._chosen for n in a.sequence_lengths if n < max(self.lengths)}
-        return tuple(sorted({*self.lengths, *own}))
+        shorter = {n for _, a in self._chosen for n in a.sequence_lengths if n < max(self.lengths)}
+        return tuple(sorted({*self.lengths, *shorter}))
 
     def _artifact_cell(
         self, bundle: Bundle, artifact: Artifact, setting: Setting, texts: Texts
@@ -251,7 +251,7 @@ class Planner:
         setting: Setting,
         texts: Texts,
     ) -> list[Cell]:
-        """The baseline in PyTorch, and in every engine that an artifact is timed in, by format."""
+        """Return the baseline's cells: in PyTorch, and in every engine of a timed artifact."""
         cells = []
         if baseline.checkpoint is not None:
             name, path = baseline.name, baseline.checkpoint
@@ -271,12 +271,12 @@ class Planner:
         return cells
 
     def _yardstick_artifact(self, bundle: Bundle, form: str, engine: str) -> Artifact | None:
-        """The baseline's artifact that runs in an engine: the fp32 one, or the first if none is."""
+        """Return the baseline's artifact for an engine: the fp32 one, else the first."""
         held = [a for a in bundle.manifest.artifacts if a.format == form]
         held = [a for a in held if engine in (self._engine(a), *a.runtimes)]
-        own = [a for a in held if self._engine(a) == engine]
-        full = [a for a in (*own, *held) if a.precision == _FULL_PRECISION]
-        return next(iter((*full, *own, *held)), None)
+        main = [a for a in held if self._engine(a) == engine]
+        full = [a for a in (*main, *held) if a.precision == _FULL_PRECISION]
+        return next(iter((*full, *main, *held)), None)
 
     def _version(self, engine: str) -> str | None:
         return self._device.availability(engine).version
@@ -298,14 +298,14 @@ class Planner:
             )
         types = getattr(config, "type_vocab_size", 0)
         names = ["input_ids", "attention_mask", *(["token_type_ids"] if types else [])]
-        found = self._device.availability(_REFERENCE_ENGINE)
-        own = name if role == "baseline" else f"{name}/checkpoint-{_FULL_PRECISION}"
+        availability = self._device.availability(_REFERENCE_ENGINE)
+        model_id = name if role == "baseline" else f"{name}/checkpoint-{_FULL_PRECISION}"
         return Cell(
             role=role,
             label=f"{name} in {engine_title(_REFERENCE_ENGINE)}",
-            model=model.model_copy(update={"id": own}),
+            model=model.model_copy(update={"id": model_id}),
             engine=_REFERENCE_ENGINE,
-            version=found.version,
+            version=availability.version,
             path=checkpoint.path,
             inputs=make_inputs(
                 texts,
@@ -316,12 +316,14 @@ class Planner:
                 vocabulary=config.vocab_size,
                 types=types,
             ),
-            reason=None if found.available else f"{found.reason} ({found.remedy})",
+            reason=None
+            if availability.available
+            else f"{availability.reason} ({availability.remedy})",
         )
 
 
 def _opened(path: Path) -> tuple[Checkpoint, Model]:
-    """A checkpoint, and what a row says of it."""
+    """Open a checkpoint; return it and its description for a row."""
     from edge.checkpoint.checkpoint import open_checkpoint
 
     checkpoint = open_checkpoint(path)
@@ -371,7 +373,7 @@ def _reading(
 
 
 def _usual_length(artifacts: Sequence[Artifact]) -> int:
-    """128 tokens if all accept it, else the next shorter length that they have in common."""
+    """Return 128 tokens if all accept it, else the next shorter length common to all."""
     # Every length that could be the answer: those that some artifact names, and the default.
     options = {DEFAULT_LENGTH, *(n for a in artifacts for n in a.sequence_lengths)}
     common = sorted(n for n in options if all(_accepts(a, n) for a in artifacts))
@@ -386,7 +388,7 @@ def _usual_length(artifacts: Sequence[Artifact]) -> int:
 
 
 def _names(paths: Sequence[Path]) -> dict[Path, str]:
-    """A short name for each folder; its whole path where folders are called the same."""
+    """Return a name for each folder: its own name, or its path if several share that name."""
     paths = list(dict.fromkeys(paths))
     short = [path.resolve().name for path in paths]
     return {p: n if short.count(n) == 1 else str(p) for p, n in zip(paths, short, strict=True)}
@@ -419,7 +421,7 @@ def _model(name: str, bundle: Bundle, artifact: Artifact) -> Model:
 
 
 def _parameters(weights: Iterable[Path]) -> int:
-    """Parameters in safetensors files, from their headers alone."""
+    """Count the parameters in safetensors files, from their headers alone."""
     from safetensors import safe_open
 
     count = 0

@@ -1,4 +1,4 @@
-"""How far a comparison has come: a bar on a terminal, a line each quarter elsewhere."""
+"""Progress of a comparison: a bar on a terminal, a line each quarter elsewhere."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LINES = 4
 
 @contextlib.contextmanager
 def rounds_progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Yields a function to call with the number of rounds that are done."""
+    """Yield a function to call with the number of finished rounds."""
     if not sys.stderr.isatty():
         yield lambda done: _line(title, done, total)
         return

@@ -1,4 +1,4 @@
-"""From samples to rows: latencies, ratios, and whether they may be quoted."""
+"""Rows from samples: latencies, ratios, and their validity."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ _ORDER = "rounds, order drawn anew in each"
 
 @dataclass(frozen=True)
 class Session:
-    """What all rows of one run share.
+    """Properties that all rows of one run share.
 
-    affinity: the processors that models may use, by their threads. interruptions: how often the
-    run was taken up again.
+    affinity: processors that models may use, by number of threads. zipped: size after deflate of
+    each artifact. interruptions: how often the run was resumed.
     """
 
     config: BenchmarkConfig
@@ -61,13 +61,13 @@ class Session:
 
 
 def new_run_id(started_utc: str) -> str:
-    """A name for a run that no other has."""
+    """Return a unique name for a run."""
     return f"{started_utc.translate({ord(c): None for c in '-:'})}-{secrets.token_hex(4)}"
 
 
 @dataclass(frozen=True)
 class RowMaker:
-    """The rows of one comparison. saved: rows of a baseline, where another run timed it."""
+    """Builds the rows of one comparison. saved: rows of a baseline that another run timed."""
 
     session: Session
     plan: Plan
@@ -80,14 +80,14 @@ class RowMaker:
         return self.session.config
 
     def rows(self) -> tuple[Row, ...]:
-        """One row for each cell of the plan, timed or not."""
+        """Return one row for each cell of the plan, timed or not."""
         measured = dict(zip(self.plan.timed, self.comparison.samples, strict=True))
         rows = [self._row(cell, measured) for cell in self.plan.cells]
         return with_ratios(rows, saved=self.saved)
 
     def _row(self, cell: Cell, measured: Mapping[Cell, Samples]) -> Row:
         samples, session = measured.get(cell), self.session
-        found = self.findings.get(cell, Findings())
+        findings = self.findings.get(cell, Findings())
         protocol = self._protocol(samples)
         latency = None if samples is None else self._latency(samples, parts_of(protocol))
         return Row(
@@ -118,14 +118,14 @@ class RowMaker:
                 other_cores=self.comparison.other_cores,
             ),
             latency_ms=latency,
-            stages=found.stages,
+            stages=findings.stages,
             sustained=() if samples is None else samples.stretches,
-            operators=found.operators,
-            instructions=found.instructions,
+            operators=findings.operators,
+            instructions=findings.instructions,
             memory=None if samples is None else samples.memory,
-            check=found.check,
-            accuracy=found.accuracy,
-            validity=self._validity(cell, samples, latency, found),
+            check=findings.check,
+            accuracy=findings.accuracy,
+            validity=self._validity(cell, samples, latency, findings),
         )
 
     def _latency(self, samples: Samples, parts: statistics.Parts) -> Latency | None:
@@ -176,11 +176,11 @@ class RowMaker:
 
 
 def latency_of(samples: Samples, *, seed: int, parts: statistics.Parts = ()) -> Latency:
-    """All figures of one cell, in milliseconds."""
+    """Return the latency of one cell, in milliseconds."""
     raw_ns = statistics.pooled(samples.blocks)
     values = raw_ns / _NS_PER_MS
     interval = statistics.median_interval(samples.blocks, seed=seed, parts=parts)
-    found = Latency(
+    latency = Latency(
         load=samples.loaded.load_ms,
         first=samples.loaded.first_ms,
         n=samples.runs,
@@ -191,11 +191,11 @@ def latency_of(samples: Samples, *, seed: int, parts: statistics.Parts = ()) -> 
         raw_ns=tuple(raw_ns.tolist()),
         blocks=tuple((number, len(samples.blocks[number])) for number in sorted(samples.blocks)),
     )
-    return found.model_copy(update=_distribution(values)) if samples.single else found
+    return latency.model_copy(update=_distribution(values)) if samples.single else latency
 
 
 def _distribution(values: statistics.Array) -> dict[str, float | None]:
-    """What only single runs tell."""
+    """Return the statistics that need single runs."""
     p90, p95, p99 = (float(value) for value in np.percentile(values, [90, 95, 99]))
     return {
         "mean": float(values.mean()),
@@ -210,7 +210,7 @@ def _distribution(values: statistics.Array) -> dict[str, float | None]:
 
 
 def _faults(cell: Cell, device: DeviceInfo, found: Findings) -> tuple[str, ...]:
-    """What makes a latency worthless."""
+    """Return the reasons for an invalid latency."""
     wrong = []
     if device.kind != "real":
         wrong.append(f"the processor is {device.kind}: its latencies say nothing about real ones")
@@ -223,41 +223,43 @@ def _faults(cell: Cell, device: DeviceInfo, found: Findings) -> tuple[str, ...]:
 
 
 def _shortfalls(latency: Latency, samples: Samples, cell: Cell, protocol: Protocol) -> list[str]:
-    """Where less was measured than the preset demands."""
-    found = []
+    """Return the demands of the preset that the measurement does not meet."""
+    shortfalls = []
     measured_s = sum(latency.raw_ns) / 1e9 if samples.single else samples.spent_s
     rounds = f"timed in {counted(len(latency.blocks), 'round')} only, too few for an interval"
     if protocol.passes is not None:
         wanted = protocol.passes * len(cell.inputs.feeds)
         if latency.n < wanted:
-            found.append(f"{latency.n} of {wanted} runs were recorded")
+            shortfalls.append(f"{latency.n} of {wanted} runs were recorded")
     elif latency.n < protocol.min_runs or measured_s < _ENOUGH * protocol.min_s:
-        found.append(
+        shortfalls.append(
             f"{latency.n} run{'s' * (latency.n != 1)} in {measured_s:.1f} s within the limit of "
             f"{protocol.max_s:g} s, where the preset asks for {protocol.min_runs} "
             f"run{'s' * (protocol.min_runs != 1)} and {protocol.min_s:g} s"
         )
     if len(latency.blocks) < statistics.MIN_ROUNDS:
-        found.append(rounds)
-    return found
+        shortfalls.append(rounds)
+    return shortfalls
 
 
 def _disturbances(latency: Latency, comparison: Comparison, cores: int | None) -> list[str]:
-    """Signs that something else than the model decided how long it took."""
-    found = []
+    """Return the signs that other causes than the model affected its latency."""
+    disturbances = []
     if latency.drift is not None and abs(latency.drift) > _DRIFT_LIMIT:
         change = "slower" if latency.drift > 0 else "faster"
-        found.append(
+        disturbances.append(
             f"{abs(latency.drift):.0%} {change} in the last quarter of runs than in the first"
         )
     other = comparison.other_cores
     if other is not None and other > _OTHER_CORES_LIMIT:
-        found.append(f"other programs kept {other:.1f} of {cores} cores busy")
+        disturbances.append(f"other programs kept {other:.1f} of {cores} cores busy")
     before, after = comparison.before.thermal_status, comparison.after
     hot = {before, None if after is None else after.thermal_status} - _COOL
     if hot:
-        found.append(f"the device was throttled by heat ({', '.join(sorted(map(str, hot)))})")
-    return found
+        disturbances.append(
+            f"the device was throttled by heat ({', '.join(sorted(map(str, hot)))})"
+        )
+    return disturbances
 
 
 def _missing_checks(cell: Cell, found: Findings) -> list[str]:
@@ -270,13 +272,13 @@ def _missing_checks(cell: Cell, found: Findings) -> list[str]:
 
 
 def deflated(paths: Sequence[Path]) -> dict[Path, int]:
-    """Size of each artifact after deflate, level 6; zlib frees the interpreter while it works."""
+    """Return the size of each artifact after deflate, level 6, in two threads."""
     with ThreadPoolExecutor(max_workers=2) as pool:
         return dict(zip(paths, pool.map(deflated_bytes, paths), strict=True))
 
 
 def deflated_bytes(path: Path) -> int:
-    """Size of a file after deflate at level 6; of a folder, the sum over its files."""
+    """Return the size of a file after deflate at level 6; of a folder, the sum over its files."""
     if path.is_dir():
         return sum(deflated_bytes(file) for file in path.rglob("*") if file.is_file())
     packer = zlib.compressobj(6, zlib.DEFLATED, -zlib.MAX_WBITS)

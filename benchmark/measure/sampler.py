@@ -18,19 +18,19 @@ from benchmark.statistics import Array
 from edge.console import say
 from edge.errors import MeasurementError
 
-# A sustained run tells how it goes this often, and not less than so many times.
+# Seconds of a stretch of a sustained run, and the least number of stretches.
 _STRETCH_S = 30.0
 _STRETCHES_AT_LEAST = 8
-# Share of the seconds of warm-up that a further process of a model gets.
+# Share of the warm-up seconds for a restarted process of a model.
 _AGAIN = 0.3
 
 
 @dataclass
 class Samples:
-    """What was measured of one model.
+    """Measurements of one model.
 
     blocks: round -> durations in nanoseconds; each the median of a whole turn if not `single`.
-    runs: recorded in all. spent_s: in turns, unrecorded runs included.
+    runs: number of recorded runs. spent_s: seconds in turns, unrecorded runs included.
     """
 
     loaded: Loaded
@@ -44,7 +44,7 @@ class Samples:
     stretches: tuple[Stretch, ...] = ()
 
     def add(self, number: int, turn: Turn) -> None:
-        """A turn, measured now or before."""
+        """Add a turn, measured now or before an interruption."""
         self.blocks[number] = np.asarray(turn.raw_ns, np.int64)
         self.runs += turn.count
         self.single = self.single and turn.single
@@ -59,10 +59,10 @@ class Samples:
 class Comparison:
     """The samples of each job, in the order of the jobs, and the state of the device around them.
 
-    refusals: by the number of a job, why the device could not load its model; it has no samples.
-    other_cores: cores kept busy by other programs during the rounds, on average.
-    failure: what ended the rounds early; what was measured until then counts.
-    processes: how many each model had, one after another, each for an equal part of the rounds.
+    refusals: job number -> reason of the device for not loading its model, which has no samples.
+    other_cores: mean number of cores kept busy by other programs during the rounds.
+    failure: error that ended the rounds early; the measurements before it count.
+    processes: number of processes of each model, in sequence, each for an equal part of the rounds.
     """
 
     samples: tuple[Samples, ...]
@@ -75,19 +75,19 @@ class Comparison:
 
 
 def nothing_done(rounds: int) -> None:
-    """Progress that nobody looks at."""
+    """Ignore the progress."""
 
 
 def nothing_more(number: int, timer: Timer) -> None:
-    """No further questions to a model."""
+    """Ask nothing more of a model."""
 
 
 @dataclass(frozen=True)
 class Observer:
-    """Who wants to know.
+    """Callbacks of a comparison.
 
-    progress: told how many rounds are done. finish: called with each job's number and timer when
-    the rounds are over, for what is asked beside latency. name: of the comparison, in the journal.
+    progress: called with the number of finished rounds. finish: called with each job's number and
+    timer after the rounds, for measurements beside latency. name: comparison in the journal.
     """
 
     progress: Callable[[int], None] = nothing_done
@@ -106,17 +106,17 @@ def compare(
 ) -> Comparison:
     """Load every job in a process of its own, keep all alive, and time them in turns.
 
-    After a part of the rounds all processes are ended and begun anew, `protocol.processes` times in
-    all where the device can: where a process lies in memory is luck that lasts as long as it does.
+    After a part of the rounds all processes are restarted, `protocol.processes` times in total if
+    the device supports it: the memory layout of a process is random and affects all of its runs.
     A job whose model the device refuses to load is left out.
-    Raises MeasurementError when a model fails or its process dies before anything was recorded of
-    all of them; later, what was recorded is returned with the failure. No process is left.
+    Raises MeasurementError if a model fails or its process dies before every model has recorded
+    runs; later, the recorded runs are returned with the failure. All processes are ended.
     """
     return _Comparing(jobs, device, protocol, seed, observer or Observer()).result()
 
 
 class _Comparing:
-    """One comparison; jobs go by their number."""
+    """One comparison; jobs are identified by their number."""
 
     def __init__(
         self,
@@ -133,7 +133,7 @@ class _Comparing:
         self._load = _Load()
 
     def result(self) -> Comparison:
-        """Everything, or what was recorded until a failure."""
+        """Run the comparison; after a failure return what was recorded before it."""
         count = self._protocol.processes if self._device.restarts else 1
         before: Conditions | None = None
         after = failure = rounds = None
@@ -163,7 +163,7 @@ class _Comparing:
                 continue
             timer = stack.enter_context(self._device.open(job))
             try:
-                found = _start(job, timer, self._protocol, again=number in self._samples)
+                samples = _start(job, timer, self._protocol, again=number in self._samples)
             except ModelRefused as refusal:
                 if number in self._samples:
                     raise
@@ -171,7 +171,7 @@ class _Comparing:
                 self._refusals[number] = str(refusal)
                 timer.close()
                 continue
-            self._samples.setdefault(number, found)
+            self._samples.setdefault(number, samples)
             timers[number] = timer
         return timers
 
@@ -182,7 +182,7 @@ class _Comparing:
     def _take(
         self, rounds: Rounds, timers: Mapping[int, Timer], process: int, count: int
     ) -> Conditions:
-        """The rounds of one set of processes, and what others did meanwhile."""
+        """Run the rounds of one set of processes, and record the load of other programs."""
         numbers = self._protocol.part(process, count)
         before, start = self._device.conditions(), time.monotonic()
         own_s = sum(sample.processor_s or 0.0 for sample in self._samples.values())
@@ -194,20 +194,20 @@ class _Comparing:
         return after
 
     def _afterwards(self, timers: Mapping[int, Timer]) -> None:
-        """What is measured once the rounds are over, so that it disturbs none of them."""
+        """Measure memory, sustained load and the rest after all rounds, to disturb none."""
         for number, timer in timers.items():
             self._samples[number].memory = timer.memory()
         if self._protocol.sustained_s:
             for number, timer in timers.items():
-                found = sustain(timer, self._device, self._protocol.sustained_s)
-                self._samples[number].stretches = found
+                stretches = sustain(timer, self._device, self._protocol.sustained_s)
+                self._samples[number].stretches = stretches
         for number, timer in timers.items():
             self._observer.finish(number, timer)
 
 
 @dataclass
 class _Load:
-    """What other programs did while rounds were taken; None once it could not be told."""
+    """Load of other programs during the rounds; busy_s: None once it could not be read."""
 
     busy_s: float | None = 0.0
     duration_s: float = 0.0
@@ -215,7 +215,7 @@ class _Load:
     def add(
         self, before: Conditions, after: Conditions, own_s: float | None, duration_s: float
     ) -> None:
-        """Some rounds, in which the models' processes used `own_s` of processor time."""
+        """Add some rounds, in which the models' processes used `own_s` of processor time."""
         self.duration_s += duration_s
         if self.busy_s is None or own_s is None or before.busy_s is None or after.busy_s is None:
             self.busy_s = None
@@ -223,22 +223,22 @@ class _Load:
             self.busy_s += after.busy_s - before.busy_s - own_s
 
     def other_cores(self) -> float | None:
-        """Cores kept busy by others; None if it took too short to tell from clock ticks."""
+        """Return the cores kept busy by others; None under one second (coarse clock ticks)."""
         if self.busy_s is None or self.duration_s < 1:
             return None
         return round(max(0.0, self.busy_s / self.duration_s), 2)
 
 
 def sustain(timer: Timer, device: Device, duration_s: float) -> tuple[Stretch, ...]:
-    """One model alone without a rest, and the state of the device after each part of it."""
+    """Run one model alone without pause, and read the device's state after each stretch."""
     part_s = min(_STRETCH_S, duration_s / _STRETCHES_AT_LEAST)
     begin = time.monotonic()
-    found: list[Stretch] = []
+    stretches: list[Stretch] = []
     while (start_s := time.monotonic() - begin) < duration_s:
         turn = timer.turn(Block(runs=1, min_s=part_s, max_s=2 * part_s))
         state = device.conditions()
         values = np.asarray(turn.raw_ns, np.float64) / 1e6
-        found.append(
+        stretches.append(
             Stretch(
                 start_s=round(start_s, 1),
                 end_s=round(time.monotonic() - begin, 1),
@@ -250,7 +250,7 @@ def sustain(timer: Timer, device: Device, duration_s: float) -> tuple[Stretch, .
                 thermal_status=state.thermal_status,
             )
         )
-    return tuple(found)
+    return tuple(stretches)
 
 
 class Rounds:
@@ -280,7 +280,7 @@ class Rounds:
             self._orders.append(list(order))
 
     def take(self, timers: Mapping[int, Timer], rounds: Sequence[int]) -> None:
-        """What is left of some rounds, by their numbers."""
+        """Run the remaining turns of some rounds, by their numbers."""
         for number in rounds:
             left = [job for job in self._orders[number] if self._is_wanted(job, number)]
             if left and self._protocol.cooldown_s:
@@ -290,7 +290,7 @@ class Rounds:
             self._observer.progress(number + 1)
 
     def _recall(self) -> None:
-        """Count the turns that were recorded before an interruption."""
+        """Add the turns that were recorded before an interruption."""
         observer = self._observer
         for job, blocks in self._blocks.items():
             for number in range(len(blocks)):
@@ -315,16 +315,16 @@ class Rounds:
         observer.journal.record(observer.name, self._name(job), number, turn)
 
     def _name(self, job: int) -> str:
-        """A job in the journal. Labels are for people: two jobs may have the same one."""
+        """Return the name of a job in the journal; two jobs may have the same label."""
         return f"{job} {self._jobs[job].label}"
 
 
 def rounds_of(run_s: float, protocol: Protocol) -> frozenset[int]:
-    """The rounds in which a model takes part that needs `run_s` seconds a run.
+    """Return the rounds in which a model with `run_s` seconds per run takes part.
 
-    All, if its turns fit into `max_s`; else as many as fit. Which ones comes from one order for all
-    models, of which every beginning is spread evenly: of any two models one takes part in all
-    rounds of the other, so that they share as many as possible.
+    These are all rounds if its turns fit into `max_s`, else as many as fit. They are the first of
+    one order for all models, every prefix of which is spread evenly: of any two models one takes
+    part in all rounds of the other, so that they share as many rounds as possible.
     """
     runs, turn = 1, protocol.turn
     while (1 + runs) * run_s < turn.max_s and (runs < turn.runs or runs * run_s < turn.min_s):
@@ -334,7 +334,7 @@ def rounds_of(run_s: float, protocol: Protocol) -> frozenset[int]:
 
 
 def _spread(count: int) -> list[int]:
-    """0 to count - 1 by their bits read backwards: first, middle, quarters, eighths ..."""
+    """Return 0 to count - 1 in bit-reversed order: first, middle, quarters, eighths ..."""
     bits = (count - 1).bit_length()
     return sorted(range(count), key=lambda number: f"{number:0{bits}b}"[::-1])
 

@@ -1,1 +1,1 @@
-"""From rows to reports and comparisons."""
+"""Reports and comparisons of rows."""

@@ -1,4 +1,4 @@
-"""Limits that a benchmark has to keep, so that it can guard a CI."""
+"""Limits that a benchmark has to keep, for use in CI."""
 
 from __future__ import annotations
 
@@ -18,13 +18,12 @@ from edge.errors import ConfigError
 
 
 class Limits(Config):
-    """What one artifact may cost, at each setting it was timed at.
+    """Limits of one artifact, at each setting of the sweep.
 
-    p50_ms, p90_ms: latency. size_bytes: of the file, also as "30 MB". memory_mb: what the model
-    added, `Memory.delta_mb`. instructions: of an inference, where an emulator counts them.
-    metric: the least value of the task's metric. ratio: the least number of times it has to be
-    faster than the baseline, judged by the lower end of the interval. valid: whether every row has
-    to be valid.
+    p50_ms, p90_ms: latency. size_bytes: of the file, also as "30 MB". memory_mb: memory added by
+    the model, `Memory.delta_mb`. instructions: per inference, counted by an emulator.
+    metric: minimum of the task's metric. ratio: minimum speed-up over the baseline, compared with
+    the lower end of the interval. valid: every row has to be valid.
     """
 
     p50_ms: float | None = Field(default=None, gt=0)
@@ -38,15 +37,15 @@ class Limits(Config):
 
     @property
     def limits_something(self) -> bool:
-        """Whether any limit is set."""
+        """True if any limit is set."""
         return self.valid or any(getattr(self, name) is not None for name in _FIGURES)
 
     def objections(self, row: Row) -> Iterator[str]:
-        """One phrase for each limit that a row breaks; what was not measured breaks its limit."""
+        """Yield one phrase for each limit that a row exceeds; a missing measurement exceeds it."""
         memory, accuracy = row.memory, row.accuracy
         ratio = row.ratio_to_baseline or row.ratio_same_engine
         least = None if ratio is None else (ratio.ci95 or (ratio.value,))[0]
-        # An emulator's latencies are none.
+        # An emulator's latency says nothing.
         latency = row.latency_ms if row.device.kind == "real" else None
         p50, p90 = (latency.p50, latency.p90) if latency is not None else (None, None)
         yield from _most("p50", self.p50_ms, p50, _ms)
@@ -82,22 +81,22 @@ class Budget(Limits):
         return self
 
     def broken(self, rows: Sequence[Row]) -> list[str]:
-        """One line for each limit that is broken; empty when all are kept."""
+        """Return one line for each exceeded limit; empty if all limits are kept."""
         artifacts = [row for row in rows if row.role != "baseline"]
         if not artifacts:
             return ["no artifact was measured"]
         labels = Labels(artifacts)
-        found = [line for row in artifacts for line in _lines(row, self, labels)]
+        violations = [line for row in artifacts for line in _lines(row, self, labels)]
         for pattern, limits in self.artifacts.items():
             matching = [row for row in artifacts if fnmatchcase(row.model.id, pattern)]
             if not matching:
-                found.append(f"no artifact is called '{pattern}'")
-            found += [line for row in matching for line in _lines(row, limits, labels)]
-        return found
+                violations.append(f"no artifact is called '{pattern}'")
+            violations += [line for row in matching for line in _lines(row, limits, labels)]
+        return violations
 
 
 def read_budget(path: Path) -> Budget:
-    """A budget file; raises ConfigError when it is not one."""
+    """Read a budget file; raises ConfigError for an invalid one."""
     if not path.is_file():
         raise ConfigError(f"budget {path} does not exist")
     return Budget.build(load_yaml(path), where=str(path))

@@ -1,4 +1,4 @@
-"""`edge compare`: which differences between two runs are real."""
+"""`edge compare`: significant differences between two runs."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from benchmark.titles import baseline_title, engine_title
 from edge.config import Config
 
 Verdict = Literal["faster", "slower", "indistinguishable", "unknown"]
-# Chance of calling any of the pairs different when none is.
+# Family-wise error rate: probability of calling any pair different if none is.
 LEVEL = 0.05
-# Two processes of one artifact differ by about 1 %: their memory lies elsewhere. No interval of two
-# runs knows of that, so a difference has to be larger than this, as a share.
+# Two processes of one artifact differ by about 1 %, by their memory layout. Intervals of two runs
+# do not cover that, so a difference has to be larger than this share.
 MARGIN = 0.02
 _CHANCE_Z = 1.959964
 
 
 class Change(Config):
-    """A figure of both runs; None where a run does not know it."""
+    """A figure of both runs; None if a run has no such figure."""
 
     a: float | None
     b: float | None
 
 
 class MetricChange(Change):
-    """The metric of both. error: standard error of b - a, where it is a share of so many rows.
+    """The metric of both runs. error: standard error of b - a, if the metric is a share of rows.
 
-    within_chance: whether |b - a| is below 1.96 errors; None where the error is not known.
+    within_chance: True if |b - a| is at most 1.96 standard errors; None without a standard error.
     """
 
     metric: str
@@ -47,10 +47,10 @@ class Pair(Config):
     """The same model at the same setting in both runs; verdict: of the second, `b`.
 
     ratio: p50 of a / p50 of b, above 1 where b is faster; ci95: its interval.
-    chance: p-value of the ratio being 1 give or take the margin, corrected for the number of pairs
+    chance: p-value of the ratio being 1 within the margin, corrected for the number of pairs
     (Holm).
-    through: the baseline that both ratios were taken of; None where the runs share none, so that
-    whatever the machine did differently is in the ratio too. why: of an unknown verdict.
+    through: the baseline of both ratios; None if the runs share none, so that the ratio includes
+    differences of the machine's state. why: reason for an unknown verdict.
     """
 
     name: str
@@ -70,9 +70,9 @@ class Pair(Config):
 
 
 class RunComparison(Config):
-    """What two runs have in common, and what only one of them has, in words.
+    """Pairs of rows of two runs, and names of rows that only one run has.
 
-    margin: differences up to this share are what one artifact differs by from itself.
+    margin: differences up to this share are expected between two runs of one artifact.
     """
 
     margin: float
@@ -83,25 +83,25 @@ class RunComparison(Config):
 
     @property
     def slower(self) -> tuple[Pair, ...]:
-        """The pairs whose second is really slower."""
+        """Pairs in which the second run is significantly slower."""
         return tuple(pair for pair in self.pairs if pair.verdict == "slower")
 
 
 def compare_runs(
     a: Sequence[Row], b: Sequence[Row], *, margin: float = MARGIN, seed: int = 0
 ) -> RunComparison:
-    """Match the rows of two runs and judge each pair.
+    """Match the rows of two runs and compare each pair.
 
     A pair has the same format, precision, target, engine, threads, length, batch, padding and
     device model; among several such rows the model's name decides, then the later one counts.
     """
     labels = Labels([*a, *b])
     matched, only_a, only_b = _matched(a, b)
-    pairs = [_pair(one, other, a, b, labels, margin, seed) for one, other in matched]
-    own = [pair for pair in pairs if pair.role != "baseline"]
+    pairs = [_pair(row_a, row_b, a, b, labels, margin, seed) for row_a, row_b in matched]
+    artifacts = [pair for pair in pairs if pair.role != "baseline"]
     return RunComparison(
         margin=margin,
-        pairs=_judged(own, margin),
+        pairs=_judged(artifacts, margin),
         baselines=tuple(pair for pair in pairs if pair.role == "baseline"),
         only_a=tuple(labels.full(row) for row in only_a),
         only_b=tuple(labels.full(row) for row in only_b),
@@ -111,7 +111,7 @@ def compare_runs(
 def _matched(
     a: Sequence[Row], b: Sequence[Row]
 ) -> tuple[list[tuple[Row, Row]], list[Row], list[Row]]:
-    """Pairs, and what is left of each run."""
+    """Return the pairs, and the unmatched rows of each run."""
     groups_a, groups_b = _grouped(a), _grouped(b)
     pairs: list[tuple[Row, Row]] = []
     only_a: list[Row] = []
@@ -119,14 +119,14 @@ def _matched(
     for key in dict.fromkeys([*groups_a, *groups_b]):
         left, right = groups_a.get(key, {}), groups_b.get(key, {})
         names = _names_of_pairs(list(left), list(right))
-        pairs += [(left[one], right[other]) for one, other in names.items()]
+        pairs += [(left[name_a], right[name_b]) for name_a, name_b in names.items()]
         only_a += [row for name, row in left.items() if name not in names]
         only_b += [row for name, row in right.items() if name not in names.values()]
     return pairs, only_a, only_b
 
 
 def _names_of_pairs(left: Sequence[Key], right: Sequence[Key]) -> dict[Key, Key]:
-    """Of rows that agree otherwise, who belongs to whom by (name of the model, place)."""
+    """Match keys (model name, device key) of rows that agree otherwise."""
     if len(left) == len(right) == 1:
         return {left[0]: right[0]}
     pairs = {name: name for name in left if name in right}
@@ -139,16 +139,16 @@ def _names_of_pairs(left: Sequence[Key], right: Sequence[Key]) -> dict[Key, Key]
 
 
 def _grouped(rows: Sequence[Row]) -> dict[Key, dict[Key, Row]]:
-    """What has to agree -> name of the model and place -> its latest row."""
-    found: dict[Key, dict[Key, Row]] = {}
+    """Group rows by the keys that a pair shares; each group: model name, device -> latest row."""
+    groups: dict[Key, dict[Key, Row]] = {}
     for row in sorted(rows, key=lambda row: row.started_utc):
         model = row.model
         kind = (row.role, model.format, model.precision, model.target, row.runtime.name)
-        # Another baseline is another thing, whatever its format.
+        # Two different baselines are never a pair, whatever their format.
         name = row.model.id if row.role == "baseline" else ""
         key = (*kind, name, *setting_of(row), row.device.kind, row.device.model)
-        found.setdefault(key, {})[row.model.id, place_key(row)] = row
-    return found
+        groups.setdefault(key, {})[row.model.id, place_key(row)] = row
+    return groups
 
 
 def _pair(
@@ -174,10 +174,10 @@ def _pair(
         through=None if basis is None else _basis_words(basis[0]),
         why=_untold(a, b),
     )
-    found = None if pair.why else _ratio(a, b, basis, seed)
-    if found is None:
+    estimate = None if pair.why else _ratio(a, b, basis, seed)
+    if estimate is None:
         return pair
-    value, interval, rounds = found
+    value, interval, rounds = estimate
     changes = {"ratio": value, "ci95": interval}
     if interval is None:
         return pair.model_copy(update={**changes, "why": "too few rounds for an interval"})
@@ -191,7 +191,7 @@ def _name(a: Row, b: Row, labels: Labels) -> str:
 
 
 def _untold(a: Row, b: Row) -> str | None:
-    """Why the latencies of two rows cannot be judged."""
+    """Return the reason for not comparing the latencies of two rows, or None."""
     for row in (a, b):
         if row.device.kind != "real":
             return f"the processor is {row.device.kind}"
@@ -208,16 +208,16 @@ def _untold(a: Row, b: Row) -> str | None:
 def _common_baseline(
     a: Row, b: Row, run_a: Sequence[Row], run_b: Sequence[Row]
 ) -> tuple[Row, Row] | None:
-    """A baseline of both runs, timed beside each row: in the same engine where there is one."""
-    for one in sorted(_beside(a, run_a), key=lambda row: row.runtime.name != a.runtime.name):
-        for other in _beside(b, run_b):
-            if one.model.sha256 is not None and _same_model(one, other):
-                return one, other
+    """Return a baseline of both runs, timed beside each row, preferably in the same engine."""
+    for baseline_a in sorted(_beside(a, run_a), key=lambda row: row.runtime.name != a.runtime.name):
+        for baseline_b in _beside(b, run_b):
+            if baseline_a.model.sha256 is not None and _same_model(baseline_a, baseline_b):
+                return baseline_a, baseline_b
     return None
 
 
 def _beside(row: Row, rows: Sequence[Row]) -> list[Row]:
-    """Baselines of the same run at the same setting, with recorded runs."""
+    """Return baselines of the same run at the same setting, with recorded runs."""
     return [other for other in baselines_beside(row, rows) if blocks_of(other)]
 
 
@@ -235,26 +235,26 @@ def _basis_words(row: Row) -> str:
 def _ratio(
     a: Row, b: Row, basis: tuple[Row, Row] | None, seed: int
 ) -> tuple[float, Interval | None, int] | None:
-    """Ratio, interval, and the number of rounds of the shorter run."""
+    """Return ratio, interval, and the number of rounds of the shorter run."""
     blocks_a, blocks_b = blocks_of(a), blocks_of(b)
     rounds = min(len(blocks_a), len(blocks_b))
     if basis is None:
-        found = statistics.unpaired_ratio(blocks_a, blocks_b, seed=seed)
+        estimate = statistics.unpaired_ratio(blocks_a, blocks_b, seed=seed)
     else:
         before, after = (blocks_of(basis[0]), blocks_a), (blocks_of(basis[1]), blocks_b)
-        found = statistics.ratio_of_ratios(before, after, seed=seed)
-    return None if found is None else (*found, rounds)
+        estimate = statistics.ratio_of_ratios(before, after, seed=seed)
+    return None if estimate is None else (*estimate, rounds)
 
 
 def _judged(pairs: Sequence[Pair], margin: float) -> tuple[Pair, ...]:
-    """With p-values corrected for their number, and verdicts."""
+    """Return the pairs with corrected p-values and verdicts."""
     places = [place for place, pair in enumerate(pairs) if pair.chance is not None]
     adjusted = statistics.holm([pairs[place].chance or 0.0 for place in places])
-    found = list(pairs)
+    judged = list(pairs)
     for place, chance in zip(places, adjusted, strict=True):
         changes = {"chance": chance, "verdict": _verdict(pairs[place], chance, margin)}
-        found[place] = pairs[place].model_copy(update=changes)
-    return tuple(found)
+        judged[place] = pairs[place].model_copy(update=changes)
+    return tuple(judged)
 
 
 def _verdict(pair: Pair, chance: float, margin: float) -> Verdict:
@@ -271,21 +271,20 @@ def _memory(row: Row) -> float | None:
 
 
 def _metric(a: Row, b: Row) -> MetricChange | None:
-    """Both metrics; of shares the binomial standard error of the difference.
+    """Return both metrics; for shares with the binomial standard error of the difference.
 
-    The runs may have answered the same rows, so that the true error is smaller: errors of two
-    samples that are independent are the cautious choice.
+    It assumes independent samples: if both runs evaluated the same rows, the true error is smaller.
     """
-    one, other = a.accuracy, b.accuracy
-    if one is None or other is None or one.metric != other.metric:
+    before, after = a.accuracy, b.accuracy
+    if before is None or after is None or before.metric != after.metric:
         return None
     error = within = None
-    if one.metric.lower() in SHARES and one.samples and other.samples:
+    if before.metric.lower() in SHARES and before.samples and after.samples:
         error = math.sqrt(
-            one.value * (1 - one.value) / one.samples
-            + other.value * (1 - other.value) / other.samples
+            before.value * (1 - before.value) / before.samples
+            + after.value * (1 - after.value) / after.samples
         )
-        within = abs(other.value - one.value) <= _CHANCE_Z * error
+        within = abs(after.value - before.value) <= _CHANCE_Z * error
     return MetricChange(
-        metric=one.metric, a=one.value, b=other.value, error=error, within_chance=within
+        metric=before.metric, a=before.value, b=after.value, error=error, within_chance=within
     )

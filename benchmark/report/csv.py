@@ -1,4 +1,4 @@
-"""Rows as CSV: one line a row, one value a column, units in the names."""
+"""Rows as CSV: one line per row, one value per column, units in the names."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ _RATIOS = ("ratio_to_baseline", "ratio_same_engine")
 
 
 def _dug(*path: str) -> Callable[[Row], Any]:
-    """A value within a row; None where something on the way is None."""
+    """Return a getter of a nested value of a row; None if a value on the path is None."""
 
     def value(row: Row) -> Any:
-        found: Any = row
+        attribute: Any = row
         for name in path:
-            found = None if found is None else getattr(found, name)
-        return found
+            attribute = None if attribute is None else getattr(attribute, name)
+        return attribute
 
     return value
 
 
 def _end(path: tuple[str, ...], place: int) -> Callable[[Row], float | None]:
-    """One end of an interval."""
+    """Return a getter of one end of an interval."""
 
     def value(row: Row) -> float | None:
         pair = _dug(*path)(row)
@@ -36,7 +36,7 @@ def _end(path: tuple[str, ...], place: int) -> Callable[[Row], float | None]:
     return value
 
 
-# Column -> its value of a row; docs/benchmark.md says what each means.
+# Column -> getter of its value; docs/benchmark.md describes each column.
 COLUMNS: dict[str, Callable[[Row], Any]] = {
     "run_id": _dug("run_id"),
     "started_utc": _dug("started_utc"),
@@ -105,7 +105,7 @@ _TIMES = {name for name in COLUMNS if name.startswith(("latency_", "ratio_"))} |
 
 
 def dump_csv(rows: Iterable[Row]) -> str:
-    """The text of a CSV file with a header; an empty cell is what is not known."""
+    """Return the text of a CSV file with a header; unknown values are empty cells."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -117,9 +117,9 @@ def dump_csv(rows: Iterable[Row]) -> str:
 def _cell(name: str, value: Callable[[Row], Any], row: Row) -> Any:
     if name in _TIMES and row.device.kind != "real":
         return None
-    found = value(row)
-    if isinstance(found, str):
-        found = " ".join(found.split())
+    content = value(row)
+    if isinstance(content, str):
+        content = " ".join(content.split())
         # A spreadsheet takes such a cell for a formula.
-        return f"'{found}" if found[:1] in {"=", "+", "-", "@"} else found
-    return found
+        return f"'{content}" if content[:1] in {"=", "+", "-", "@"} else content
+    return content

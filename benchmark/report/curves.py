@@ -1,4 +1,4 @@
-"""Figures as inline SVG: how latency follows from length, threads, batch, or the minutes passed."""
+"""Line charts as inline SVG: latency against length, threads, batch size, or time."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from edge.console import three_figures
 _PLOT = 220
 _AXIS = 62
 _ENTRY = 18
-# Beyond so many marks a tick for each no longer fits.
+# With more points, a tick for each does not fit.
 _TICKS = 8
 
 
 @dataclass(frozen=True)
 class Line:
-    """One model. points: (x, y); ends: the interval of each y, where there is one.
+    """The line of one model. points: (x, y); ends: the interval of each y, or None.
 
     shape: a format or "baseline". colour: a precision likewise.
     """
@@ -54,7 +54,7 @@ def curves(
     y_form: Form = milliseconds,
     log: bool = True,
 ) -> str:
-    """Lines from left to right, their names below. log: axes may be logarithmic."""
+    """Draw lines from left to right, their names below. log: axes may be logarithmic."""
     places = sorted({x for line in lines for x, _ in line.points})
     heights = [y for line in lines for _, y in line.points]
     heights += [end for line in lines for pair in line.ends if pair for end in pair]
@@ -72,9 +72,9 @@ def curves(
 
 
 def _apart(xs: Scale, places: Sequence[float]) -> bool:
-    """Whether the values of all places can be read beside each other."""
-    found = [xs.place(x) for x in places]
-    return all(right - left > 24 for left, right in itertools.pairwise(found))
+    """Return True if the tick labels of all values fit beside each other."""
+    positions = [xs.place(x) for x in places]
+    return all(right - left > 24 for left, right in itertools.pairwise(positions))
 
 
 def _drawn(line: Line, xs: Scale, ys: Scale, number: int) -> list[str]:

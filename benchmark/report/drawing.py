@@ -1,4 +1,4 @@
-"""What all figures are drawn of: axes, markers, and labels that keep clear of each other.
+"""Parts of all figures: axes, markers, and labels that do not overlap.
 
 Colours are CSS classes of the page, so that a figure follows its light and dark themes. One unit is
 one CSS pixel at the width of a phone.
@@ -21,7 +21,7 @@ _ADVANCE = 0.56
 RADIUS = 5.5
 
 Box = tuple[float, float, float, float]
-# A value as a tick shows it; integers for bytes.
+# Format of a tick's value; integers for bytes.
 Form = Callable[[float], str] | Callable[[int], str]
 
 
@@ -33,7 +33,7 @@ def x_axis(
     *,
     at: Sequence[float] | None = None,
 ) -> list[str]:
-    """Grid, values and title below. at: the values to mark, round ones where they are not given."""
+    """Draw grid, values and title below. at: values to mark, round ones by default."""
     parts = []
     for value in xs.ticks(WIDTH // 60) if at is None else at:
         x = xs.place(value)
@@ -50,7 +50,7 @@ def x_axis(
 
 
 def y_axis(ys: Scale, title: str, form: Form) -> list[str]:
-    """Grid and values on the left, the title above them."""
+    """Draw grid and values on the left, the title above them."""
     parts = []
     for value in ys.ticks(5):
         y = ys.place(value)
@@ -67,28 +67,28 @@ def y_axis(ys: Scale, title: str, form: Form) -> list[str]:
 
 
 def milliseconds(value: float) -> str:
-    """A tick of milliseconds, without its unit."""
+    """Return the label of a tick in milliseconds, without its unit."""
     return _short(three_figures(value))
 
 
 def percent(value: float) -> str:
-    """A tick of a share, with its sign."""
+    """Return the label of a tick of a share, with its sign."""
     return f"{value:+.0%}" if value else "0"
 
 
 def _short(figure: str) -> str:
-    """Without zeros behind the point: a tick is exact anyway."""
+    """Remove trailing zeros: ticks are exact."""
     number, space, unit = figure.partition(" ")
     return (number.rstrip("0").rstrip(".") if "." in number else number) + space + unit
 
 
 def plain(form: Form, value: float) -> str:
-    """A value in a form that may be made for integers."""
+    """Format a value with a format that may be made for integers."""
     return form(value)  # type: ignore[arg-type]
 
 
 def label(text: str, x: float, y: float, taken: list[Box]) -> list[str]:
-    """A label near its marker, where it covers least of what is there already."""
+    """Draw a label near its marker, where it overlaps least with the boxes in `taken`."""
     width, half = text_width(text), (FONT + 2) / 2
     candidates = []
     for shift in (0, -14, 14, -28, 28, -42, 42, -56, 56, -70, 70):
@@ -118,13 +118,13 @@ def _overlap(a: Box, b: Box) -> float:
 
 
 def _outside(box: Box) -> float:
-    """Area beyond the frame, counted dear: cut letters are worse than covered ones."""
+    """Return 10 times the area beyond the frame: cut letters are worse than covered ones."""
     inside = _overlap(box, (LEFT - 2, 0, WIDTH, HEIGHT - BOTTOM + 4))
     return 10 * ((box[2] - box[0]) * (box[3] - box[1]) - inside)
 
 
 def marker(shape: str, colour: str, text: str, x: float, y: float) -> str:
-    """What stands for one row. shape: a format or "baseline"; colour: a precision likewise."""
+    """Draw the marker of a row. shape: a format or "baseline"; colour: a precision likewise."""
     r = RADIUS
     shapes = {
         "onnx": f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{r}"',
@@ -135,24 +135,24 @@ def marker(shape: str, colour: str, text: str, x: float, y: float) -> str:
         "baseline": f'<path d="M{x - r:.1f} {y - r:.1f}l{2 * r} {2 * r}'
         f'm0-{2 * r}l-{2 * r} {2 * r}"',
     }
-    found = shapes.get(shape, shapes["onnx"])
-    return f'{found} class="marker {css(colour)}"><title>{escape(text)}</title>' + (
-        f"</{found[1:].split(' ', 1)[0]}>"
+    shape_svg = shapes.get(shape, shapes["onnx"])
+    return f'{shape_svg} class="marker {css(colour)}"><title>{escape(text)}</title>' + (
+        f"</{shape_svg[1:].split(' ', 1)[0]}>"
     )
 
 
 def css(colour: str) -> str:
-    """The class of a precision; unknown ones share the last."""
+    """Return the CSS class of a precision; unknown ones share "other"."""
     return colour if colour in {"baseline", "fp32", "fp16", "int8"} else "other"
 
 
 def text_width(text: str) -> float:
-    """About how wide a text is drawn."""
+    """Estimate the width of a text."""
     return len(text) * FONT * _ADVANCE
 
 
 def svg(parts: Sequence[str], height: float, description: str) -> str:
-    """The figure, with its words for those who do not see it."""
+    """Return the SVG of a figure, with a description for screen readers."""
     return (
         f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(description)}">'
         + "".join(parts)

@@ -17,31 +17,31 @@ from benchmark.titles import baseline_title, engine_title
 from edge.console import human_bytes
 
 Figure = dict[str, str]
-# What a sweep varies: title of the axis, place in the setting.
+# Parameters of a sweep: title of the axis, words for the caption, index in the setting.
 _SWEEPS = (
-    ("tokens an input", "input length", 1),
+    ("tokens per input", "input length", 1),
     ("threads", "the number of threads", 0),
-    ("texts an inference", "batch size", 2),
+    ("texts per inference", "batch size", 2),
 )
 
 
 def figures(report: Report, labels: Labels) -> list[Figure]:
-    """Those for which there are rows; rows of an emulated device are in none."""
+    """Return all figures that have rows; rows of emulated devices are left out."""
     known = [row for row in report.rows if row.role != "imported" and rated(row)]
     shown = summary.comparable(known)
     note = _place_words(shown, known)
-    found = list(_trade_offs(report, shown, labels, note))
-    found += _spread(shown, labels, note)
+    drawn = list(_trade_offs(report, shown, labels, note))
+    drawn += _spread(shown, labels, note)
     for axis, words, place in _SWEEPS:
-        found += _sweep(known, shown, labels, axis, words, place)
-    return found + list(_sustained(report.rows))
+        drawn += _sweep(known, shown, labels, axis, words, place)
+    return drawn + list(_sustained(report.rows))
 
 
 def front(rows: Sequence[Row]) -> set[int]:
-    """Places of the artifacts that no other one beats: smaller, faster, more accurate at once.
+    """Return the indices of the Pareto-optimal artifacts in size, latency and accuracy.
 
-    An artifact is beaten when another one is at least as good in all that is known of both and
-    better in something. Baselines and invalid rows do not take part.
+    An artifact is dominated if another one is at least as good in all measures known of both and
+    better in one. Baselines and invalid rows do not take part.
     """
     taking = [
         (place, row)
@@ -56,8 +56,10 @@ def front(rows: Sequence[Row]) -> set[int]:
 
 
 def _beats(one: Row, other: Row) -> bool:
-    mine, theirs = _costs(one), _costs(other)
-    pairs = [(a, b) for a, b in zip(mine, theirs, strict=True) if a is not None and b is not None]
+    costs, other_costs = _costs(one), _costs(other)
+    pairs = [
+        (a, b) for a, b in zip(costs, other_costs, strict=True) if a is not None and b is not None
+    ]
     return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
 
 
@@ -66,7 +68,7 @@ def _costs(row: Row) -> tuple[float | None, ...]:
 
 
 def _place_words(shown: Sequence[Row], known: Sequence[Row]) -> str:
-    """At what setting, where there are several."""
+    """Return a sentence about setting and device, if there are several."""
     if len(shown) == len(known) or not shown:
         return ""
     threads, length, batch, _ = setting_of(shown[0])
@@ -123,7 +125,7 @@ def _mark(row: Row) -> str:
 
 
 def _look(row: Row) -> tuple[str, str]:
-    """Shape and colour."""
+    """Return shape and colour of a row's marker."""
     if row.role == "baseline":
         return "baseline", "baseline"
     return row.model.format, row.model.precision
@@ -148,7 +150,7 @@ def _spread(rows: Sequence[Row], labels: Labels, note: str) -> Iterator[Figure]:
 def _sweep(
     rows: Sequence[Row], shown: Sequence[Row], labels: Labels, axis: str, words: str, place: int
 ) -> Iterator[Figure]:
-    """Latency against one part of the setting, the rest as in the other figures if it can be."""
+    """Draw latency against one parameter; the others as in the other figures if possible."""
     rest = [_rest(row, place) for row in rows]
     values = {
         setting: {_part(r, place) for r in rows if _rest(r, place) == setting} for setting in rest
@@ -175,7 +177,7 @@ def _part(row: Row, place: int) -> float | None:
 
 
 def _rest(row: Row, place: int) -> tuple[object, ...]:
-    """What has to be the same along a line, the device included."""
+    """Return the parameters that are fixed along a line, the device included."""
     setting = setting_of(row)
     return (*setting[:place], *setting[place + 1 :], device_of(row))
 
@@ -210,7 +212,7 @@ def _line(name: str, rows: Sequence[Row], place: int, labels: Labels) -> Line:
 
 
 def _sustained(rows: Sequence[Row]) -> Iterator[Figure]:
-    """Latency over minutes, and beside it what the device said of its heat."""
+    """Draw latency, temperature and clock frequency over minutes."""
     held = [row for row in rows if row.sustained and row.device.kind == "real"]
     held = summary.at_main_setting(held, rows)
     if not held:
@@ -244,14 +246,14 @@ def _sustained(rows: Sequence[Row]) -> Iterator[Figure]:
             lambda stretch: stretch.frequency_mhz[1] if stretch.frequency_mhz else None,
         ),
     )
-    yield from (found for found in drawn if found is not None)
+    yield from (drawing for drawing in drawn if drawing is not None)
 
 
 def _minutes(row: Row, labels: Labels, value: Callable[[Stretch], float | None]) -> Line:
     shape, colour = _look(row)
     points = [
-        ((stretch.start_s + stretch.end_s) / 120, found)
+        ((stretch.start_s + stretch.end_s) / 120, y)
         for stretch in row.sustained
-        if (found := value(stretch)) is not None
+        if (y := value(stretch)) is not None
     ]
     return Line(label=labels.full(row), points=points, shape=shape, colour=colour)

@@ -1,4 +1,4 @@
-"""How the rows of a report are told apart: by what differs between them, and by nothing else."""
+"""Labels of a report's rows, which name only the properties that differ between the rows."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from benchmark.titles import baseline_title, engine_title, format_title
 
 
 def device_of(row: Row) -> str:
-    """The device's name; an emulated one says so."""
+    """Return the device's name, with its kind if it is not real."""
     device = row.device
     name = device.model or device.soc or device.address or "unknown device"
     return name if device.kind == "real" else f"{name} ({device.kind})"
 
 
 def length_words(length: int | None) -> str:
-    """ "128 tokens"."""
+    """Return a length in words: "128 tokens"."""
     return "an unknown length" if length is None else f"{length} tokens"
 
 
@@ -33,16 +33,16 @@ class Labels:
             for row in artifacts
         }
         self._targets = len(aimed) > len(made)
-        own = [row for row in rows if row.role != "imported"] or rows
+        measured = [row for row in rows if row.role != "imported"] or rows
         threads, lengths, batches, paddings = (
-            {setting[place] for setting in map(setting_of, own)} for place in range(4)
+            {setting[place] for setting in map(setting_of, measured)} for place in range(4)
         )
         self._threads, self._lengths = len(threads) > 1, len(lengths) > 1
         self._batches, self._paddings = len(batches) > 1, len(paddings) > 1
-        self._devices = len({device_of(row) for row in own}) > 1
+        self._devices = len({device_of(row) for row in measured}) > 1
 
     def name(self, row: Row) -> str:
-        """ "TFLite int8", with its bundle in front where there are several."""
+        """Return "TFLite int8", with the bundle's name in front if there are several bundles."""
         if row.role == "imported":
             return row.model.id
         if row.role == "baseline":
@@ -53,7 +53,7 @@ class Labels:
         return f"{owner_of(row)} {name}" if self._bundles else name
 
     def setting(self, row: Row) -> str:
-        """ "64 tokens, 2 threads": what differs between the rows; empty when nothing does."""
+        """Return the settings that differ between rows: "64 tokens, 2 threads"; may be empty."""
         threads, length, batch, padding = setting_of(row)
         parts = []
         if self._lengths and length is not None:
@@ -67,12 +67,12 @@ class Labels:
         return ", ".join(parts)
 
     def place(self, row: Row) -> str:
-        """Setting and device, as far as they differ: "64 tokens, 2 threads, on Board"."""
+        """Return setting and device, as far as they differ: "64 tokens, 2 threads, on Board"."""
         parts = [self.setting(row), f"on {device_of(row)}" if self._devices else ""]
         return ", ".join(part for part in parts if part)
 
     def engine(self, row: Row) -> str:
-        """What ran it; of an imported row all that is known of where."""
+        """Return the engine's name; of an imported row also length, device and tool."""
         name = engine_title(row.runtime.name)
         if row.role != "imported":
             return name
@@ -86,7 +86,7 @@ class Labels:
         return ", ".join(part for part in parts if part)
 
     def full(self, row: Row) -> str:
-        """All in one: "TFLite int8 in LiteRT, 64 tokens"."""
+        """Return model, engine, setting and device: "TFLite int8 in LiteRT, 64 tokens"."""
         if row.role == "imported":
             return f"{self.name(row)} ({self.engine(row)})"
         parts = [f"{self.name(row)} in {engine_title(row.runtime.name)}", self.setting(row)]
@@ -95,5 +95,5 @@ class Labels:
         return ", ".join(part for part in parts if part)
 
     def model(self, row: Row) -> str:
-        """Without setting and device: "TFLite int8 in LiteRT"."""
+        """Return model and engine: "TFLite int8 in LiteRT"."""
         return f"{self.name(row)} in {engine_title(row.runtime.name)}"

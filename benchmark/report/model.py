@@ -1,4 +1,4 @@
-"""What a report shows."""
+"""The content of a report."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class Distillation(Config):
-    """What distillation did, for the report.
+    """The result of a distillation.
 
     metric: of both values, on the same held-out data.
     """
@@ -34,9 +34,9 @@ class Distillation(Config):
 
 
 class Report(Config):
-    """Everything a report shows.
+    """The content of a report.
 
-    rows: accuracy filled in where it is known. verifications: by `Row.model.id`.
+    rows: with accuracies, if known. verifications: by `Row.model.id`.
     baseline: its name, None without one. random_weights: of the baseline.
     """
 
@@ -52,7 +52,7 @@ class Report(Config):
     def of(
         cls, result: BenchmarkResult, *, title: str, distillation: Distillation | None = None
     ) -> Report:
-        """The report of one benchmark; rows with accuracies can replace its own afterwards."""
+        """Return the report of one benchmark; its rows can be replaced by rows with accuracies."""
         return cls(
             title=title,
             rows=result.rows,
@@ -64,12 +64,12 @@ class Report(Config):
         )
 
     def printable(self) -> Report:
-        """The same report with every text in it as one line that steers no terminal."""
+        """Return the report with every text on one line and without terminal control characters."""
         return _printable(self)
 
     @classmethod
     def merged(cls, rows: Sequence[Row], *, title: str | None = None) -> Report:
-        """The report of rows of several runs, which may be of several machines."""
+        """Return the report of rows of several runs, which may be of several machines."""
         baselines = {row.model.id for row in rows if row.role == "baseline"}
         return cls(
             title=title or _title(rows),
@@ -80,25 +80,25 @@ class Report(Config):
 
 
 def _printable(value: T) -> T:
-    found: Any = value
+    cleaned: Any = value
     if isinstance(value, str):
-        found = printable(value)
+        cleaned = printable(value)
     elif isinstance(value, Config):
         fields = {name: _printable(getattr(value, name)) for name in type(value).model_fields}
-        found = value.model_copy(update=fields)
+        cleaned = value.model_copy(update=fields)
     elif isinstance(value, tuple) and not isinstance(next(iter(value), None), int | float):
-        found = tuple(map(_printable, value))
+        cleaned = tuple(map(_printable, value))
     elif isinstance(value, dict):
-        found = {_printable(key): _printable(held) for key, held in value.items()}
-    return found
+        cleaned = {_printable(key): _printable(held) for key, held in value.items()}
+    return cleaned
 
 
 def _title(rows: Sequence[Row]) -> str:
-    own = [row for row in rows if row.role == "artifact"]
-    names = list(dict.fromkeys(owner_of(row) for row in own))
+    artifacts = [row for row in rows if row.role == "artifact"]
+    names = list(dict.fromkeys(owner_of(row) for row in artifacts))
     if not names:
         return f"Benchmark results of {listed(list(dict.fromkeys(r.tool.name for r in rows)))}"
-    devices = list(dict.fromkeys(device_of(row) for row in own))
+    devices = list(dict.fromkeys(device_of(row) for row in artifacts))
     return f"Benchmark of {listed(names)} on {listed(devices)}"
 
 

@@ -1,4 +1,4 @@
-"""Figures as inline SVG: scatter plots with labels that keep clear of each other, and strips."""
+"""Scatter plots and strip plots as inline SVG, with labels that do not overlap."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from benchmark.statistics import P99_MIN_RUNS, Array
 from edge.console import three_figures
 
 _STRIP = 34
-# The axis of strips reaches so many times as far as the widest box, and at least so far.
+# The axis of strips is _SPANS times as long as the widest box, at least _LEAST_SPAN.
 _SPANS, _LEAST_SPAN = 6, 0.25
 
 
@@ -43,7 +43,7 @@ _SPANS, _LEAST_SPAN = 6, 0.25
 class Point:
     """One marker. x: milliseconds. shape: a format or "baseline". colour: a precision likewise.
 
-    front: whether nothing else is better in everything.
+    front: True for a Pareto-optimal artifact.
     """
 
     x: float
@@ -72,9 +72,9 @@ def scatter(
     marks: Sequence[tuple[float, str]] = (),
     level: tuple[float, str] | None = None,
 ) -> str:
-    """Latency to the right, something else upwards.
+    """Draw a scatter plot with latency on the x axis.
 
-    marks: latencies drawn as vertical lines, for what has no height. level: a horizontal line.
+    marks: latencies as vertical lines, for models without a y value. level: a horizontal line.
     """
     xs = Scale.fit([p.x for p in points] + [x for x, _ in marks], LEFT, WIDTH - RIGHT, log=True)
     heights = [p.y for p in points] + ([level[0]] if level else [])
@@ -101,11 +101,11 @@ def scatter(
 
 
 def strips(rows: Sequence[Strip]) -> str:
-    """How far single runs are from their model's median: one strip a model, one axis."""
+    """Draw the relative differences of single runs from their model's median, a strip per model."""
     height = TOP + _STRIP * len(rows) + BOTTOM
     shares = [np.asarray(row.values) / np.median(row.values) - 1 for row in rows]
     ends = [(float(share.min()), _upper(share)) for share in shares]
-    # On a loud machine a few runs take many times the median; boxes have to stay visible.
+    # On a busy machine a few runs take many times the median; boxes have to stay visible.
     most = max(_LEAST_SPAN, _SPANS * max(float(np.percentile(share, 75)) for share in shares))
     shown = [(low, min(high, most)) for low, high in ends]
     xs = Scale.fit([end for pair in shown for end in pair], 14, WIDTH - RIGHT, log=False)
@@ -142,12 +142,12 @@ def _strip(row: Strip, share: Array, xs: Scale, top: float, ends: tuple[float, f
 
 
 def _upper(values: Array) -> float:
-    """p99 where there are runs enough for one, else the slowest run."""
+    """Return p99 if there are enough runs, else the slowest run."""
     return float(np.percentile(values, 99) if len(values) >= P99_MIN_RUNS else values.max())
 
 
 def _vertical(x: float, text: str, taken: list[Box]) -> list[str]:
-    """A reference line with its name beside it at the foot, read upwards."""
+    """Draw a vertical reference line with its name beside its lower end, rotated."""
     bottom = HEIGHT - BOTTOM
     side = -5 if x > WIDTH / 2 else 13
     taken.append((x + side - 12, bottom - text_width(text) - 10, x + side + 4, bottom))
@@ -160,7 +160,7 @@ def _vertical(x: float, text: str, taken: list[Box]) -> list[str]:
 
 
 def _horizontal(y: float, text: str, taken: list[Box]) -> list[str]:
-    """A reference line with its name on the left, above it where there is room."""
+    """Draw a horizontal reference line with its name on the left, above it if there is room."""
     above = y - 5 if y - 5 - FONT > TOP - 10 else y + FONT + 2
     taken.append((LEFT, above - FONT, LEFT + text_width(text) + 4, above + 3))
     return [

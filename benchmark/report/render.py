@@ -1,4 +1,4 @@
-"""The report: one page that opens from disk, its Markdown twin, and the rows behind both."""
+"""Files of a report: an HTML page, the same in Markdown, and the rows as CSV and JSON lines."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ _TEMPLATES = Path(__file__).parent / "templates"
 
 
 def is_report(folder: Path) -> bool:
-    """Whether a folder holds a report, which a new one may replace."""
+    """Return True if a folder holds a report, which a new one may replace."""
     return (folder / ROWS_FILE).is_file()
 
 
 def write_report(folder: Path, report: Report) -> None:
     """Write `report.html`, `report.md`, `rows.csv` and `rows.jsonl` into `folder`.
 
-    They change together, in one step where the system can. Other files there are left alone.
-    Raises StorageError when the folder cannot be written, UserError while another command does.
+    They change together, in one step if the system supports it. Other files there stay.
+    Raises StorageError if the folder cannot be written, UserError while another command writes it.
     """
     # Everything is rendered before anything is written: a failure changes nothing.
     write_together(folder, render(report))
 
 
 def render(report: Report) -> dict[str, str]:
-    """File name -> text."""
-    # Names, labels and reasons come from elsewhere; rows.jsonl alone holds them as they are.
+    """Return file name -> text."""
+    # Names, labels and reasons may come from other machines; only rows.jsonl keeps them unchanged.
     shown = report.printable()
     values = view(shown)
     return {
@@ -62,6 +62,6 @@ def _environment(*, html: bool) -> Any:
 
 
 def _markdown(value: object) -> str:
-    """Text that Markdown shows as it is, in a table cell too."""
+    """Escape a text for Markdown, in a table cell too."""
     text = html.escape(" ".join(str(value).split()), quote=False)
     return re.sub(r"([\\`*_\[\]|])", r"\\\1", text)

@@ -1,4 +1,4 @@
-"""An axis: values to places, and round values to mark."""
+"""Axis scale: values to positions, and round values for ticks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _LEAST_SPREAD = 1e-12
 
 @dataclass(frozen=True)
 class Scale:
-    """Values from `low` to `high` on places from `start` to `end`."""
+    """Scale of values from `low` to `high` to positions from `start` to `end`."""
 
     low: float
     high: float
@@ -22,7 +22,7 @@ class Scale:
 
     @classmethod
     def fit(cls, values: Sequence[float], start: float, end: float, *, log: bool) -> Scale:
-        """A scale that holds all values with some room around; positive values only if `log`."""
+        """Return a scale for all values with a margin; positive values only if `log`."""
         low, high = min(values), max(values)
         # On a range under a factor of three a logarithmic axis has too few round values to read.
         log = log and high / low > 3
@@ -35,7 +35,7 @@ class Scale:
         return cls(low - spread * _MARGIN, high + spread * _MARGIN, start, end, False)
 
     def place(self, value: float) -> float:
-        """Where a value lies."""
+        """Return the position of a value."""
         if self.log:
             share = math.log(value / self.low) / math.log(self.high / self.low)
         else:
@@ -43,17 +43,17 @@ class Scale:
         return self.start + share * (self.end - self.start)
 
     def ticks(self, most: int) -> list[float]:
-        """At most about `most` round values on the axis."""
+        """Return at most about `most` round values on the axis."""
         if not self.log:
             return self._even_ticks(most)
         decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
-        found: list[float] = []
+        marks: list[float] = []
         for steps in ((1, 2, 5), (1, 3), (1,)):
             every = (step * 10.0**decade for decade in decades for step in steps)
-            found = [value for value in every if self.low <= value <= self.high]
-            if len(found) <= most:
+            marks = [value for value in every if self.low <= value <= self.high]
+            if len(marks) <= most:
                 break
-        return found
+        return marks
 
     def _even_ticks(self, most: int) -> list[float]:
         rough = (self.high - self.low) / most

@@ -1,4 +1,4 @@
-"""What the figures say, in plain words."""
+"""Summary of a report in sentences."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from benchmark.schema import Ratio, Row
 from benchmark.titles import baseline_title, engine_title, format_title, listed
 from edge.console import counted, human_bytes, three_figures
 
-# Artifacts this close to the most accurate one count as equally good; the fastest of them is named.
+# Artifacts within this distance of the best accuracy count as equally accurate.
 ACCURACY_TOLERANCE = 0.01
 _COUNTS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight")
 
 
 def best(rows: Sequence[Row]) -> Row | None:
-    """The fastest artifact among those that are as accurate as any; None when none was timed.
+    """Return the fastest of the most accurate artifacts; None if none was timed.
 
-    Without accuracies, the fastest. Rows that are invalid do not take part. Of a sweep and of
-    several devices only `comparable` rows.
+    Without accuracies, the fastest. Invalid rows do not take part. Of a sweep and of several
+    devices only `comparable` rows.
     """
     timed = [r for r in comparable(rows) if r.role == "artifact"]
     timed = [r for r in timed if r.validity.status != "invalid"]
@@ -32,9 +32,10 @@ def best(rows: Sequence[Row]) -> Row | None:
 
 
 def comparable(rows: Sequence[Row]) -> list[Row]:
-    """Own rows with a latency at one setting on one device: only they can be ranked.
+    """Return rows with a latency at one setting on one device, without imported ones.
 
-    The device that most of them are of, the fewest threads and texts at a time, the longest input.
+    Only such rows can be ranked. The device is the most frequent one; the setting has the fewest
+    threads, the smallest batch and the longest input.
     """
     held = [row for row in rows if row.role != "imported" and rated(row)]
     if not held:
@@ -47,10 +48,10 @@ def comparable(rows: Sequence[Row]) -> list[Row]:
 
 
 def at_main_setting(rows: Sequence[Row], report_rows: Sequence[Row]) -> list[Row]:
-    """Those of `rows` at the setting that the report is about, on any device; all if none is."""
+    """Return those of `rows` at the setting of the headline, on any device; else all rows."""
     main = [setting_of(row) for row in comparable(report_rows)[:1]]
-    found = [row for row in rows if setting_of(row) in main]
-    return found or list(rows)
+    selected = [row for row in rows if setting_of(row) in main]
+    return selected or list(rows)
 
 
 def _plainness(row: Row) -> tuple[int, int, int, str]:
@@ -59,7 +60,7 @@ def _plainness(row: Row) -> tuple[int, int, int, str]:
 
 
 def headline(report: Report) -> str:
-    """One sentence about the best artifact: speed, size, accuracy."""
+    """Return one sentence about the best artifact: speed, size, accuracy."""
     row = best(report.rows)
     if row is None or row.latency_ms is None:
         return _nothing_best(report.rows)
@@ -76,12 +77,12 @@ def headline(report: Report) -> str:
 
 
 def _limits(report: Report, row: Row) -> list[str]:
-    """A sentence where the latency of the best artifact, or of its baseline, is limited."""
+    """Return a sentence if the latency of the best artifact, or of its baseline, is limited."""
     reference = reference_of(report, row)
     limited = [
-        (whose, one.validity.reasons)
-        for whose, one in (("Its latency", row), ("The baseline's latency", reference))
-        if one is not None and one.validity.status == "limited"
+        (whose, limited_row.validity.reasons)
+        for whose, limited_row in (("Its latency", row), ("The baseline's latency", reference))
+        if limited_row is not None and limited_row.validity.status == "limited"
     ]
     if not limited:
         return []
@@ -95,28 +96,28 @@ def _limits(report: Report, row: Row) -> list[str]:
 
 
 def details(report: Report) -> list[str]:
-    """What belongs to the headline: times, sizes beside the baseline, why this artifact."""
+    """Return sentences after the headline: latency, size, and the choice of the artifact."""
     row = best(report.rows)
     if row is None or row.latency_ms is None:
         return []
     most = "texts of up to " if row.inputs.padding == "shortest" else ""
-    found = [
+    sentences = [
         f"It takes {_p50_words(row)} (median) for {most}"
         f"{length_words(row.inputs.seq_len)} on {threads_words(row.runtime.threads)} with "
         f"{engine_title(row.runtime.name)}{_against(report, row)}."
     ]
-    found += _size(report, row)
+    sentences += _size(report, row)
     others = [r for r in comparable(report.rows) if r.role == "artifact"]
     if len(others) > 1:
         reason = f"Of the {len(others)} artifacts that were timed, it is the fastest"
         if row.accuracy is not None:
             reason += f" whose {row.accuracy.metric} is within {ACCURACY_TOLERANCE} of the best"
-        found.append(f"{reason}.")
-    return found
+        sentences.append(f"{reason}.")
+    return sentences
 
 
 def baseline_note(report: Report) -> str | None:
-    """What random weights are right for, and what not."""
+    """Return a note on the use of a baseline with random weights; None for trained weights."""
     if report.baseline is None or not report.random_weights:
         return None
     return (
@@ -127,7 +128,7 @@ def baseline_note(report: Report) -> str | None:
 
 
 def ratio_words(ratio: Ratio) -> str:
-    """A ratio as a verb phrase: "is 2.1x faster than BERT-base in PyTorch"."""
+    """Return a ratio as a verb phrase: "is 2.1x faster than BERT-base in PyTorch"."""
     against = f"{baseline_title(ratio.baseline)} in {engine_title(ratio.engine)}"
     if ratio.indistinguishable:
         return f"cannot be told apart in speed from {against}"
@@ -137,7 +138,7 @@ def ratio_words(ratio: Ratio) -> str:
 
 
 def interval_words(ratio: Ratio) -> str | None:
-    """The interval of what `ratio_words` says; None when there is none to give."""
+    """Return the interval of the factor in `ratio_words`; None if there is none."""
     if ratio.ci95 is None or ratio.indistinguishable:
         return None
     low, high = ratio.ci95 if ratio.value >= 1 else (1 / ratio.ci95[1], 1 / ratio.ci95[0])
@@ -171,12 +172,12 @@ def _against(report: Report, row: Row) -> str:
 
 
 def reference_of(report: Report, row: Row) -> Row | None:
-    """The baseline's row that the ratio of a row is to; None where none was timed beside it."""
+    """Return the baseline's row in a row's ratio; None if none was timed beside it."""
     ratio = row.ratio_to_baseline or row.ratio_same_engine
     if ratio is None or not ratio.paired:
         return None
-    found = reference_beside(row, report.rows, ratio.engine, baseline=ratio.baseline)
-    return found if found is not None and rated(found) else None
+    reference = reference_beside(row, report.rows, ratio.engine, baseline=ratio.baseline)
+    return reference if reference is not None and rated(reference) else None
 
 
 def _size(report: Report, row: Row) -> list[str]:
@@ -191,12 +192,12 @@ def _size(report: Report, row: Row) -> list[str]:
 
 
 def baselines(rows: Sequence[Row]) -> list[Row]:
-    """The baseline's rows, PyTorch first."""
+    """Return the baseline's rows, PyTorch first."""
     return [row for row in rows if row.role == "baseline"]
 
 
 def threads_words(count: int | None) -> str:
-    """ "one thread"."""
+    """Return a number of threads in words: "one thread"."""
     if count is None:
         return "an unknown number of threads"
     word = _COUNTS[count] if count < len(_COUNTS) else str(count)
@@ -208,17 +209,17 @@ def _p50_words(row: Row) -> str:
 
 
 def p50_of(row: Row) -> float | None:
-    """Median latency in milliseconds; None where there is none."""
+    """Return the median latency in milliseconds; None without one."""
     return None if row.latency_ms is None else row.latency_ms.p50
 
 
 def rated(row: Row) -> bool:
-    """Whether a row has a median that can be ranked: an emulator's never can."""
+    """Return True if a row has a median latency on a real device, which can be ranked."""
     return p50_of(row) is not None and row.device.kind == "real"
 
 
 def _nothing_best(rows: Sequence[Row]) -> str:
-    """Why no artifact can be named."""
+    """Return the reason for naming no artifact."""
     if rows and all(row.role == "imported" for row in rows):
         return f"{counted(len(rows), 'imported result')}; nothing was measured here."
     if any(row.device.kind != "real" and row.role == "artifact" for row in rows):

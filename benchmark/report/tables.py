@@ -1,4 +1,4 @@
-"""The tables of a report beside its first one, as the strings its templates show."""
+"""Further tables of a report, as strings for its templates."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from benchmark.titles import baseline_title, engine_title, listed
 from edge.console import counted, three_figures
 
 NONE = "–"
-# Operators shown of each artifact; the rest together in one line.
+# Operators shown of each artifact; the others are summed in one line.
 _OPERATORS = 6
 _PAPER = (
     "The paper: Sanh et al. 2019, DistilBERT, table 3, a pass over the development file of STS-B "
     "at batch 1 on a Xeon E5-2690 v3, in PyTorch."
 )
-# A change of latency below this is said to be none.
+# A smaller change of latency is reported as none.
 _STEADY = 0.03
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table below a title. rows: name of the row, then its cells. notes: sentences below.
+    """A table with a title. rows: name of the row, then its cells. notes: sentences below.
 
-    small: whether it fits on a phone as it is.
+    small: True if it fits on a phone's screen.
     """
 
     title: str
@@ -39,20 +39,20 @@ class Table:
 
 
 def tables(rows: Sequence[Row], labels: Labels) -> list[Table]:
-    """Those for which there are rows."""
-    found = (_devices(rows), _full_pass(rows, labels), _stages(rows, labels))
-    return [table for table in (*found, *_operators(rows, labels)) if table is not None]
+    """Return all tables that have rows."""
+    optional = (_devices(rows), _full_pass(rows, labels), _stages(rows, labels))
+    return [table for table in (*optional, *_operators(rows, labels)) if table is not None]
 
 
 def _devices(rows: Sequence[Row]) -> Table | None:
-    """Models by devices: median latency, and how many times faster than the baseline there."""
-    own = [row for row in rows if row.role != "imported"]
-    devices = list(dict.fromkeys(device_of(row) for row in own))
+    """Return the table of models by devices: median latency, and speed-up over the baseline."""
+    measured = [row for row in rows if row.role != "imported"]
+    devices = list(dict.fromkeys(device_of(row) for row in measured))
     if len(devices) < 2:
         return None
-    labels = Labels([row.model_copy(update={"device": own[0].device}) for row in own])
+    labels = Labels([row.model_copy(update={"device": measured[0].device}) for row in measured])
     groups: dict[str, dict[str, list[Row]]] = {}
-    for row in own:
+    for row in measured:
         if row.latency_ms is not None or row.instructions is not None:
             group = groups.setdefault(labels.full(row), {})
             group.setdefault(device_of(row), []).append(row)
@@ -65,7 +65,7 @@ def _devices(rows: Sequence[Row]) -> Table | None:
         return None
     note = "Milliseconds (p50), then how many times faster than the baseline on that device."
     notes = [note]
-    if any(row.instructions is not None for row in own):
+    if any(row.instructions is not None for row in measured):
         notes.append("On emulated processors: instructions.")
     if any(len(held) > 1 for group in groups.values() for held in group.values()):
         notes.append("Several runs on one device follow each other.")
@@ -85,7 +85,7 @@ def _matrix_cell(row: Row) -> str:
 
 
 def _full_pass(rows: Sequence[Row], labels: Labels) -> Table | None:
-    """The paper's measure: seconds for all texts of a data file, one after another."""
+    """Return the table of the DistilBERT paper's measure: seconds for all texts of a data file."""
     held = [(row, row.latency_ms.total_s) for row in rows if row.latency_ms and rated(row)]
     timed = [(row, total_s) for row, total_s in held if total_s is not None]
     if not timed:
@@ -103,7 +103,7 @@ def _full_pass(rows: Sequence[Row], labels: Labels) -> Table | None:
 
 
 def _differences(row: Row) -> str:
-    """What is otherwise than in the paper."""
+    """Return the differences from the paper's setup."""
     versions = row.device.versions
     known = [f"{name} {versions[name]}" for name in ("torch", "onnxruntime") if name in versions]
     engine = ", ".join(known) or engine_title(row.runtime.name)
@@ -127,12 +127,12 @@ def _runs(row: Row) -> str:
 
 
 def total(row: Row) -> str:
-    """Recorded runs."""
+    """Return the number of recorded runs."""
     return f"{row.latency_ms.n:,}" if row.latency_ms and row.latency_ms.n else NONE
 
 
 def _faster(row: Row, timed: Sequence[tuple[Row, float]]) -> str:
-    """Seconds of the baseline in PyTorch that was timed beside a row / seconds of the row."""
+    """Return seconds of the baseline in PyTorch / seconds of a row, both of one comparison."""
     reference = reference_beside(row, [other for other, _ in timed], REFERENCE_ENGINE)
     if reference is None or reference is row:
         return NONE
@@ -173,26 +173,34 @@ def _operators(rows: Sequence[Row], labels: Labels) -> Iterator[Table]:
 
 def _top(operators: Sequence[Operator]) -> Iterator[tuple[str, ...]]:
     shown, rest = operators[:_OPERATORS], operators[_OPERATORS:]
-    for one in shown:
-        yield one.type, f"{one.count:,}", three_figures(one.total_ms), f"{one.share:.0%}"
+    for operator in shown:
+        yield (
+            operator.type,
+            f"{operator.count:,}",
+            three_figures(operator.total_ms),
+            f"{operator.share:.0%}",
+        )
     if rest:
-        spent, count = sum(one.total_ms for one in rest), sum(one.count for one in rest)
-        share = sum(one.share for one in rest)
+        spent, count = (
+            sum(operator.total_ms for operator in rest),
+            sum(operator.count for operator in rest),
+        )
+        share = sum(operator.share for operator in rest)
         yield counted(len(rest), "other"), f"{count:,}", three_figures(spent), f"{share:.0%}"
 
 
 def sustained_words(rows: Sequence[Row]) -> list[str]:
-    """Who slowed down, and whether the order of the models changed."""
+    """Return sentences about sustained runs: changes of latency, and of the models' order."""
     held = [row for row in rows if len(row.sustained) > 1 and row.device.kind == "real"]
     held = at_main_setting(held, rows)
-    found = []
+    sentences = []
     for place in dict.fromkeys((device_of(row), setting_of(row)) for row in held):
         rivals = [row for row in held if (device_of(row), setting_of(row)) == place]
         labels = Labels(rivals)
-        found += [_slowed(row, labels) for row in rivals]
+        sentences += [_slowed(row, labels) for row in rivals]
         if len(rivals) > 1:
-            found.append(_ranks(rivals, labels))
-    return found
+            sentences.append(_ranks(rivals, labels))
+    return sentences
 
 
 def _slowed(row: Row, labels: Labels) -> str:
@@ -225,17 +233,17 @@ def _ranks(rows: Sequence[Row], labels: Labels) -> str:
 
 
 def millions(count: int) -> str:
-    """A count in millions."""
+    """Return a count in millions."""
     return f"{three_figures(count / 1e6)} million"
 
 
 def times(value: float) -> str:
-    """ "2.10×"."""
+    """Return a factor: "2.10×"."""
     return f"{three_figures(value)}×"
 
 
 def imported_words(rows: Sequence[Row]) -> str | None:
-    """What to think of rows that other programs measured."""
+    """Return a note on imported rows; None without any."""
     names = list(dict.fromkeys(row.tool.name for row in rows if row.role == "imported"))
     if not names:
         return None
@@ -247,7 +255,7 @@ def imported_words(rows: Sequence[Row]) -> str | None:
 
 
 def emulated_words(rows: Sequence[Row]) -> str | None:
-    """Why there is no latency on emulated processors."""
+    """Return a note on the missing latency of emulated processors; None without any."""
     held = [row for row in rows if row.device.kind != "real"]
     if not held:
         return None
@@ -260,11 +268,11 @@ def emulated_words(rows: Sequence[Row]) -> str | None:
 
 
 def baseline_name(rows: Sequence[Row]) -> str | None:
-    """The baseline of all rows; None without one, or with several."""
+    """Return the baseline's name; None without one, or with several."""
     names = {row.model.id for row in rows if row.role == "baseline"}
     return baseline_title(next(iter(names))) if len(names) == 1 else None
 
 
 def as_values(found: Sequence[Table]) -> list[dict[str, Any]]:
-    """For the templates."""
+    """Return tables as dicts for the templates."""
     return [vars(table) for table in found]

@@ -1,4 +1,4 @@
-"""A report as the strings its templates show."""
+"""Template variables of a report."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ _STATUS = {
     "invalid": "invalid",
     "not_measured": "not timed",
 }
-# Rows that a reservation names one by one.
+# Rows that a reservation lists by name.
 _NAMED = 4
 _LATENCIES = ("p50", "p90", "p99", "mad", "load", "first")
 
 
 def view(report: Report) -> dict[str, Any]:
-    """The variables of both templates."""
+    """Return the variables of both templates."""
     rows, labels = report.rows, Labels(report.rows)
     artifacts = [row for row in rows if row.role == "artifact"]
     lines = [_line(row, report.verifications.get(row.model.id), labels) for row in rows]
@@ -82,9 +82,9 @@ def _mark_front(rows: Sequence[Row], lines: Sequence[dict[str, Any]]) -> None:
 def _groups(
     rows: Sequence[Row], lines: Sequence[dict[str, Any]], labels: Labels
 ) -> list[dict[str, Any]]:
-    """The lines by where they were timed, those that the headline is about first.
+    """Group the lines by setting and device, the group of the headline first.
 
-    aside: whether a reader of the page has to ask for them: other settings of a sweep.
+    aside: True for other settings of a sweep, which the page folds away.
     """
     shown = summary.comparable(rows)
     main = shown[0] if shown else None
@@ -135,7 +135,7 @@ def _line(row: Row, proof: Verification | None, labels: Labels) -> dict[str, Any
 
 
 def _figure(row: Row, name: str) -> str:
-    """A latency; those of an emulator mean nothing and are not shown."""
+    """Return a latency; an emulator's says nothing and is not shown."""
     if row.latency_ms is None or row.device.kind != "real":
         return NONE
     value = getattr(row.latency_ms, name)
@@ -143,7 +143,7 @@ def _figure(row: Row, name: str) -> str:
 
 
 def _interval(row: Row) -> str | None:
-    """The interval of p50."""
+    """Return the interval of p50."""
     if row.latency_ms is None or row.latency_ms.ci95 is None or row.device.kind != "real":
         return None
     low, high = row.latency_ms.ci95
@@ -156,7 +156,7 @@ def _error(proof: Verification | None) -> str:
 
 
 def _on_device(row: Row) -> str:
-    """The golden texts on the device that was timed."""
+    """Return the verification of the golden texts on the timed device."""
     if row.check is None:
         return NONE
     samples = f", {counted(row.check.samples, 'text')}" if row.check.samples else ""
@@ -164,14 +164,14 @@ def _on_device(row: Row) -> str:
 
 
 def _accuracy_note(row: Row) -> str | None:
-    """The engine of the accuracy, where it is not the one that was timed, and of how many rows."""
-    found = row.accuracy
-    if found is None:
+    """Return the engine of the accuracy if it is not the timed one, and its place."""
+    accuracy = row.accuracy
+    if accuracy is None:
         return None
     parts = []
-    if found.engine != row.runtime.name:
-        parts.append(f"in {engine_title(found.engine)}")
-    if found.on_device:
+    if accuracy.engine != row.runtime.name:
+        parts.append(f"in {engine_title(accuracy.engine)}")
+    if accuracy.on_device:
         parts.append("on the device")
     return ", ".join(parts) or None
 
@@ -193,26 +193,27 @@ def _ratio(row: Row, ratio: Ratio | None) -> dict[str, str | None] | None:
 
 
 def _reservations(lines: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
-    """What holds for all rows that were timed, then the rest, rows with the same words together."""
+    """Return reservations: those common to all timed rows, then the others, grouped by text."""
     timed = [line for line in lines if line["status_class"] != "not_measured"]
     common = [
         r
         for r in dict.fromkeys(r for line in timed for r in line["reasons"])
         if len(timed) > 1 and all(r in line["reasons"] for line in timed)
     ]
-    found = [{"rows": "all rows", "reasons": "; ".join(common)}] if common else []
+    notes = [{"rows": "all rows", "reasons": "; ".join(common)}] if common else []
     groups: dict[str, list[dict[str, Any]]] = {}
     for line in timed:
-        own = "; ".join(reason for reason in line["reasons"] if reason not in common)
-        if own:
-            groups.setdefault(own, []).append(line)
-    return found + [
-        {"rows": _rows_words(group, timed), "reasons": own} for own, group in groups.items()
+        specific = "; ".join(reason for reason in line["reasons"] if reason not in common)
+        if specific:
+            groups.setdefault(specific, []).append(line)
+    return notes + [
+        {"rows": _rows_words(group, timed), "reasons": specific}
+        for specific, group in groups.items()
     ]
 
 
 def _rows_words(group: Sequence[dict[str, Any]], timed: Sequence[dict[str, Any]]) -> str:
-    """Rows by name; all rows of a device or of a setting by what they share."""
+    """Return row names; all rows of a device or of a setting under one name."""
     names, rest = [], list(group)
     for key, words in (("device", "all rows on"), ("place", "all rows at")):
         for value in dict.fromkeys(line[key] for line in rest if line[key]):
@@ -226,19 +227,31 @@ def _rows_words(group: Sequence[dict[str, Any]], timed: Sequence[dict[str, Any]]
 
 
 def _distillation(report: Report) -> dict[str, Any] | None:
-    """Recipe, teacher, and rows of (what, teacher, student)."""
-    found = report.distillation
-    if found is None:
+    """Return recipe, teacher, and table rows of (measure, teacher, student)."""
+    distillation = report.distillation
+    if distillation is None:
         return None
     table = [
-        ("parameters", f"{found.teacher_parameters:,}", f"{found.student_parameters:,}"),
-        (found.metric, f"{found.teacher_value:.4f}", f"{found.student_value:.4f}"),
+        (
+            "parameters",
+            f"{distillation.teacher_parameters:,}",
+            f"{distillation.student_parameters:,}",
+        ),
+        (
+            distillation.metric,
+            f"{distillation.teacher_value:.4f}",
+            f"{distillation.student_value:.4f}",
+        ),
     ]
-    return {"recipe": found.recipe, "teacher": Path(found.teacher).name, "table": table}
+    return {
+        "recipe": distillation.recipe,
+        "teacher": Path(distillation.teacher).name,
+        "table": table,
+    }
 
 
 def _started(rows: Sequence[Row]) -> str | None:
-    """When it was measured; from the first to the last of several runs."""
+    """Return the time of measurement; for several runs from the first to the last."""
     known = sorted({row.started_utc for row in rows if row.role != "imported"})
     if not known:
         return None
@@ -246,15 +259,15 @@ def _started(rows: Sequence[Row]) -> str | None:
 
 
 def _environments(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """One for each device and run, with its name where there are several."""
+    """Return the facts of each device and run, with its name if there are several."""
     groups: dict[Key, Row] = {}
     for row in rows:
         groups.setdefault((row.run_id, *place_key(row)), row)
-    found = list(groups.values())
-    several = len(found) > 1
+    groups_first = list(groups.values())
+    several = len(groups_first) > 1
     return [
         {"name": f"{device_of(row)}, {_run_words(row)}" if several else None, "facts": _facts(row)}
-        for row in found
+        for row in groups_first
     ]
 
 
@@ -312,18 +325,18 @@ def _conditions(row: Row) -> list[tuple[str, str]]:
 
 
 def _method(rows: Sequence[Row]) -> list[str]:
-    """How each run was done; in one go where all runs were done alike."""
-    own = [row for row in rows if row.role != "imported" and row.latency_ms is not None]
-    if not own:
+    """Describe the method of the runs, each distinct description once."""
+    measured = [row for row in rows if row.role != "imported" and row.latency_ms is not None]
+    if not measured:
         return []
-    found = list(dict.fromkeys(_inputs_words(row) for row in own))
-    found += list(dict.fromkeys(_protocol_words(row) for row in own))
-    found.append(
+    sentences = list(dict.fromkeys(_inputs_words(row) for row in measured))
+    sentences += list(dict.fromkeys(_protocol_words(row) for row in measured))
+    sentences.append(
         "A ratio is the median latency of the baseline divided by that of the artifact, both as "
         "shown. Its 95% interval comes from resampling rounds, paired; where one sat out rounds, "
         "it also covers the ratio of the rounds in which both were timed."
     )
-    return found
+    return sentences
 
 
 def _inputs_words(row: Row) -> str:
@@ -379,14 +392,16 @@ def _protocol_words(row: Row) -> str:
 
 
 def _not_measured(report: Report, artifacts: Sequence[Row]) -> list[str]:
-    found = list(report.not_measured)
+    sentences = list(report.not_measured)
     if artifacts and all(row.accuracy is None for row in artifacts):
-        found.append("Accuracy was not measured: edge evaluate does, on a data file with labels.")
-    return found
+        sentences.append(
+            "Accuracy was not measured: edge evaluate does, on a data file with labels."
+        )
+    return sentences
 
 
 def _agreement(verified: Verification | None) -> str:
-    """The share of answers that are the checkpoint's; their cosine where there are no labels."""
+    """Return the agreement with the checkpoint's labels; the cosine for outputs without labels."""
     if verified is None or verified.label_agreement is None:
         return verified.alike if verified and verified.cosine is not None else NONE
     return f"{verified.label_agreement:.1%}"

@@ -11,22 +11,22 @@ _MAPS = Path("/proc/self/maps")
 
 
 def resident_bytes() -> int:
-    """Now."""
-    # Linux says so itself, and a board need not have psutil.
-    found = _status_bytes("VmRSS:")
-    if found is not None:
-        return found
+    """Return the current resident memory."""
+    # On Linux without psutil, which a board may lack.
+    resident = _status_bytes("VmRSS:")
+    if resident is not None:
+        return resident
     import psutil
 
     return int(psutil.Process().memory_info().rss)
 
 
 def peak_resident_bytes() -> int:
-    """The most so far."""
-    # Linux hands ru_maxrss down from the parent through exec, so it would count the parent's peak.
-    found = _status_bytes("VmHWM:")
-    if found is not None:
-        return found
+    """Return the peak resident memory so far."""
+    # On Linux a process inherits ru_maxrss through exec, so it would include the parent's peak.
+    high_water = _status_bytes("VmHWM:")
+    if high_water is not None:
+        return high_water
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -34,7 +34,7 @@ def peak_resident_bytes() -> int:
 
 
 def _status_bytes(key: str) -> int | None:
-    """What Linux says of this process; None elsewhere."""
+    """Return a value of /proc/self/status in bytes; None on other systems."""
     if sys.platform != "linux":
         return None
     lines = (line.split() for line in _STATUS.read_text().splitlines())
@@ -42,11 +42,11 @@ def _status_bytes(key: str) -> int | None:
 
 
 def library_bytes(package: str) -> int | None:
-    """Size on disk of a package's shared libraries that this process has opened; Linux only."""
-    found = importlib.util.find_spec(package)
-    if not _MAPS.is_file() or found is None or not found.submodule_search_locations:
+    """Return the size on disk of a package's shared libraries in this process; Linux only."""
+    spec = importlib.util.find_spec(package)
+    if not _MAPS.is_file() or spec is None or not spec.submodule_search_locations:
         return None
-    folder = Path(next(iter(found.submodule_search_locations))).resolve()
+    folder = Path(next(iter(spec.submodule_search_locations))).resolve()
     lines = (line.split(maxsplit=5) for line in _MAPS.read_text().splitlines())
     paths = {Path(words[5]) for words in lines if len(words) == 6 and ".so" in words[5]}
     sizes = [path.stat().st_size for path in paths if folder in path.parents and path.is_file()]

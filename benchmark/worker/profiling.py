@@ -1,4 +1,4 @@
-"""Which operators of a model take how long: a run of its own, which profiling slows down."""
+"""Profile of a model's operators, in separate runs, since profiling slows them down."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from edge.engines.onnxruntime import load
 from edge.process.wire import Arrays
 
-# Runs that are profiled, behind as many that are not.
+# Profiled runs, after as many warm-up runs.
 _RUNS = 8
 _NS_PER_MS = 1e6
 
@@ -19,9 +19,9 @@ _NS_PER_MS = 1e6
 def operators(
     engine: str, path: Path, threads: int, feeds: Sequence[Arrays]
 ) -> list[dict[str, Any]] | None:
-    """Operators by type, the slowest first, as `benchmark.schema.Operator`.
+    """Profile operators by type, the slowest first, as `benchmark.schema.Operator`.
 
-    None for an engine that does not tell from Python, which LiteRT's does not.
+    None for an engine without a profiler in Python, such as LiteRT.
     """
     profilers = {"onnxruntime": _onnxruntime, "pytorch": _pytorch}
     if engine not in profilers:
@@ -31,7 +31,7 @@ def operators(
 
 
 def onnxruntime_operators(file: Path, runs: int) -> list[dict[str, Any]]:
-    """As `operators`, from a profile that ONNX Runtime wrote of `runs` runs behind as many more."""
+    """Read operators from an ONNX Runtime profile of `runs` runs after as many warm-up runs."""
     return _an_inference(_kernels(file), runs)
 
 
@@ -41,7 +41,7 @@ Spent = Mapping[str, tuple[int, float]]
 
 def _an_inference(spent: Spent, runs: int) -> list[dict[str, Any]]:
     total = sum(duration for _, duration in spent.values()) or 1.0
-    found = [
+    operators = [
         {
             "type": kind,
             "count": round(count / runs),
@@ -50,7 +50,7 @@ def _an_inference(spent: Spent, runs: int) -> list[dict[str, Any]]:
         }
         for kind, (count, duration) in spent.items()
     ]
-    return sorted(found, key=lambda one: -float(one["total_ms"]))
+    return sorted(operators, key=lambda one: -float(one["total_ms"]))
 
 
 def _onnxruntime(path: Path, threads: int, runs: Sequence[Arrays]) -> Spent:
@@ -92,7 +92,7 @@ def _pytorch(path: Path, threads: int, runs: Sequence[Arrays]) -> Spent:
             session.run(feed)
     spent: dict[str, tuple[int, float]] = {}
     for event in profile.key_averages():
-        # Time of its own: operators call others.
+        # Self time: operators call others.
         if event.self_cpu_time_total > 0:
             spent[event.key] = (event.count, 1000.0 * event.self_cpu_time_total)
     return spent

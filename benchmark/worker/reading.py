@@ -1,4 +1,4 @@
-"""From a text to a model's inputs, where a `tokenizer.json` is all there is: on a device."""
+"""Tokenization on a device, with a `tokenizer.json` alone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from edge.process.wire import Arrays
 
 
 class Reader:
-    """Texts and what becomes of them; see `benchmark.devices.base.Reading` for the arguments."""
+    """Encoder of texts as model inputs; see `benchmark.devices.base.Reading` for the arguments."""
 
     def __init__(
         self,
@@ -36,15 +36,15 @@ class Reader:
         return len(self._texts)
 
     def feed(self, number: int) -> Arrays:
-        """The inputs of one text, int32 of shape (1, length)."""
+        """Return the inputs of one text, int32 of shape (1, length)."""
         pair = None if self._pairs is None else self._pairs[number]
-        found = self._inner.encode(self._texts[number], pair)
+        encoding = self._inner.encode(self._texts[number], pair)
         columns = {
-            "input_ids": (found.ids, self._pad_id),
-            "attention_mask": (found.attention_mask, 0),
-            "token_type_ids": (found.type_ids, 0),
+            "input_ids": (encoding.ids, self._pad_id),
+            "attention_mask": (encoding.attention_mask, 0),
+            "token_type_ids": (encoding.type_ids, 0),
         }
-        length = self._length(len(found.ids))
+        length = self._length(len(encoding.ids))
         feed = {}
         for name in self._names:
             values, padding = columns[name]

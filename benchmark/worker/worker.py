@@ -1,7 +1,7 @@
-"""The process of one cell: loads a model, runs it when asked, and reads the clock beside the run.
+"""Worker process of one cell: loads a model, runs it on request, and times the runs.
 
-Started as `python -m benchmark.worker.worker`; `edge.process.wire.serve` brings the requests, and
-ends the process with its parent, in the middle of an inference too.
+Started as `python -m benchmark.worker.worker`; `edge.process.wire.serve` delivers the requests, and
+ends the process with its parent, even during an inference.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Worker:
         self._resident_before = 0
 
     def answer(self, message: Message, arrays: Arrays) -> tuple[Message, Arrays]:
-        """The reply to one request."""
+        """Return the reply to one request."""
         request = dict(message)
         if request["do"] == "answers":
             return {}, self._answers(arrays)
@@ -51,7 +51,7 @@ class Worker:
         """Open the model, and run it for the first time."""
         runner = get_engine(engine)
         with hush():
-            # Before the clock starts: what an app pays for loading is the model, not imports.
+            # Before the clock starts: an app loads the model, not Python modules.
             if runner.module:
                 importlib.import_module(runner.module)
         self._opened = (engine, path, threads)
@@ -74,7 +74,7 @@ class Worker:
         }
 
     def _warm(self, runs: int, min_s: float, max_s: float, arrays: Arrays) -> Message:
-        """Unrecorded runs until there were enough of them and for long enough."""
+        """Run unrecorded until both `runs` and `min_s` are reached, or `max_s`."""
         start = time.perf_counter()
         count, spent = 0, 0.0
         while (count < runs or spent < min_s) and spent < max_s:
@@ -84,11 +84,11 @@ class Worker:
         return {"runs": count, "duration_s": spent}
 
     def _turn(self, runs: int, min_s: float, max_s: float, arrays: Arrays) -> Message:
-        """One unrecorded run, then recorded ones; the durations of these in nanoseconds."""
+        """Run once unrecorded, then recorded; the reply holds their durations in nanoseconds."""
         clock, run = time.perf_counter_ns, self._run
         processor = time.process_time()
         begin = clock()
-        # The next input already: a turn shall not skip any, and its shape may be new.
+        # With the next input, whose shape may be new; the turn still records it.
         run(self._feeds[(self._next + 1) % len(self._feeds)])
         least, limit = clock() + int(min_s * 1e9), begin + int(max_s * 1e9)
         raw_ns: list[int] = []
@@ -111,13 +111,13 @@ class Worker:
         return {"peak_bytes": peak_resident_bytes(), "before_bytes": self._resident_before}
 
     def _answers(self, arrays: Arrays) -> Arrays:
-        """The outputs of inputs that are not among those timed."""
+        """Return the outputs of inputs outside of the timed ones."""
         session = self._session
         assert session is not None
         return joined([session.run(feed) for feed in parted(arrays)])
 
     def _stages(self, tokenizer: str, arrays: Arrays, **reading: Any) -> Message:
-        """Every text from end to end, once unrecorded and once recorded; nanoseconds of each."""
+        """Time each text from end to end, after an unrecorded run; the reply is in nanoseconds."""
         from benchmark.worker.reading import Reader
 
         reader = Reader(Path(tokenizer).read_text(encoding="utf-8"), **reading)
@@ -137,21 +137,21 @@ class Worker:
         return {"tokenize_ns": tokenize_ns, "infer_ns": infer_ns, "e2e_ns": e2e_ns}
 
     def _profile(self, arrays: Arrays) -> Message:
-        """Which operators take how long, from a session of its own that is told to say so."""
+        """Profile the operators in a separate session."""
         from benchmark.worker.profiling import operators
 
         engine, path, threads = self._opened
         return {"operators": operators(engine, Path(path), threads, self._feeds)}
 
     def _feed(self) -> Arrays:
-        """The next input, one after another."""
+        """Return the next input, in turn."""
         self._next = (self._next + 1) % len(self._feeds)
         return self._feeds[self._next]
 
 
 def main() -> None:
     """Answer requests until stdin closes."""
-    # No look at the parent: waking up for it would disturb what is timed.
+    # Without a check for the parent: waking up for it would disturb the timing.
     serve(Worker().answer, explain=explain, orphan_check_s=None)
 
 

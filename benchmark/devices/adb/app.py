@@ -1,4 +1,4 @@
-"""The project's Android app as a timer: requests and replies are files, `am start` rings the bell.
+"""Timer of the project's Android app: requests and replies are files, `am start` triggers it.
 
 The contract is in docs/android.md. The messages are those of `benchmark.worker.worker`.
 """
@@ -27,10 +27,10 @@ from edge.process.wire import Array, Arrays, Message
 
 PACKAGE = "org.edgeencoders.app"
 ACTIVITY = f"{PACKAGE}/.BenchmarkActivity"
-# Where the app may write and the shell may read.
+# A folder that the app can write and the shell can read.
 _REPLIES = f"/sdcard/Android/media/{PACKAGE}/edge"
 _PAUSE_S = 0.05
-# Pauses between two looks at the clock, and whether the app is still there.
+# Number of polls between two checks of the time and of the app's process.
 _LOOK_EVERY = 10
 _LATE, _ENDED = 98, 97
 _REPLY = "edge-reply:"
@@ -38,14 +38,14 @@ _REPLY = "edge-reply:"
 
 @dataclass(frozen=True)
 class App:
-    """The app on a device. engines: name -> version of each that it holds."""
+    """The app on a device. engines: name -> version of its engines."""
 
     link: AdbLink
     engines: Mapping[str, str | None]
 
     @classmethod
     def find(cls, link: AdbLink) -> App | None:
-        """The app, where it is installed; it is not started."""
+        """Return the app without starting it; None if it is not installed."""
         done = link.shell(
             f"pm path {PACKAGE} && dumpsys package {PACKAGE}",
             timeout_s=min(QUESTION_S, link.timeout_s),
@@ -56,7 +56,7 @@ class App:
         return cls(link, _engines("" if version is None else version.group(1)))
 
     def stop(self) -> None:
-        """End the app and remove its replies; in silence when the device is gone."""
+        """End the app and remove its replies; do nothing if the device is gone."""
         with contextlib.suppress(MeasurementError):
             self.link.shell(
                 f"am force-stop {PACKAGE}; rm -rf {_REPLIES}",
@@ -66,9 +66,9 @@ class App:
     def request(
         self, folder: str, message: Message, arrays: Mapping[str, Array]
     ) -> tuple[Message, Arrays]:
-        """The app's reply. folder: on the device, for the request.
+        """Return the app's reply. folder: on the device, for the request.
 
-        Raises MeasurementError when the app does not start, ends, or takes too long.
+        Raises MeasurementError if the app does not start, ends, or takes too long.
         """
         name = f"{secrets.token_hex(8)}.json"
         request, reply = f"{folder}/{name}", f"{_REPLIES}/{name}"
@@ -78,7 +78,7 @@ class App:
             # The app is another user there.
             file.chmod(0o644)
             self.link.push([file], request)
-        # A little less than the wait for adb itself, so that it is the app that is blamed.
+        # A little less than adb's timeout, so that the error names the app.
         limit_s = max(1, int(self.link.timeout_s) - 2)
         done = self.link.shell(_script(request, reply, limit_s))
         if done.code == _LATE:
@@ -91,14 +91,14 @@ class App:
                 f"the app ended on {self.link.serial} in the middle of '{message['do']}': "
                 "adb logcat says why (out of memory? close other apps)"
             )
-        _, found, text = done.output.partition(_REPLY)
-        if done.code != 0 or not found:
+        _, marker, text = done.output.partition(_REPLY)
+        if done.code != 0 or not marker:
             raise MeasurementError(f"the app did not start on {self.link.serial}: {done.last_line}")
         return load(text)
 
 
 class AppTimer(MessageTimer):
-    """A model in the app, which keeps one session for each."""
+    """A model in the app, in a session of its own."""
 
     def __init__(self, staging: Staging, job: Job, app: App) -> None:
         super().__init__(job)
@@ -109,11 +109,11 @@ class AppTimer(MessageTimer):
         self, request: Message, arrays: Mapping[str, Array] | None = None
     ) -> tuple[Message, Arrays]:
         message = {**request, "session": self._session}
-        reply, found = self._app.request(self._staging.folder, message, arrays or {})
+        reply, outputs = self._app.request(self._staging.folder, message, arrays or {})
         if "error" in reply:
             reason = " ".join(str(reply["error"]).split())[:300]
             raise MeasurementError(f"{self._job.label}: {reason}")
-        return reply, found
+        return reply, outputs
 
     def place(self, path: Path) -> str:
         return self._staging.place(path)
@@ -126,7 +126,7 @@ class AppTimer(MessageTimer):
 
 
 def dump(message: Message, arrays: Mapping[str, Array]) -> str:
-    """A message as JSON: arrays are little-endian bytes in base64."""
+    """Return a message as JSON: arrays are little-endian bytes in base64."""
     plain = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
     packed = {
         name: {
@@ -140,11 +140,11 @@ def dump(message: Message, arrays: Mapping[str, Array]) -> str:
 
 
 def load(text: str) -> tuple[Message, Arrays]:
-    """What `dump` wrote; raises MeasurementError for anything else."""
+    """Parse a message of `dump`; raises MeasurementError for anything else."""
     try:
         value = json.loads(text)
         message, packed = dict(value["message"]), dict(value["arrays"])
-        arrays = {name: _array(one) for name, one in packed.items()}
+        arrays = {name: _array(values) for name, values in packed.items()}
     except (ValueError, KeyError, TypeError) as error:
         raise MeasurementError(
             f"the app's reply cannot be read ({type(error).__name__}): install the app of this "
@@ -162,7 +162,7 @@ def _array(packed: Mapping[str, Any]) -> Array:
 
 
 def _script(request: str, reply: str, limit_s: int) -> str:
-    """Start the app, and wait for the file that it renames to `reply` when it is whole."""
+    """Return a script that starts the app and waits for the file `reply`, renamed when complete."""
     return (
         f"mkdir -p {quoted(_REPLIES)}\n"
         f"said=$(am start -W -n {ACTIVITY} --es request {quoted(request)} "
@@ -178,7 +178,7 @@ def _script(request: str, reply: str, limit_s: int) -> str:
 
 
 def _engines(version: str) -> dict[str, str | None]:
-    """Of "0.1.0+litert-2.1.0+onnxruntime-1.23.0"; without them, both of unknown version."""
+    """Parse "0.1.0+litert-2.1.0+onnxruntime-1.23.0"; without engines, both of unknown version."""
     pairs = (part.partition("-") for part in version.split("+")[1:])
-    found: dict[str, str | None] = {name: number or None for name, _, number in pairs}
-    return found or {"onnxruntime": None, "litert": None}
+    versions: dict[str, str | None] = {name: number or None for name, _, number in pairs}
+    return versions or {"onnxruntime": None, "litert": None}

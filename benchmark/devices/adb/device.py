@@ -1,4 +1,4 @@
-"""`adb:SERIAL`: an Android device, reached with the user's own `adb`."""
+"""`adb:SERIAL`: an Android device, through the user's `adb`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _NONE = "none is attached: connect one on which USB debugging is allowed (docs/a
 class AdbDevice(Device):
     """One Android device, and a folder of this run on it.
 
-    Raises ConfigError, one line, for whatever keeps it from being used.
+    Raises ConfigError, one line, if it cannot be used.
     """
 
     kind = "adb"
@@ -46,14 +46,14 @@ class AdbDevice(Device):
 
     @classmethod
     def discover(cls, options: DeviceOptions) -> list[Found]:
-        """Every device that adb sees; nothing is pushed to any."""
+        """List the devices of `adb`; nothing is pushed to them."""
         try:
             seen = attached(find_adb())
         except EdgeError as error:
             return [Found(cls.kind, "Android devices", reason=str(error))]
         if not seen:
             return [Found(cls.kind, "Android devices", reason=_NONE)]
-        return [_found(one, options) for one in seen]
+        return [_found(entry, options) for entry in seen]
 
     def availability(self, engine: str) -> Availability:
         if engine in self._titles:
@@ -75,7 +75,7 @@ class AdbDevice(Device):
         return read_conditions(self.link.check(STATE_SCRIPT, "asking for its state"))
 
     def affinity(self, threads: int) -> tuple[int, ...] | None:
-        """The cores that a tool is kept on: the fastest; None for all, and for the app."""
+        """Return the cores of a tool: the fastest; None for all, and for the app."""
         return self._facts.big_cores(threads) if self._tools else None
 
     def open(self, job: Job) -> Timer:
@@ -94,16 +94,16 @@ class AdbDevice(Device):
 
 
 def _ask(link: AdbLink, script: str) -> str:
-    """A question before anything is measured, so that a silent device is found out soon."""
+    """Run a script with a short timeout, before anything is measured."""
     return link.check(script, "a question", timeout_s=min(QUESTION_S, link.timeout_s))
 
 
 def _means(
     link: AdbLink, facts: AndroidFacts, options: DeviceOptions
 ) -> tuple[dict[str, Tool], App | None]:
-    """What can run models there: tools when a folder is named, else the app.
+    """Return the programs that run models there: tools if a folder is given, else the app.
 
-    Raises ConfigError when there is nothing.
+    Raises ConfigError if there are none.
     """
     if options.tools is not None:
         return find_tools(options.tools, facts.abis), None

@@ -1,4 +1,4 @@
-"""Which processors a program or library runs on, from the first bytes of its file."""
+"""The ABI of a program or library, from its ELF header."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _HEADER_BYTES = 20
 
 
 def elf_abi(path: Path) -> str:
-    """Android's name of it; raises ConfigError for a file that is no ELF program."""
+    """Return Android's name of a file's ABI; raises ConfigError for a file that is not ELF."""
     with path.open("rb") as file:
         header = file.read(_HEADER_BYTES)
     if len(header) < _HEADER_BYTES or not header.startswith(b"\x7fELF"):

@@ -1,4 +1,4 @@
-"""What Android adds to the facts of a Linux machine: its properties, its battery, its heat."""
+"""Properties and state of an Android device: properties, battery, temperature."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ _PROPERTIES = (
     *("ro.board.platform", "ro.hardware", "ro.product.cpu.abi", "ro.product.cpu.abilist"),
     *("ro.build.version.release", "ro.build.version.sdk", "ro.boot.qemu", "ro.kernel.qemu"),
 )
-# What `uname -m` says, where there is no property: a Linux board may run adbd too.
+# `uname -m` -> ABI, for devices without the property: a Linux board may run adbd too.
 _ABIS = {"aarch64": "arm64-v8a", "armv7l": "armeabi-v7a", "armv8l": "armeabi-v7a", "i686": "x86"}
 _EMULATORS = ("goldfish", "ranchu")
 # Android's PowerManager.THERMAL_STATUS_*.
 _THERMAL = ("none", "light", "moderate", "severe", "critical", "emergency", "shutdown")
-# Of android.os.Temperature: the type CPU. Of android.os.BatteryManager: the status CHARGING.
+# Type CPU of android.os.Temperature, status CHARGING of android.os.BatteryManager.
 _PROCESSOR, _CHARGING = "0", "2"
-# Degrees that a sensor which works can show.
+# Plausible degrees of a sensor.
 _PLAUSIBLE_C = (0.0, 150.0)
 
 
 def _ask(**commands: str) -> str:
-    """Sections as `Facts` reads them; what a device does not have prints nothing."""
+    """Return a script of sections for `Facts`; a command that fails prints nothing."""
     return "\n".join(
         f'echo; echo "@@ {name}"; ({command}) 2>/dev/null' for name, command in commands.items()
     )
@@ -41,7 +41,7 @@ STATE_SCRIPT = CONDITIONS_SCRIPT + _ask(battery="dumpsys battery", thermal="dump
 
 @dataclass(frozen=True)
 class AndroidFacts:
-    """What `DESCRIBE_SCRIPT` printed."""
+    """Properties of an Android device, from the output of `DESCRIBE_SCRIPT`."""
 
     facts: Facts
 
@@ -50,16 +50,18 @@ class AndroidFacts:
         return cls(Facts.parse(output))
 
     def _property(self, *names: str) -> str | None:
-        """The first of these that the device has."""
+        """Return the first of these properties that the device has."""
         lines = self.facts.sections.get("properties", "").splitlines()
         values = dict(line.split("=", 1) for line in lines if "=" in line)
-        found = next((value for name in names if (value := values.get(name, "").strip())), None)
-        # Whatever a device calls itself is shown on a terminal and in a report.
-        return None if found is None else "".join(filter(str.isprintable, found))
+        property_value = next(
+            (value for name in names if (value := values.get(name, "").strip())), None
+        )
+        # The values are shown on a terminal and in a report.
+        return None if property_value is None else "".join(filter(str.isprintable, property_value))
 
     @property
     def abis(self) -> tuple[str, ...]:
-        """What programs may be built for, the best first."""
+        """Supported ABIs, the preferred one first."""
         listed = self._property("ro.product.cpu.abilist", "ro.product.cpu.abi")
         if listed is not None:
             return tuple(listed.split(","))
@@ -68,18 +70,18 @@ class AndroidFacts:
 
     @property
     def title(self) -> str | None:
-        """Manufacturer and model, as a person calls it."""
+        """Manufacturer and model."""
         maker, model = self._property("ro.product.manufacturer"), self._property("ro.product.model")
         return " ".join(word for word in (maker, model) if word) or None
 
     def big_cores(self, threads: int) -> tuple[int, ...] | None:
-        """The fastest cores for so many threads; None where nothing can or need be chosen."""
+        """Return the fastest cores for so many threads; None for all, or without taskset."""
         has_taskset = bool(self.facts.sections.get("taskset"))
         return self.facts.fast_cores(threads) if has_taskset else None
 
     def info(self, serial: str, versions: Mapping[str, str]) -> DeviceInfo:
-        """As a row has it."""
-        found = self.facts.describe(driver="adb", address=serial, versions=versions)
+        """Return the device's description for a row."""
+        info = self.facts.describe(driver="adb", address=serial, versions=versions)
         changes: dict[str, object] = {"abi": self.abis[0]}
         if self._emulator():
             changes["kind"] = "emulated"
@@ -93,11 +95,11 @@ class AndroidFacts:
             self._property("ro.build.version.sdk"),
         )
         if release is not None:
-            kernel = (found.os or "").rpartition(", ")[2]
+            kernel = (info.os or "").rpartition(", ")[2]
             changes["os"] = ", ".join(
                 part for part in (f"Android {release} (API {sdk})", kernel) if part
             )
-        return found.model_copy(update=changes)
+        return info.model_copy(update=changes)
 
     def _emulator(self) -> bool:
         flags = (self._property("ro.boot.qemu"), self._property("ro.kernel.qemu"))
@@ -110,12 +112,12 @@ class AndroidFacts:
 
 
 def read_conditions(output: str) -> Conditions:
-    """What `STATE_SCRIPT` printed, now."""
+    """Parse the output of `STATE_SCRIPT`, run just now."""
     facts = Facts.parse(output)
     battery, thermal = facts.sections.get("battery", ""), facts.sections.get("thermal", "")
     values = dict(re.findall(r"^\s*([A-Za-z ]+): (\S+)$", battery, re.MULTILINE))
-    found = facts.conditions()
-    return found.model_copy(
+    conditions = facts.conditions()
+    return conditions.model_copy(
         update={
             "temperature_c": _temperature(facts, thermal),
             "thermal_status": _thermal_status(thermal),
@@ -126,8 +128,8 @@ def read_conditions(output: str) -> Conditions:
 
 
 def _temperature(facts: Facts, thermal: str) -> float | None:
-    """The hottest processor sensor of the thermal service, else the hottest zone of Linux."""
-    # What the sensors say now, where the service tells, comes behind what it remembers.
+    """Return the temperature of the hottest CPU sensor, else of the hottest thermal zone."""
+    # The current values of the service, if any, follow the cached ones.
     _, _, now = thermal.rpartition("Current temperatures")
     sensors = re.findall(r"mValue=([-0-9.]+), mType=(-?\d+)", now)
     values = [float(value) for value, kind in sensors if kind == _PROCESSOR]
@@ -138,10 +140,10 @@ def _temperature(facts: Facts, thermal: str) -> float | None:
 
 
 def _thermal_status(text: str) -> str | None:
-    found = re.search(r"Thermal Status: (\d+)", text)
-    if found is None:
+    match = re.search(r"Thermal Status: (\d+)", text)
+    if match is None:
         return None
-    number = int(found.group(1))
+    number = int(match.group(1))
     return _THERMAL[number] if number < len(_THERMAL) else str(number)
 
 

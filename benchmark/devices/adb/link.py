@@ -1,4 +1,4 @@
-"""The user's own `adb`: which devices it sees, and a shell, files in and files out of one."""
+"""The user's `adb`: the list of devices, and shell, push and pull of one device."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from edge.errors import ConfigError, MeasurementError
 
 # The first command starts adb's server, which looks for devices.
 _LIST_S = 30.0
-# Printed behind every script, with its exit code: without it the connection broke.
+# Printed after every script, with its exit code; if it is missing, the connection broke.
 _END = "edge-end:"
 _SERIAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*")
 _LINE_CHARACTERS = 300
@@ -34,7 +34,7 @@ _REMEDIES = {
 
 @dataclass(frozen=True)
 class Attached:
-    """A line of `adb devices -l`. state: "device" when it can be used."""
+    """A line of `adb devices -l`. state: "device" if it can be used."""
 
     serial: str
     state: str
@@ -42,7 +42,7 @@ class Attached:
 
     @property
     def obstacle(self) -> str | None:
-        """Why it cannot be used, and what to do; None when it can."""
+        """Reason for not using the device, with the remedy; None for a usable one."""
         if self.state == "device":
             return None
         remedy = _REMEDIES.get(self.state, "take its cable out and in again")
@@ -51,7 +51,7 @@ class Attached:
 
 @dataclass(frozen=True)
 class Done:
-    """What came out of a script on the device."""
+    """Exit code and output of a script on the device."""
 
     code: int
     output: str
@@ -59,16 +59,16 @@ class Done:
 
     @property
     def last_line(self) -> str:
-        """The last one that says something, of stderr if there is one, else of stdout."""
+        """Last line that is not blank, of stderr if there is one, else of stdout."""
         lines = [*self.output.splitlines(), *self.errors.splitlines()]
         return next((_line(line) for line in reversed(lines) if line.strip()), "no message")
 
 
 def find_adb() -> Path:
-    """The adb on PATH, or that of ANDROID_HOME; raises ConfigError, with the remedy."""
-    found = shutil.which("adb")
-    if found is not None:
-        return Path(found)
+    """Return the adb on PATH, or of ANDROID_HOME; raises ConfigError, with the remedy."""
+    path = shutil.which("adb")
+    if path is not None:
+        return Path(path)
     for name in ("ANDROID_HOME", "ANDROID_SDK_ROOT"):
         program = Path(os.environ.get(name, "")) / "platform-tools" / "adb"
         if os.environ.get(name) and os.access(program, os.X_OK):
@@ -81,7 +81,7 @@ def find_adb() -> Path:
 
 
 def attached(program: Path) -> list[Attached]:
-    """Every device that adb sees; raises MeasurementError when its server does not answer."""
+    """List the devices of `adb`; raises MeasurementError if its server does not answer."""
     try:
         done = subprocess.run(
             [program, "devices", "-l"],
@@ -117,7 +117,7 @@ def _attached(line: str) -> Attached:
 
 
 def choose(program: Path, serial: str | None) -> Attached:
-    """The device of a serial, or the only one; raises ConfigError, one line, with the remedy."""
+    """Return the device of a serial, or the only one; raises ConfigError, with the remedy."""
     if serial is not None and not _SERIAL.fullmatch(serial):
         raise ConfigError(
             f"'{serial}' is no serial of a device: take one that adb devices lists, of letters, "
@@ -129,13 +129,13 @@ def choose(program: Path, serial: str | None) -> Attached:
             "no Android device is attached: plug one in and allow USB debugging on it "
             "(Settings > Developer options), or run adb connect HOST:PORT"
         )
-    names = ", ".join(one.serial for one in seen)
+    names = ", ".join(device.serial for device in seen)
     if serial is None and len(seen) > 1:
         raise ConfigError(
             f"{len(seen)} Android devices are attached ({names}): name one, as in "
             f"--device adb:{seen[0].serial}"
         )
-    chosen = next((one for one in seen if serial in (None, one.serial)), None)
+    chosen = next((device for device in seen if serial in (None, device.serial)), None)
     if chosen is None:
         raise ConfigError(f"no Android device {serial} is attached: choose from {names}")
     if chosen.obstacle is not None:
@@ -152,19 +152,19 @@ class AdbLink:
     def shell(self, script: str, *, timeout_s: float | None = None) -> Done:
         """Run a script in the device's shell; its exit code may be any.
 
-        Raises MeasurementError when the device is gone, or silent for too long.
+        Raises MeasurementError if the device is gone, or does not answer in time.
         """
         # A subshell: `exit` in the script must not hide the end.
         code, output, errors = self._run(
             ["shell", f"(\n{script}\n)\necho {_END}$?"], timeout_s or self.timeout_s
         )
-        body, found, status = output.replace("\r\n", "\n").rpartition(_END)
-        if not found or not status.strip().isdigit():
+        body, marker, status = output.replace("\r\n", "\n").rpartition(_END)
+        if not marker or not status.strip().isdigit():
             raise self._gone(errors or output, code)
         return Done(int(status), body, errors)
 
     def check(self, script: str, what: str, *, timeout_s: float | None = None) -> str:
-        """The output of a script that must succeed; raises MeasurementError otherwise."""
+        """Return the output of a script; raises MeasurementError if it fails."""
         done = self.shell(script, timeout_s=timeout_s)
         if done.code != 0:
             raise MeasurementError(f"{what} failed on {self.serial}: {done.last_line}")
@@ -172,7 +172,7 @@ class AdbLink:
 
     def push(self, sources: Sequence[Path], target: str) -> None:
         """Copy files or folders to the device."""
-        self._transfer("push", [*(str(one.absolute()) for one in sources), target], target)
+        self._transfer("push", [*(str(source.absolute()) for source in sources), target], target)
 
     def pull(self, source: str, target: Path) -> None:
         """Copy a file or folder from the device."""
@@ -229,7 +229,7 @@ class AdbLink:
 
 
 def quoted(*words: str) -> str:
-    """Words for a shell, each as it is."""
+    """Quote words for a shell."""
     return " ".join(shlex.quote(word) for word in words)
 
 

@@ -28,9 +28,9 @@ from benchmark.schema import Memory, Operator
 from edge.errors import MeasurementError
 from edge.process.wire import Array
 
-# Each is a line of some 500 characters of one script, of which adb takes 65,535.
+# Each feed is a line of some 500 characters of a script; adb accepts 65,535.
 _ANSWERS_AT_ONCE = 32
-# Without these it would run other inputs, or another length, than it is asked to.
+# Without these flags it would run other inputs, or another length.
 _NEEDED = ("num_threads", "input_layer", "input_layer_value_files", "signature_to_run_for")
 _NO_MEDIAN = "this build of benchmark_model prints no median: its mean stands for each turn"
 
@@ -98,7 +98,7 @@ class ModelTimer(ToolTimer):
         log = logs.read_model_log(ended.log)
         runs = self._recorded(log)
         unrecorded_s = 0.0 if log.warm is None else log.warm.total_s
-        # Starting the tool and opening the model are no part of a turn elsewhere either.
+        # Without starting the tool and opening the model, as on other devices.
         return Turn(
             raw_ns=[round(runs.middle * 1e3)],
             duration_s=unrecorded_s + runs.total_s,
@@ -123,16 +123,16 @@ class ModelTimer(ToolTimer):
             ]
         )
         spent = logs.read_operators(ended.log)
-        total = sum(one.total_ms for one in spent) or 1.0
+        total = sum(operator.total_ms for operator in spent) or 1.0
         return (
             tuple(
                 Operator(
-                    type=one.type,
-                    count=one.count,
-                    total_ms=one.total_ms,
-                    share=one.total_ms / total,
+                    type=operator.type,
+                    count=operator.count,
+                    total_ms=operator.total_ms,
+                    share=operator.total_ms / total,
                 )
-                for one in spent
+                for operator in spent
             )
             or None
         )
@@ -145,7 +145,7 @@ class ModelTimer(ToolTimer):
             yield from self._batch(feeds[start : start + _ANSWERS_AT_ONCE])
 
     def _batch(self, feeds: Sequence[Feed]) -> Iterator[dict[str, Array]]:
-        """One process each, one after another in one script; all outputs come back at once."""
+        """Run one process per feed, in one script, and pull all outputs at once."""
         self._write(feeds, "asked")
         lines = [f"cd {quoted(self.folder)} || exit 1", "mkdir -p answered"]
         for number, feed in enumerate(feeds):
@@ -184,10 +184,10 @@ class ModelTimer(ToolTimer):
         return self._input(self.job.feeds[0], "inputs/0")
 
     def _input(self, feed: Feed, folder: str) -> list[str]:
-        """The tool takes inputs in the order of the graph, under any name."""
+        """Return the flags of a feed: inputs in the order of the graph, under any name."""
         signature = self._signature(feed)
         names = [f"input{n}" for n in range(len(signature.inputs))]
-        shapes = [",".join(map(str, feed[one.name].shape)) for one in signature.inputs]
+        shapes = [",".join(map(str, feed[tensor.name].shape)) for tensor in signature.inputs]
         files = [f"{name}:{folder}/{number}" for number, name in enumerate(names)]
         return [
             *([f"--signature_to_run_for={signature.key}"] if signature.key else []),
@@ -204,25 +204,25 @@ class ModelTimer(ToolTimer):
         return self._signatures[length]
 
     def _write(self, feeds: Sequence[Feed], name: str) -> None:
-        """Feeds as files NUMBER/INPUT in the folder `name` of the device."""
+        """Push feeds as files NUMBER/INPUT into the folder `name` of the device."""
         with tempfile.TemporaryDirectory() as scratch:
             for number, feed in enumerate(feeds):
                 target = Path(scratch) / name / str(number)
                 target.mkdir(parents=True)
-                for index, one in enumerate(self._signature(feed).inputs):
-                    values = np.ascontiguousarray(feed[one.name], one.dtype)
+                for index, tensor in enumerate(self._signature(feed).inputs):
+                    values = np.ascontiguousarray(feed[tensor.name], tensor.dtype)
                     (target / str(index)).write_bytes(values.tobytes())
             self.link.push([Path(scratch) / name], f"{self.folder}/")
 
 
 def _outputs(signature: Signature, data: bytes, label: str) -> dict[str, Array]:
-    """The tensors of an output file, which holds one behind the other."""
-    expected = sum(one.size_bytes for one in signature.outputs)
+    """Return the tensors of an output file, which are concatenated."""
+    expected = sum(tensor.size_bytes for tensor in signature.outputs)
     if len(data) != expected:
         raise MeasurementError(f"{label}: {len(data)} bytes of output came back, not {expected}")
-    found, start = {}, 0
-    for one in signature.outputs:
-        values = np.frombuffer(data, one.dtype, offset=start, count=math.prod(one.shape))
-        found[one.name] = values.reshape(one.shape)
-        start += one.size_bytes
-    return found
+    outputs, start = {}, 0
+    for tensor in signature.outputs:
+        values = np.frombuffer(data, tensor.dtype, offset=start, count=math.prod(tensor.shape))
+        outputs[tensor.name] = values.reshape(tensor.shape)
+        start += tensor.size_bytes
+    return outputs

@@ -1,4 +1,4 @@
-"""What LiteRT's `benchmark_model` and ONNX Runtime's `onnxruntime_perf_test` print."""
+"""Parsers of the output of `benchmark_model` (LiteRT) and `onnxruntime_perf_test`."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _PEAK = re.compile(rf"peak memory footprint \(MB\) via periodic monitoring: {_NU
 _DELTA = re.compile(rf"Memory footprint delta .*\(MB\): init={_NUMBER} overall={_NUMBER}")
 _CREATION = re.compile(rf"Session creation time cost: *{_NUMBER} *s")
 _FIRST = re.compile(rf"First inference time cost: *{_NUMBER} *ms")
-# Of a result file: name, seconds, peak bytes, processor use in percent, number.
+# A line of a result file: name, seconds, peak bytes, processor use in percent, number.
 _RESULT = re.compile(rf"[^,]*,{_NUMBER},(\d+),(-?\d+),(\d+)")
-# `benchmark_model` says MB and divides by 1024 twice.
+# `benchmark_model` prints MiB as MB.
 _MB_PER_MIB = 1.048576
 
 
@@ -34,7 +34,7 @@ class Runs:
 
     @property
     def middle(self) -> float:
-        """The median; the mean where the build does not print it."""
+        """Median, or the mean if the build does not print a median."""
         return self.average if self.median is None else self.median
 
     @property
@@ -44,7 +44,7 @@ class Runs:
 
 @dataclass(frozen=True)
 class ModelLog:
-    """The log of a `benchmark_model`; None for what it does not say. Milliseconds, 10^6 bytes."""
+    """Values of a `benchmark_model` log, in milliseconds and 10^6 bytes; None if missing."""
 
     warm: Runs | None = None
     recorded: Runs | None = None
@@ -56,7 +56,7 @@ class ModelLog:
 
 @dataclass(frozen=True)
 class Spent:
-    """One kind of operator in an inference, as `benchmark_model` lists it."""
+    """One operator type in an inference, as `benchmark_model` lists it."""
 
     type: str
     count: int
@@ -64,7 +64,7 @@ class Spent:
 
 
 def read_model_log(text: str) -> ModelLog:
-    """What `benchmark_model` printed: INFO lines, in any order of its versions."""
+    """Parse the output of `benchmark_model`, of any version."""
     statistics = list(_statistics(text))
     timings = {name: float(value) for name, value in _TIMINGS.findall(text)}
     peak, delta = _PEAK.search(text), _DELTA.search(text)
@@ -80,36 +80,37 @@ def read_model_log(text: str) -> ModelLog:
 
 
 def ignored_flags(text: str) -> tuple[str, ...]:
-    """Names of the flags that a build of `benchmark_model` does not know, which it runs without."""
+    """Return the flags that a build of `benchmark_model` does not know and ignored."""
     lines = re.findall(r"Unconsumed cmdline flags: (.*)", text)
     return tuple(name for line in lines for name in re.findall(r"--(\w+)", line))
 
 
 def _statistics(text: str) -> Iterator[Runs]:
-    """Each line of statistics: the warm-up's, then the recorded runs'."""
+    """Yield each line of statistics: the warm-up's, then the recorded runs'."""
     for line in text.splitlines():
-        found = {name: float(value) for name, value in _PAIR.findall(line)}
+        figures = {name: float(value) for name, value in _PAIR.findall(line)}
         # One run, or several that took equally long, have a single figure.
-        average = found.get("avg", found.get("curr"))
-        if "count" in found and average is None:
+        average = figures.get("avg", figures.get("curr"))
+        if "count" in figures and average is None:
             yield Runs(count=0, average=0.0)
-        elif "count" in found and average is not None:
-            same = None if "avg" in found else average
+        elif "count" in figures and average is not None:
+            same = None if "avg" in figures else average
             yield Runs(
-                count=int(found["count"]),
+                count=int(figures["count"]),
                 average=average,
-                median=found.get("median", same),
-                first=found.get("first", same),
-                least=found.get("min", same),
-                most=found.get("max", same),
-                p95=found.get("p95", same),
+                median=figures.get("median", same),
+                first=figures.get("first", same),
+                least=figures.get("min", same),
+                most=figures.get("max", same),
+                p95=figures.get("p95", same),
             )
 
 
 def read_operators(text: str) -> list[Spent]:
-    """Operators by type of a `benchmark_model --enable_op_profiling=true`; none where it is cut.
+    """Parse the operators by type of `benchmark_model --enable_op_profiling=true`.
 
-    Only of the recorded runs, and without what a delegate lists of its inside a second time.
+    Only of the recorded runs, without the internal nodes of delegates, which are listed twice.
+    Empty for a truncated log.
     """
     _, _, runs = text.rpartition("Profiling Info for Regular Benchmark Runs")
     graphs, _, _ = runs.partition("Delegate internal")
@@ -119,7 +120,7 @@ def read_operators(text: str) -> list[Spent]:
             cells = [cell.strip() for cell in line.split("\t") if cell.strip()]
             if len(cells) < 3 or cells[0].startswith("["):
                 continue
-            # Behind a slash stands what only one node of the type has.
+            # After a slash follows a detail of one node.
             kind, count, total_ms = cells[0].partition("/")[0], int(cells[1]), float(cells[2])
             before = spent.get(kind, Spent(kind, 0, 0.0))
             spent[kind] = Spent(kind, before.count + count, before.total_ms + total_ms)
@@ -128,7 +129,7 @@ def read_operators(text: str) -> list[Spent]:
 
 @dataclass(frozen=True)
 class PerfLog:
-    """What `onnxruntime_perf_test` printed. Milliseconds; None where it does not say."""
+    """Values of an `onnxruntime_perf_test` log, in milliseconds; None if missing."""
 
     load_ms: float | None = None
     first_ms: float | None = None
@@ -136,14 +137,14 @@ class PerfLog:
 
 @dataclass(frozen=True)
 class PerfResult:
-    """Its result file: nanoseconds of each run in order, and the most bytes that were resident."""
+    """Values of its result file: nanoseconds of each run in order, and peak resident bytes."""
 
     raw_ns: list[int]
     peak_bytes: int | None
 
 
 def read_perf_log(text: str) -> PerfLog:
-    """What it says of loading and of the first inference, which its result file leaves out."""
+    """Parse times of loading and of the first inference, which its result file lacks."""
     creation, first = _CREATION.search(text), _FIRST.search(text)
     return PerfLog(
         load_ms=None if creation is None else float(creation.group(1)) * 1e3,
@@ -152,10 +153,10 @@ def read_perf_log(text: str) -> PerfLog:
 
 
 def read_perf_result(text: str) -> PerfResult:
-    """One line for each run."""
-    lines = [found for line in text.splitlines() if (found := _RESULT.fullmatch(line.strip()))]
-    peaks = [int(found.group(2)) for found in lines]
+    """Parse a result file, one line per run."""
+    lines = [match for line in text.splitlines() if (match := _RESULT.fullmatch(line.strip()))]
+    peaks = [int(match.group(2)) for match in lines]
     return PerfResult(
-        raw_ns=[round(float(found.group(1)) * 1e9) for found in lines],
+        raw_ns=[round(float(match.group(1)) * 1e9) for match in lines],
         peak_bytes=max(peaks, default=0) or None,
     )

@@ -27,14 +27,14 @@ from benchmark.measure.inputs import Feed
 from benchmark.schema import Memory, Operator
 
 _NS_PER_S = 1e9
-# Enough to know how many runs the warm-up takes.
+# Enough to estimate the number of runs of the warm-up.
 _FIRST_RUNS = 5
 
 
 class PerfTimer(ToolTimer):
-    """ONNX Runtime's `onnxruntime_perf_test`: every single run, of inputs that it draws at random.
+    """ONNX Runtime's `onnxruntime_perf_test`: every single run, of inputs in random order.
 
-    It shows no outputs, so that answers on the device cannot be compared.
+    It prints no outputs, so they cannot be verified on the device.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class PerfTimer(ToolTimer):
         self._run_s = 0.0
         self._peak_bytes: int | None = None
         graph, beside = quoted(staging.place(job.path)), quoted(f"{self.folder}/model.onnx")
-        # It looks for inputs beside the model, and several settings share a model.
+        # It reads inputs beside the model, and several settings share a model.
         staging.link.check(
             f"ln {graph} {beside} 2>/dev/null || ln -s {graph} {beside} || cp {graph} {beside}",
             "placing the model",
@@ -69,7 +69,7 @@ class PerfTimer(ToolTimer):
         recorded: list[int] = []
         processor_s: list[float | None] = []
         unrecorded_ns = 0
-        # The tool counts runs and no seconds: where they were faster than before, again.
+        # The tool takes a number of runs, not seconds: repeat it if runs were faster than expected.
         while len(recorded) < block.runs or sum(recorded) < block.min_s * _NS_PER_S:
             spent_s = (unrecorded_ns + sum(recorded)) / _NS_PER_S
             if recorded and spent_s >= block.max_s:
@@ -105,21 +105,21 @@ class PerfTimer(ToolTimer):
                 f"cd {quoted(self.folder)} && ls profile*.json", "looking for the profile"
             ).split()[-1]
             self.link.pull(f"{self.folder}/{name}", Path(scratch) / "profile.json")
-            found = onnxruntime_operators(Path(scratch) / "profile.json", PROFILED_RUNS)
-        return tuple(Operator(**one) for one in found) or None
+            operators = onnxruntime_operators(Path(scratch) / "profile.json", PROFILED_RUNS)
+        return tuple(Operator(**operator) for operator in operators) or None
 
     def arguments(self) -> list[str]:
         threads = str(self.job.threads)
         return ["-e", "cpu", "-m", "times", "-x", threads, "-y", "1", "-o", "99"]
 
     def _runs(self, runs: int, min_s: float, max_s: float) -> int:
-        """How many it takes to fill `min_s`, at the speed of the runs before."""
+        """Return the number of runs that fill `min_s`, at the speed of the previous runs."""
         enough = max(runs, math.ceil(min_s / self._run_s))
         return max(1, min(enough, math.floor(max(max_s, min_s) / self._run_s)))
 
     def _times(self, runs: int, *arguments: str) -> tuple[Ended, list[int]]:
-        """The durations of so many runs behind the first, in nanoseconds."""
-        # It writes behind what a result file holds.
+        """Run the tool; return its output and the nanoseconds of all runs after the first."""
+        # It appends to an existing result file.
         self.link.shell(f"rm -f {quoted(self.folder)}/result")
         ended = self.run_tool([*arguments, "-r", str(runs), "model.onnx", "result"])
         text = self.link.check(f"cat {quoted(self.folder)}/result", "reading the result")
@@ -130,7 +130,7 @@ class PerfTimer(ToolTimer):
         return ended, result.raw_ns
 
     def _write(self, feeds: Sequence[Feed]) -> None:
-        """Each feed as a test data set beside the model."""
+        """Push each feed as a test data set beside the model."""
         from onnx import numpy_helper
 
         with tempfile.TemporaryDirectory() as scratch:

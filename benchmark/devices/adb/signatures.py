@@ -1,4 +1,4 @@
-"""What a .tflite file's signatures take and give, in the order of their graphs."""
+"""Inputs and outputs of a .tflite file's signatures, in the order of their graphs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _TYPES = {0: "<f4", 1: "<f2", 2: "<i4", 4: "<i8", 9: "i1"}
 
 @dataclass(frozen=True)
 class Tensor:
-    """name: what the signature calls it."""
+    """An input or output. name: in the signature."""
 
     name: str
     dtype: np.dtype[Any]
@@ -29,7 +29,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Signature:
-    """key: its name; None where the file has one only, which needs none."""
+    """A signature. key: its name; None if it is the only one of the file."""
 
     key: str | None
     inputs: tuple[Tensor, ...]
@@ -37,20 +37,20 @@ class Signature:
 
     @property
     def length(self) -> int:
-        """Tokens of its inputs."""
+        """Length of its inputs in tokens."""
         return self.inputs[0].shape[1]
 
 
 def read_signatures(path: Path) -> dict[int, Signature]:
-    """Length in tokens -> signature. Raises MeasurementError for a file without any."""
+    """Return length in tokens -> signature; raises MeasurementError for a file without any."""
     from ai_edge_litert import schema_py_generated as schema
 
     model = schema.Model.GetRootAs(path.read_bytes())
     count = model.SignatureDefsLength()
-    found = [_signature(model, model.SignatureDefs(n), named=count > 1) for n in range(count)]
-    if not found:
+    signatures = [_signature(model, model.SignatureDefs(n), named=count > 1) for n in range(count)]
+    if not signatures:
         raise MeasurementError(f"{path} has no signatures: convert it again with edge convert")
-    return {signature.length: signature for signature in found}
+    return {signature.length: signature for signature in signatures}
 
 
 def _signature(model: Any, definition: Any, *, named: bool) -> Signature:
@@ -65,14 +65,14 @@ def _signature(model: Any, definition: Any, *, named: bool) -> Signature:
 
 
 def _tensors(graph: Any, order: Any, entries: list[Any]) -> tuple[Tensor, ...]:
-    """Those that the graph lists, as the signature calls them."""
+    """Return the graph's tensors with their names in the signature."""
     names = {entry.TensorIndex(): entry.Name().decode() for entry in entries}
-    found = []
+    tensors = []
     for index in order.tolist():
         tensor = graph.Tensors(index)
         shape = tuple(tensor.ShapeAsNumpy().tolist()) if tensor.ShapeLength() else ()
         name = names.get(index, tensor.Name().decode())
         if tensor.Type() not in _TYPES:
             raise MeasurementError(f"tensor '{name}' has a type that cannot be sent to a device")
-        found.append(Tensor(name, np.dtype(_TYPES[tensor.Type()]), shape))
-    return tuple(found)
+        tensors.append(Tensor(name, np.dtype(_TYPES[tensor.Type()]), shape))
+    return tuple(tensors)

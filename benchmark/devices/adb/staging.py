@@ -1,4 +1,4 @@
-"""The folder of a run on an Android device: what is pushed there, once, and removed in the end."""
+"""The folder of a run on an Android device: files are pushed once, and removed at the end."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from edge.console import human_bytes, say
 from edge.errors import MeasurementError
 from edge.storage import sha256, size_bytes
 
-# Where the shell may write and run programs, and apps may read.
+# A folder in which the shell can write and run programs, and apps can read.
 _ROOT = "/data/local/tmp"
-# A question about the device itself, no measurement.
+# Timeout of commands outside of the measurement.
 QUESTION_S = 30.0
-# Left free beside what is pushed: results, and what Android itself needs.
+# Free space beyond the pushed files, for results and for Android itself.
 _SPARE_BYTES = 16_000_000
 
 
 class Staging:
-    """A folder on a device, folder: its path there. made: whether it is there.
+    """A folder on a device. folder: its path there. made: True once it exists.
 
-    Raises MeasurementError when the device has no space, or files arrive altered.
+    Raises MeasurementError if the device has no space, or files arrive altered.
     """
 
     def __init__(self, link: AdbLink) -> None:
@@ -33,22 +33,22 @@ class Staging:
         self.made = False
 
     def make(self) -> None:
-        """Make the folder where it is not there yet."""
+        """Create the folder if it does not exist."""
         if not self.made:
             self.made = True
-            # Apps read what lies there.
+            # Apps read its files.
             folder = quoted(self.folder)
             self.link.check(f"mkdir -p {folder} && chmod 755 {folder}", "making a folder")
 
     def job_folder(self) -> str:
-        """Make a folder for one more job."""
+        """Create a folder for one more job; return its path."""
         self._jobs += 1
         folder = f"{self.folder}/job-{self._jobs}"
         self.link.check(f"mkdir -p {quoted(folder)}", "making a folder")
         return folder
 
     def place(self, path: Path) -> str:
-        """A file of this machine on the device, pushed once however often it is used."""
+        """Push a file of this machine once; return its path on the device."""
         digest = sha256(path)
         if digest not in self._placed:
             target = f"{self.folder}/{digest[:16]}{path.suffix}"
@@ -59,7 +59,7 @@ class Staging:
         return self._placed[digest]
 
     def place_tool(self, tool: Tool) -> str:
-        """A tool and the libraries beside it, in a folder of their own, ready to be started."""
+        """Push a tool and its libraries once, as programs; return the tool's path on the device."""
         key, target = f"tool {tool.engine}", f"{self.folder}/tools/{tool.path.name}"
         if key not in self._placed:
             files = [tool.path, *tool.libraries]
@@ -72,14 +72,14 @@ class Staging:
         return self._placed[key]
 
     def take_away(self, folder: str) -> None:
-        """End what still runs in a folder and remove it; in silence when the device is gone."""
+        """End a process that runs in a folder and remove it; do nothing if the device is gone."""
         name = quoted(folder)
         script = f"[ -f {name}/pid ] && kill -9 $(cat {name}/pid); rm -rf {name}"
         with contextlib.suppress(MeasurementError):
             self.link.shell(script, timeout_s=self._question_s)
 
     def remove(self) -> None:
-        """Remove everything; say what is left when the device is gone."""
+        """Remove everything; report the remaining folder if the device is gone."""
         if not self.made:
             return
         self.made = False

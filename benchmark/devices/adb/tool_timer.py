@@ -1,7 +1,7 @@
 """Programs of LiteRT and ONNX Runtime that time a model on an Android device.
 
-Each turn is a process of its own there, and so are its memory, its operators and its answers: these
-programs open a model, run it, print what they found and end.
+Each turn is a process of its own there, and so is each measurement of memory, operators or outputs:
+these programs open a model, run it, print their results and end.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from benchmark.devices.adb.staging import Staging
 from benchmark.devices.base import Job, Loaded, ModelRefused, Timer
 from edge.errors import MeasurementError
 
-# A new process on a processor that has slept: so long it runs before anything is recorded.
+# Unrecorded seconds at the start of a process, since an idle processor has to speed up.
 UNRECORDED_S = 0.1
-# What is asked for beyond `min_s`, since a tool counts what lies between its runs as well.
+# Factor on `min_s`, since a tool also counts the time between its runs.
 MARGIN = 1.05
 PROFILED_RUNS = 8
 _TIMES = "edge-times:"
@@ -30,20 +30,20 @@ _LINE_CHARACTERS = 300
 
 @dataclass(frozen=True)
 class Ended:
-    """A tool that ended well. processor_s: that it used; None where the shell does not tell."""
+    """Log of a successful tool. processor_s: its processor time; None if unknown."""
 
     log: str
     processor_s: float | None
 
 
 class ToolFailed(MeasurementError):
-    """The device is there, and the tool ended with an error."""
+    """The tool ended with an error on a connected device."""
 
 
 class ToolTimer(Timer):
     """A model in a folder of its own on the device, and a tool that is started for every turn.
 
-    cores: those it is kept on; None for all.
+    cores: cores that the tool may use; None for all.
     """
 
     def __init__(
@@ -69,14 +69,14 @@ class ToolTimer(Timer):
 
     @abstractmethod
     def first_run(self) -> Loaded:
-        """What `load` tells, from a process that does little else."""
+        """Return the result of `load`, from a short process."""
 
     @abstractmethod
     def arguments(self) -> list[str]:
-        """What every call has in common."""
+        """Return the arguments of every call."""
 
     def run_tool(self, arguments: Sequence[str]) -> Ended:
-        """Start the tool in the folder and wait; raises MeasurementError when it fails."""
+        """Run the tool in the folder; raises MeasurementError if it fails."""
         done = self.link.shell(
             f"cd {quoted(self.folder)} || exit 1\nexport ORT_DISABLE_TELEMETRY=1\n"
             f"{self.command([*self.arguments(), *arguments])} 2>&1 &\n"
@@ -89,7 +89,7 @@ class ToolTimer(Timer):
         return Ended(log, _processor_s(times))
 
     def command(self, arguments: Sequence[str]) -> str:
-        """A line of shell that starts the tool, on the fast cores where there are such."""
+        """Return a shell line that starts the tool, on the fast cores if they are known."""
         words = [self._tool, *arguments]
         if self._cores is not None:
             words = ["taskset", f"{sum(1 << core for core in self._cores):x}", *words]
@@ -98,14 +98,14 @@ class ToolTimer(Timer):
         return quoted(*words)
 
     def silent(self, what: str) -> MeasurementError:
-        """The tool ended well and did not print what was asked for."""
+        """Return the error for a successful tool whose log lacks a value."""
         return MeasurementError(
             f"{self.job.label}: {self.program} on {self.link.serial} did not tell {what}: is it "
             "the tool of docs/android.md?"
         )
 
     def ended(self, log: str, code: int) -> ToolFailed:
-        """The tool failed: its first error, else its last line."""
+        """Return the error for a failed tool: its first error message, else its last line."""
         lines = [" ".join(line.split()) for line in log.splitlines() if line.strip()]
         errors = [line for line in lines if line.upper().startswith(("ERROR", "FATAL", "CANNOT"))]
         reason = (errors or lines[-1:] or [f"exit code {code}"])[0][:_LINE_CHARACTERS]
@@ -117,7 +117,7 @@ class ToolTimer(Timer):
 
 
 def _processor_s(times: str) -> float | None:
-    """Of the children, by the shell's `times`: two lines of "0m0.02s 0m0.01s"."""
+    """Parse the children's processor time from the shell's `times`: "0m0.02s 0m0.01s" lines."""
     lines = times.strip().splitlines()
     words = lines[1].split() if len(lines) == 2 else []
     try:
@@ -128,5 +128,5 @@ def _processor_s(times: str) -> float | None:
 
 
 def tenth(value: float | None) -> float | None:
-    """Megabytes as a row has them."""
+    """Round megabytes for a row."""
     return None if value is None else round(value, 1)

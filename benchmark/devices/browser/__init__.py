@@ -1,1 +1,1 @@
-"""A browser, on this machine or on a phone that opens the page."""
+"""A browser that opens the benchmark page, on this machine or on a phone."""

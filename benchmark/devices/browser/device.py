@@ -1,7 +1,7 @@
-"""A browser, on this machine or on any phone that opens the page: a worker for every model.
+"""A browser that opens the benchmark page, on this machine or on a phone, with a worker per model.
 
-The page asks for what `benchmark.worker.worker` is asked, does it, and sends the answer: see
-`browser_exchange` for who may ask, `browser_server` for what is served, `apps/web` for the page.
+The page polls for the requests of `benchmark.worker.worker`, runs them, and sends the replies: see
+`exchange` for the protocol, `server` for the files, `apps/web` for the page.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ from edge.engines.base import Availability
 from edge.errors import ConfigError, MeasurementError
 from edge.process.wire import Arrays, Message
 
-# What the page and this program say to each other: `PROTOCOL` of apps/web/src/protocol.ts.
+# Version of the protocol with the page: `PROTOCOL` of apps/web/src/protocol.ts.
 PROTOCOL = 1
-# Where `make web` puts the page, and a wheel brings it; its source is in a clone only.
+# Folder of the page, from `make web` or a wheel; only a clone has its source.
 PAGE = Path(__file__).resolve().parents[2] / "page"
 _SOURCE = Path(__file__).resolve().parents[3] / "apps" / "web" / "package.json"
 _BUILD = "build.json"
 _PROVIDERS = ("wasm", "webgpu")
-# format -> the name of what runs it, by provider.
+# Provider -> format -> engine.
 _ENGINES = {
     "wasm": {"onnx": "onnxruntime-web", "tflite": "litert-web"},
     "webgpu": {"onnx": "onnxruntime-webgpu", "tflite": "litert-webgpu"},
@@ -59,7 +59,7 @@ _REMIND_S = 60.0
 
 
 class BrowserDevice(Device):
-    """Whatever opens the page. Address: "wasm", the default, or "webgpu"."""
+    """The browser that opens the page. Address: "wasm", the default, or "webgpu"."""
 
     kind = "browser"
 
@@ -93,7 +93,7 @@ class BrowserDevice(Device):
 
     @classmethod
     def discover(cls, options: DeviceOptions) -> list[Found]:
-        """Any browser, once the page is built."""
+        """List one entry for any browser, if the page is built."""
         title = "a browser on this machine, or on a phone"
         try:
             built(PAGE)
@@ -149,7 +149,7 @@ class BrowserDevice(Device):
         super().__exit__(*exc)
 
     def page(self) -> PageInfo:
-        """What the page says of its device, once there is one; MeasurementError if none comes."""
+        """Wait for a page, return its device; raises MeasurementError if none opens in time."""
         if not self._announced:
             self._announced = True
             self._announce()
@@ -186,11 +186,11 @@ class BrowserDevice(Device):
 
 
 def _anything(reply: Message, arrays: Arrays) -> None:
-    """The answer to a farewell."""
+    """Accept any reply."""
 
 
 def built(page: Path) -> dict[str, str]:
-    """The versions of what a built page runs models with; ConfigError when it must be built."""
+    """Return the versions of a built page's engines; raises ConfigError if it must be built."""
     remedy = _remedy()
     try:
         values: Any = json.loads((page / _BUILD).read_text(encoding="utf-8"))
@@ -204,7 +204,7 @@ def built(page: Path) -> dict[str, str]:
 
 
 def _remedy() -> str:
-    """What brings the page, which is not in git."""
+    """Return the remedy for a missing page, which is not in git."""
     if not _SOURCE.is_file():
         return (
             "install a wheel that was built by make wheel, which has it, or run make web in a "

@@ -1,6 +1,6 @@
-"""What a page and the measurement say to each other: one page at a time, one request at a time.
+"""Message exchange between a page and the measurement: one page and one request at a time.
 
-The threads of the server stand on one side, the measurement on the other.
+The server's threads call one side of it, the measurement the other.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ from pydantic import Field, ValidationError
 from edge.config import Config
 from edge.process.wire import Array, Arrays, Message, pack, unpack
 
-# A page that nobody looks at may speak once a minute only; one that said good-bye is reloaded
-# soon, or never.
+# Browsers let a hidden page run only once a minute; a left page is reloaded soon, or never.
 GONE_S = 75.0
 _LEFT_S = 25.0
 Judge = Callable[[Message, Arrays], None]
@@ -28,23 +27,23 @@ Taken = Literal["taken", "stale", "refused"]
 
 
 class PageReopened(Exception):
-    """The page was opened again: what it had loaded is lost."""
+    """The page was opened again: its loaded models are lost."""
 
 
 class PageGone(Exception):
-    """The page has not been heard from for too long."""
+    """The page sent no request for too long."""
 
 
 class NoAnswer(Exception):
-    """The page is there, and did not answer in time."""
+    """The page is connected, but did not reply in time."""
 
 
 class Forged(Exception):
-    """The page's answer cannot be one to the request; why, one line."""
+    """The page's reply is invalid; message: the reason, one line."""
 
 
 class PageInfo(Config):
-    """What a page says about the device it is shown on; see `apps/web/src/device.ts`."""
+    """The page's description of its device; see `apps/web/src/device.ts`."""
 
     user_agent: str = Field(max_length=1000)
     brands: tuple[str, ...] = Field(default=(), max_length=20)
@@ -61,7 +60,7 @@ class PageInfo(Config):
 
     @property
     def identity(self) -> tuple[object, ...]:
-        """What stays the same however often one browser opens the page."""
+        """Properties that stay the same each time one browser opens the page."""
         return (self.user_agent, self.model, self.architecture, self.cores, self.isolated)
 
 
@@ -73,7 +72,7 @@ class Battery(Config):
 
 
 class Beat(Config):
-    """What a page says of itself every few seconds."""
+    """The state that a page sends every few seconds."""
 
     hidden: bool
     battery: Battery | None
@@ -85,7 +84,7 @@ class _Claim(Config):
 
 
 class _Reply(Config):
-    """artifact: SHA-256 of the file that was run."""
+    """A reply of a page. artifact: SHA-256 of the file that was run."""
 
     number: int
     artifact: str = Field(max_length=64)
@@ -103,7 +102,7 @@ class _Pending:
 
 @dataclass
 class _Page:
-    """name: of its tab, which stays when it is opened again. key: of this opening."""
+    """A page. name: of its tab, kept on a reload. key: of this opening. left: it was closed."""
 
     name: str
     info: PageInfo
@@ -112,10 +111,10 @@ class _Page:
 
 
 class Exchange:
-    """The page that is at work, and the request that it has not answered yet.
+    """The active page, and the request that it has not answered yet.
 
-    gone_s: silence in seconds after which a page counts as gone. Once a page has answered, only the
-    same browser can take its place: figures of two devices must not be mixed.
+    gone_s: seconds without a request after which a page counts as gone. Once a page has replied,
+    only the same browser can replace it: figures of two devices must not be mixed.
     """
 
     def __init__(self, *, gone_s: float = GONE_S) -> None:
@@ -130,20 +129,20 @@ class Exchange:
         self.openings = 0
         self.beat = Beat(hidden=False, battery=None)
 
-    # What the measurement asks.
+    # Methods for the measurement.
 
     @property
     def info(self) -> PageInfo | None:
-        """What the last page said of its device."""
+        """Device of the last page; None before any was opened."""
         return None if self._page is None else self._page.info
 
     @property
     def key(self) -> str:
-        """Of the page at work, another one whenever it is opened; "" before any was."""
+        """Key of the active page, a new one each time it is opened; "" before any was."""
         return "" if self._page is None else self._page.key
 
     def wait(self, timeout_s: float) -> bool:
-        """Whether a page was opened in so many seconds."""
+        """Wait for a page at most so many seconds; return True if there is one."""
         with self._changed:
             return self._changed.wait_for(lambda: self._page is not None, timeout_s)
 
@@ -157,10 +156,10 @@ class Exchange:
         timeout_s: float,
         key: str | None = None,
     ) -> tuple[Message, Arrays]:
-        """The page's reply.
+        """Send a request, return the page's reply.
 
-        artifact: the checksum that the reply must state. judge: raises ValueError for a reply that
-        cannot be one to this request. key: of the page that is meant, the one at work by default.
+        artifact: the checksum that the reply must state. judge: raises ValueError for an invalid
+        reply to this request. key: of the page to ask, the active one by default.
         Raises PageReopened, PageGone, NoAnswer or Forged.
         """
         deadline = time.monotonic() + timeout_s
@@ -178,17 +177,17 @@ class Exchange:
                 self._pending = None
 
     def close(self) -> None:
-        """Let every waiting page go."""
+        """Answer every waiting page."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
-    # What the page asks.
+    # Methods for the page's requests.
 
     def claim(self, body: bytes) -> str:
-        """Make a page the one at work; its key.
+        """Make a page the active one; return its key.
 
-        Raises PermissionError while another is, ValueError for a body that no page of ours sends.
+        Raises PermissionError while another page is active, ValueError for an invalid body.
         """
         claim = _parsed(_Claim, body)
         with self._changed:
@@ -205,10 +204,10 @@ class Exchange:
             return self._page.key
 
     def next(self, key: str, wait_s: float) -> bytes | None:
-        """The request that waits for an answer, None when none comes in so many seconds.
+        """Return the pending request, None if none comes in so many seconds.
 
-        The same request again to a page that asks again: its connection may have broken.
-        Raises PermissionError for a page that is not the one at work.
+        A page that asks again gets the same request: its connection may have broken.
+        Raises PermissionError for a page that is not the active one.
         """
         with self._changed:
             self._hear(key)
@@ -219,41 +218,41 @@ class Exchange:
             return None if self._unanswered is None else self._unanswered.data
 
     def check(self, key: str) -> None:
-        """Hear of a page before anything that it sends is read; PermissionError as `next`."""
+        """Check a page's key before its body is read; PermissionError as `next`."""
         with self._changed:
             self._hear(key)
 
     def reply(self, key: str, body: bytes) -> tuple[Taken, str]:
-        """Take an answer: whether it was, and if not, why; PermissionError as `next`."""
+        """Take a reply; return its status and a reason of refusal; PermissionError as `next`."""
         with self._changed:
             self._hear(key)
             pending = self._pending
         try:
             message, arrays = _unpacked(body)
-            found = _Reply.model_validate(message)
+            answer = _Reply.model_validate(message)
         except (ValueError, EOFError) as error:
             return self._refuse(pending, f"it is not a reply ({_first_line(error)})")
-        if pending is None or found.number != pending.number:
+        if pending is None or answer.number != pending.number:
             return "stale", "nobody waits for this answer"
-        if "error" not in found.reply:
-            if not _same(found.artifact, pending.artifact):
+        if "error" not in answer.reply:
+            if not _same(answer.artifact, pending.artifact):
                 return self._refuse(pending, "it is of another file than the one that was sent")
             try:
-                pending.judge(found.reply, arrays)
+                pending.judge(answer.reply, arrays)
             except ValueError as error:
                 return self._refuse(pending, _first_line(error))
-        self._settle(pending, (found.reply, arrays))
+        self._settle(pending, (answer.reply, arrays))
         self._bound = self._bound or self.info
         return "taken", ""
 
     def hear(self, key: str, body: bytes) -> None:
-        """Take a sign of life; PermissionError as `next`, ValueError as `claim`."""
+        """Record the page's state; PermissionError as `next`, ValueError as `claim`."""
         with self._changed:
             self._hear(key)
             self.beat = _parsed(Beat, body)
 
     def leave(self, key: str) -> bool:
-        """The page says good-bye: another may take its place. Whether it was the one at work."""
+        """Mark a page as closed, so that another may replace it; True for the active page."""
         with self._changed:
             if self._page is None or not _same(self._page.key, key):
                 return False
@@ -306,7 +305,7 @@ class Exchange:
 
 
 def _same(expected: str, given: str) -> bool:
-    """Whether two texts are equal; how long it takes tells nothing about where they differ."""
+    """Compare two texts in constant time."""
     return secrets.compare_digest(
         expected.encode("utf-8", "surrogatepass"), given.encode("utf-8", "surrogatepass")
     )
@@ -320,7 +319,7 @@ def _parsed(model: type[Any], body: bytes) -> Any:
 
 
 def _unpacked(body: bytes) -> tuple[Message, Arrays]:
-    """A whole message and nothing behind it."""
+    """Unpack exactly one message."""
     stream = io.BytesIO(body)
     try:
         message, arrays = unpack(stream.read)

@@ -1,4 +1,4 @@
-"""What a page says about its device, as a row tells it."""
+"""A row's description of the device that shows a page."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import re
 from benchmark.devices.browser.exchange import PageInfo
 from benchmark.schema import DeviceInfo
 
-# What stands in a user agent, in the order in which it must be looked for: each browser also
-# carries the names of those that it wants to be taken for.
+# Patterns of a user agent, in order of precedence: browsers also name the ones they imitate.
 _BROWSERS = (
     (r"Edg(?:A|iOS)?/([\d.]+)", "Edge"),
     (r"OPR/([\d.]+)", "Opera"),
@@ -31,9 +30,9 @@ _GENERIC = re.compile(r"not.?a.?brand|^chromium", re.IGNORECASE)
 def device_info(
     info: PageInfo | None, versions: dict[str, str], *, address: str | None
 ) -> DeviceInfo:
-    """The device that shows a page; nothing but its kind while none was opened.
+    """Return the device that shows a page; unknown values are None while no page was opened.
 
-    versions: of what the page runs models with.
+    versions: of the page's engines.
     """
     if info is None:
         return DeviceInfo(
@@ -70,7 +69,7 @@ def device_info(
 
 
 def browser(info: PageInfo) -> str:
-    """Its name and version, such as "Safari 17.5"."""
+    """Return the browser's name and version, such as "Safari 17.5"."""
     brands = [brand for brand in info.brands if not _GENERIC.search(brand)] or [
         brand for brand in info.brands if brand.lower().startswith("chromium")
     ]
@@ -86,15 +85,15 @@ def _system(info: PageInfo) -> str | None:
 
 
 def _model(user_agent: str) -> str | None:
-    """Of a phone; browsers of other devices do not tell, and many phones say "K" for any model."""
-    found = re.search(r"\((iPhone|iPad|iPod)", user_agent)
-    found = found or re.search(r"Android [\d.]+; ([^;)]+?)(?: Build/[^;)]*)?[;)]", user_agent)
-    return None if found is None or found[1] in ("K", "Mobile", "Tablet") else found[1]
+    """Return a phone's model; other devices do not tell it, and many phones say "K" for any."""
+    match = re.search(r"\((iPhone|iPad|iPod)", user_agent)
+    match = match or re.search(r"Android [\d.]+; ([^;)]+?)(?: Build/[^;)]*)?[;)]", user_agent)
+    return None if match is None or match[1] in ("K", "Mobile", "Tablet") else match[1]
 
 
 def _first(patterns: tuple[tuple[str, str], ...], text: str) -> str | None:
     for pattern, name in patterns:
-        found = re.search(pattern, text)
-        if found is not None:
-            return f"{name} {found[1].replace('_', '.')}".strip()
+        match = re.search(pattern, text)
+        if match is not None:
+            return f"{name} {match[1].replace('_', '.')}".strip()
     return None

@@ -1,4 +1,4 @@
-"""What a page answers: the shape of each reply, and what no true one can say."""
+"""Schemas of a page's replies, and checks of their plausibility."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError
 from edge.config import Config
 from edge.process.wire import Array, Arrays, Message
 
-# Clocks of a page and of this machine are not the same; nor are their seconds, quite.
+# Tolerance between the clocks of a page and of this machine.
 _TOLERANCE_S = 0.5
 
 _Nanoseconds = Annotated[int, Field(ge=0, le=10**14)]
@@ -19,15 +19,15 @@ _Seconds = Annotated[float, Field(ge=0, le=10**5, allow_inf_nan=False)]
 
 
 class Answer(Config):
-    """What a page can say; see `apps/web/src/protocol.ts`."""
+    """A page's reply; see `apps/web/src/protocol.ts`."""
 
     def spent_s(self) -> float:
-        """Seconds that the page says it took."""
+        """Return the seconds that the reply accounts for."""
         return 0.0
 
 
 class LoadedAnswer(Answer):
-    """To `load`."""
+    """Reply to `load`."""
 
     load_ns: _Nanoseconds
     first_ns: _Nanoseconds
@@ -40,7 +40,7 @@ class LoadedAnswer(Answer):
 
 
 class WarmedAnswer(Answer):
-    """To `warm`; group: runs behind each value from now on."""
+    """Reply to `warm`; group: number of runs that each later value is the mean of."""
 
     runs: int = Field(ge=1)
     duration_s: _Seconds
@@ -51,7 +51,7 @@ class WarmedAnswer(Answer):
 
 
 class TurnedAnswer(Answer):
-    """To `turn`."""
+    """Reply to `turn`."""
 
     raw_ns: tuple[_Nanoseconds, ...] = Field(min_length=1, max_length=2_000_000)
     duration_s: _Seconds
@@ -61,13 +61,13 @@ class TurnedAnswer(Answer):
 
 
 class MemoryAnswer(Answer):
-    """To `memory`; None where the page cannot tell."""
+    """Reply to `memory`; None if the page cannot tell."""
 
     wasm_bytes: int | None = Field(ge=0)
 
 
 class StagesAnswer(Answer):
-    """To `stages`."""
+    """Reply to `stages`."""
 
     tokenize_ns: tuple[_Nanoseconds, ...]
     infer_ns: tuple[_Nanoseconds, ...]
@@ -86,35 +86,35 @@ ANSWERS: dict[str, type[Answer]] = {
 
 
 def judged_as(model: type[Answer], *, texts: int = 0) -> Callable[[Message, Arrays], None]:
-    """Whether a reply has its shape, and tells no more time than has passed since now."""
+    """Return a validator of a reply's schema and of its times, which start now."""
     start = time.monotonic()
 
     def judge(reply: Message, arrays: Arrays) -> None:
         try:
-            found = model.model_validate(reply)
+            answer = model.model_validate(reply)
         except ValidationError as error:
             problem = error.errors()[0]
             place = ".".join(str(part) for part in problem["loc"])
             raise ValueError(f"{place}: {problem['msg']}") from None
         if arrays:
             raise ValueError("it brings arrays that nobody asked for")
-        if isinstance(found, StagesAnswer) and {len(v) for v in vars(found).values()} != {texts}:
+        if isinstance(answer, StagesAnswer) and {len(v) for v in vars(answer).values()} != {texts}:
             raise ValueError(f"it is not about {texts} texts")
         passed_s = time.monotonic() - start
-        if found.spent_s() > passed_s * 1.01 + _TOLERANCE_S:
+        if answer.spent_s() > passed_s * 1.01 + _TOLERANCE_S:
             raise ValueError(
-                f"it tells of {found.spent_s():.1f} s, and {passed_s:.1f} s have passed"
+                f"it tells of {answer.spent_s():.1f} s, and {passed_s:.1f} s have passed"
             )
 
     return judge
 
 
 def judge_outputs(feeds: Mapping[str, Array], reply: Message, arrays: Arrays) -> None:
-    """One record of outputs for each record of inputs, with as many texts."""
+    """Raise ValueError unless there are outputs for each feed, with as many texts."""
     texts = {key.partition("/")[0]: len(value) for key, value in feeds.items()}
-    found = {key.partition("/")[0] for key in arrays}
-    if reply or found != set(texts):
-        raise ValueError(f"it holds {len(found)} answers to {len(texts)} inputs")
+    records = {key.partition("/")[0] for key in arrays}
+    if reply or records != set(texts):
+        raise ValueError(f"it holds {len(records)} answers to {len(texts)} inputs")
     for key, value in arrays.items():
         number, _, name = key.partition("/")
         if (

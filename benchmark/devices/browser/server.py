@@ -1,6 +1,6 @@
-"""The server behind `--device browser`: a page, the files it asks for, and its answers.
+"""The HTTP server of `--device browser`: the page, its files, and its replies.
 
-Everything lies behind a token in the address, and nothing is served that was not listed.
+Every path starts with a secret token, and only listed files are served.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from benchmark.devices.browser.sockets import TimedReader, authority, own_addres
 from edge.console import say
 from edge.errors import ConfigError
 
-# Of one answer of a page: 8 texts of 512 tokens over a vocabulary of 30,000 words do not fit.
+# Limit of one reply; logits of 8 texts of 512 tokens over a vocabulary of 30,000 do not fit.
 REPLY_LIMIT_BYTES = 256 * 10**6
 _SMALL_LIMIT_BYTES = 1 << 16
 _KEY_LIMIT_BYTES = 64
 _POLL_S = 20.0
-# For a request's line and headers, the wait for them included; then for its body, whose sender may
-# be a phone on a slow network, but not one that sends a byte a minute.
+# Timeout for a request's line and headers, the wait for them included; then for its body, whose
+# sender may be a phone on a slow network, but not one that sends a byte per minute.
 _IDLE_S = 120.0
 _BODY_S = 20.0
 _SLOWEST_BYTES_PER_S = 50_000
@@ -61,9 +61,9 @@ _HEADERS = {
 class PageServer:
     """Serves one page until it is closed.
 
-    page: name -> file, as the page's folder lists them. files: what else may be asked for, by
-    checksum; more may be added at any time. certificate: PEM file of a certificate and its key,
-    for https. Raises ConfigError for an address or a port that cannot be served at.
+    page: name -> file of the page. files: checksum -> further file; files may be added at any time.
+    certificate: PEM file of a certificate and its key, for https. Raises ConfigError if it cannot
+    serve at the address or port.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class _Server(ThreadingHTTPServer):
     owner: PageServer
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A connection that breaks is the other end's business."""
+        """Report errors other than broken connections."""
         error = sys.exc_info()[1]
         if not isinstance(error, OSError):
             say(f"a request of the page failed: {type(error).__name__}: {error}")
@@ -153,7 +153,7 @@ class _Handler(BaseHTTPRequestHandler):
         name = self._admitted()
         if name is None:
             return
-        # What is done, the most bytes that it takes, and whether the page at work alone may ask.
+        # Handler, limit of the body in bytes, and whether only the active page may send it.
         actions = {
             "claim": (self._claim, _SMALL_LIMIT_BYTES, False),
             "reply": (self._reply, REPLY_LIMIT_BYTES, True),
@@ -179,9 +179,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._say(HTTPStatus.BAD_REQUEST, str(error))
 
     def _admitted(self) -> str | None:
-        """What is asked for behind the token; None when the answer was sent already."""
+        """Return the path after the token; None if the request was refused."""
         owner = self.server.owner
-        # A name that some web page points at this machine is not how we are called.
+        # Refuse DNS rebinding: another host name that resolves to this machine.
         if self.headers.get("Host", "").lower() not in owner.hosts:
             self._say(HTTPStatus.MISDIRECTED_REQUEST, "this is not the address of this server")
             return None
@@ -234,7 +234,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(HTTPStatus.NO_CONTENT, b"", None)
 
     def _bye(self, body: bytes) -> None:
-        # A page that leaves cannot send headers: its key is all it says.
+        # A closing page cannot send headers: its key is the body.
         self.server.owner.exchange.leave(body.decode("ascii", "replace"))
         self._send(HTTPStatus.NO_CONTENT, b"", None)
 
@@ -242,7 +242,7 @@ class _Handler(BaseHTTPRequestHandler):
         return self.headers.get("Edge-Page", "")
 
     def _body_size(self, limit: int) -> int | None:
-        """How long the body is, before any of it is read; None when the answer was sent already."""
+        """Return the body's length before reading it; None if the request was refused."""
         length = self.headers.get("Content-Length", "")
         if not length.isascii() or not length.isdigit():
             self._say(HTTPStatus.LENGTH_REQUIRED, "say how long the body is")
@@ -253,7 +253,7 @@ class _Handler(BaseHTTPRequestHandler):
         return None
 
     def _body(self, size: int) -> bytes | None:
-        """What was sent; None when the connection cannot go on."""
+        """Read the body; None if the connection has to be closed."""
         self._reader.allow(_BODY_S + size / _SLOWEST_BYTES_PER_S)
         try:
             body = self.rfile.read(size)
@@ -274,12 +274,12 @@ class _Handler(BaseHTTPRequestHandler):
         with file:
             size = path.stat().st_size
             kind = _TYPES.get(path.suffix, "application/octet-stream")
-            # Names carry a checksum of what is in them, so that a phone need not ask twice.
+            # Names contain a checksum of the content, so that a phone can cache the files.
             self._head(HTTPStatus.OK, size, kind, "private, max-age=86400" if kept else "no-store")
             shutil.copyfileobj(file, self.wfile, 1 << 18)
 
     def _say(self, status: HTTPStatus, text: str) -> None:
-        # What was sent along is not read: the connection cannot go on.
+        # The body is not read: the connection has to be closed.
         self.close_connection = True
         self._send(status, f"{text}\n".encode(), "text/plain; charset=utf-8")
 
@@ -301,7 +301,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, format: str, *values: object) -> None:
-        """Nothing: the terminal belongs to the measurement."""
+        """Log nothing: the terminal shows the measurement."""
 
 
 def _bound(address: str, port: int | None) -> _Server:
@@ -318,12 +318,12 @@ def _bound(address: str, port: int | None) -> _Server:
 
 
 def listed(folder: Path) -> dict[str, Path]:
-    """Every file of a folder by its path in it; raises FileNotFoundError without an index."""
-    found: dict[str, Path] = {}
+    """Return the files of a folder by relative path; raises FileNotFoundError without an index."""
+    files: dict[str, Path] = {}
     with contextlib.suppress(OSError):
         for path in sorted(folder.rglob("*")):
             if path.is_file() and not path.is_symlink():
-                found[path.relative_to(folder).as_posix()] = path
-    if "index.html" not in found:
+                files[path.relative_to(folder).as_posix()] = path
+    if "index.html" not in files:
         raise FileNotFoundError(folder)
-    return found
+    return files

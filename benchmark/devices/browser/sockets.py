@@ -1,4 +1,4 @@
-"""Addresses of this machine, and connections that cannot be held open for ever."""
+"""Addresses of this machine, TLS, and connections with a deadline."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from edge.errors import ConfigError
 
 
 class TimedReader(io.RawIOBase):
-    """What a connection sends until a deadline; TimeoutError after it, however little comes.
+    """Reader of a connection with a deadline, after which it raises TimeoutError.
 
-    idle_s: until the first deadline, and for what is sent.
+    idle_s: seconds until the first deadline, and the timeout for sending.
     """
 
     def __init__(self, connection: socket.socket, idle_s: float) -> None:
@@ -44,7 +44,7 @@ class TimedReader(io.RawIOBase):
 
 
 def own_address(host: str) -> str:
-    """An address of this machine as it is bound; raises ConfigError for anything else."""
+    """Return the address of this machine to bind; raises ConfigError for any other host."""
     if host == "localhost":
         return "127.0.0.1"
     known = machine_addresses()
@@ -60,15 +60,15 @@ def own_address(host: str) -> str:
 
 
 def machine_addresses() -> list[str]:
-    """The addresses of this machine's network interfaces; those of one link only left out."""
+    """Return the addresses of this machine's network interfaces, without link-local ones."""
     families = (socket.AF_INET, socket.AF_INET6)
     entries = [entry for group in psutil.net_if_addrs().values() for entry in group]
-    found = [entry.address for entry in entries if entry.family in families]
-    return list(dict.fromkeys(a for a in found if "%" not in a and not a.startswith("fe80")))
+    addresses = [entry.address for entry in entries if entry.family in families]
+    return list(dict.fromkeys(a for a in addresses if "%" not in a and not a.startswith("fe80")))
 
 
 def secured(plain: socket.socket, certificate: Path) -> socket.socket:
-    """The same socket by TLS; raises ConfigError for a file without a certificate and its key."""
+    """Wrap a socket in TLS; raises ConfigError for a file without a certificate and its key."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
         context.load_cert_chain(certificate)
@@ -82,7 +82,7 @@ def secured(plain: socket.socket, certificate: Path) -> socket.socket:
 
 
 def authority(host: str, port: int, scheme: str) -> str:
-    """Host and port as a browser states them."""
+    """Return host and port as in a browser's Host header."""
     name = f"[{host}]" if ":" in host else host.lower()
     usual = {"http": 80, "https": 443}[scheme]
     return name if port == usual else f"{name}:{port}"

@@ -1,4 +1,4 @@
-"""A model in a worker of the page: asked what `benchmark.worker.worker` is asked."""
+"""Timer of a model in a web worker of the page, with the requests of `benchmark.worker.worker`."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ from edge.errors import MeasurementError
 from edge.process.wire import Array, Arrays, Message, joined
 from edge.storage import sha256
 
-# How often a page may be opened again in the course of one question.
+# Number of times that a page may be opened during one request.
 _OPENINGS = 5
-# What browsers call a WebGPU that they compute on the processor.
+# Browsers' names of WebGPU adapters that run on the processor.
 _SOFTWARE = ("swiftshader", "llvmpipe", "lavapipe", "software", "basic render")
 
 
 @dataclass(frozen=True)
 class Visit:
-    """What all models of a page share.
+    """State that all models of a page share.
 
-    files: those that the page may ask for, by checksum. ended: models that the page can let go,
-    which it hears with what it is asked next. timeout_s: of an answer.
+    files: checksum -> file that the page may fetch. ended: models that the page can unload, sent
+    with the next request. timeout_s: of a reply.
     """
 
     exchange: Exchange
@@ -72,13 +72,13 @@ class BrowserTimer(MessageTimer):
         self._turns = 0
 
     def place(self, path: Path) -> str:
-        """Where the page finds a file: by its checksum, which the page compares."""
+        """Return the path from which the page fetches a file, with the checksum to verify."""
         digest = _checksum(path.resolve())
         self._visit.files[digest] = path.resolve()
         return f"files/{digest}"
 
     def load(self) -> Loaded:
-        # A phone without memory to spare opens the page anew while it loads a model.
+        # A phone that runs out of memory reloads the page while it loads a model.
         for attempt, threads in enumerate((self._job.threads, 1, 1)):
             self._threads = threads
             with contextlib.suppress(PageReopened):
@@ -105,20 +105,20 @@ class BrowserTimer(MessageTimer):
         key = self._visit.exchange.key
         reply, _ = self._send(request, feeds, judge=judged_as(LoadedAnswer), key=key)
         self._key = key
-        found = LoadedAnswer.model_validate(reply)
-        notes = found.notes
+        answer = LoadedAnswer.model_validate(reply)
+        notes = answer.notes
         if fewer and self._job.threads > 1:
             notes = (*notes, "lost the page while it loaded with more threads, so it ran on one")
         return Loaded(
-            load_ms=found.load_ns / 1e6,
-            first_ms=found.first_ns / 1e6,
-            threads=found.threads,
-            provider=found.provider,
-            notes=tuple(f"in the browser it {note}" for note in (*notes, *self._pretence(found))),
+            load_ms=answer.load_ns / 1e6,
+            first_ms=answer.first_ns / 1e6,
+            threads=answer.threads,
+            provider=answer.provider,
+            notes=tuple(f"in the browser it {note}" for note in (*notes, *self._pretence(answer))),
         )
 
     def _pretence(self, found: LoadedAnswer) -> tuple[str, ...]:
-        """Where the browser computes WebGPU on the processor, the latency is none of a GPU."""
+        """Return a note if the browser runs WebGPU on the processor."""
         info = self._visit.exchange.info
         adapter = "" if info is None or found.provider != "WebGPU" else info.webgpu or ""
         if not any(word in adapter.lower() for word in _SOFTWARE):
@@ -132,26 +132,26 @@ class BrowserTimer(MessageTimer):
     def warm(self, protocol: Protocol) -> Warmed:
         self._protocol = protocol
         reply, _ = self.ask(self.warming(protocol))
-        found = WarmedAnswer.model_validate(reply)
+        answer = WarmedAnswer.model_validate(reply)
         notes: tuple[str, ...] = ()
-        if found.group > 1:
+        if answer.group > 1:
             notes = (
-                f"each value is the mean of {found.group} runs, because the browser's clock is "
+                f"each value is the mean of {answer.group} runs, because the browser's clock is "
                 "too coarse for one",
             )
-        return Warmed(found.runs, found.duration_s, notes)
+        return Warmed(answer.runs, answer.duration_s, notes)
 
     def turn(self, block: Block) -> Turn:
         reply, _ = self.ask(self.turning(block))
-        found = TurnedAnswer.model_validate(reply)
+        answer = TurnedAnswer.model_validate(reply)
         self._turns += 1
-        self._raw_ns += found.raw_ns
-        return Turn(raw_ns=list(found.raw_ns), duration_s=found.duration_s)
+        self._raw_ns += answer.raw_ns
+        return Turn(raw_ns=list(answer.raw_ns), duration_s=answer.duration_s)
 
     def memory(self) -> Memory | None:
         reply, _ = self.ask({"do": "memory"})
-        found = MemoryAnswer.model_validate(reply).wasm_bytes
-        return None if found is None else Memory(wasm_mb=round(found / 1e6, 1))
+        wasm_bytes = MemoryAnswer.model_validate(reply).wasm_bytes
+        return None if wasm_bytes is None else Memory(wasm_mb=round(wasm_bytes / 1e6, 1))
 
     def stages(self) -> StageTimes | None:
         return None if self._job.reading is None else super().stages()
@@ -177,21 +177,21 @@ class BrowserTimer(MessageTimer):
         )
 
     def close(self) -> None:
-        # The page hears of it with what it is asked next.
+        # The page unloads it with the next request.
         if self._key:
             self._visit.ended.append(self._cell)
             self._key = ""
 
     def _restore(self) -> None:
-        """Load the model again where the page was opened again since."""
+        """Load the model again if the page was opened again."""
         if self._key == self._visit.exchange.key:
             return
         known = self._known
-        found = self._load()
-        if known is not None and found.threads != known.threads:
+        loaded = self._load()
+        if known is not None and loaded.threads != known.threads:
             raise MeasurementError(
                 f"{self._job.label}: the page was opened again, and the model now runs on "
-                f"{found.threads} threads in place of {known.threads}"
+                f"{loaded.threads} threads in place of {known.threads}"
             )
         if self._protocol is not None:
             request = self.warming(self._protocol)
@@ -208,7 +208,7 @@ class BrowserTimer(MessageTimer):
         visit, label = self._visit, self._job.label
         message = {**request, "cell": self._cell, "ended": list(visit.ended)}
         try:
-            reply, found = visit.exchange.ask(
+            reply, outputs = visit.exchange.ask(
                 message,
                 arrays,
                 artifact=self._artifact,
@@ -233,7 +233,7 @@ class BrowserTimer(MessageTimer):
         visit.ended.clear()
         if "error" in reply:
             raise self._failure(request, " ".join(str(reply["error"]).split())[:300])
-        return reply, found
+        return reply, outputs
 
     def _failure(self, request: Message, reason: str) -> MeasurementError:
         if request["do"] == "load" and self._known is None:

@@ -1,6 +1,7 @@
 """The worker under an emulator that counts instructions; see `scripts/qemu_count.c`.
 
-Runs on the device: of this project it imports what `benchmark.devices.remote.foreign` carries.
+Runs on the device: of this project it imports only modules that `benchmark.devices.remote.foreign`
+packs.
 """
 
 from __future__ import annotations
@@ -20,18 +21,19 @@ _PAIRS = 5
 
 
 class CountingWorker(Worker):
-    """A worker that also says how many instructions an inference takes."""
+    """A worker that also counts the instructions of an inference."""
 
     def answer(self, message: Message, arrays: Arrays) -> tuple[Message, Arrays]:
-        """The reply to one request."""
+        """Return the reply to one request."""
         if message["do"] == "instructions":
             return {"instructions": self._instructions(Path(message["marks"]))}, {}
         return super().answer(message, arrays)
 
     def _instructions(self, marks: Path) -> int:
-        """Of the first input: what two inferences take more than one does, median of pairs.
+        """Return the instructions of the first input's inference.
 
-        So neither starting up counts nor what lies around an inference.
+        This is the difference between two inferences and one, the median of several pairs, which
+        cancels start-up and the code around an inference.
         """
         call, run, feed = ctypes.CDLL(None).syscall, self._run, self._feeds[0]
         plan = [1, 2] * _PAIRS
@@ -43,10 +45,10 @@ class CountingWorker(Worker):
                 run(feed)
         call(_MARK)
         gc.enable()
-        found = _counts(marks)[before:]
-        spent = [after - before for before, after in zip(found, found[1:])]  # noqa: B905, RUF007
+        counts = _counts(marks)[before:]
+        spent = [after - before for before, after in zip(counts, counts[1:])]  # noqa: B905, RUF007
         pairs = zip(spent[::2], spent[1::2])  # noqa: B905
-        return int(statistics.median(two - one for one, two in pairs))
+        return int(statistics.median(double - single for single, double in pairs))
 
 
 def _counts(marks: Path) -> list[int]:

@@ -1,8 +1,8 @@
-"""The worker under a foreign Python: what is asked of it, and what is carried there.
+"""The worker under another machine's Python: the probe of that Python, and the code archive.
 
-A board, or an emulated system, needs Python 3.9 or newer and nothing of this project: the few
-modules that `benchmark.worker.worker` imports travel as one archive, which Python imports from.
-What the runtimes need is in `benchmark.devices.remote.wheels`.
+A board, or an emulated system, needs Python 3.9 or newer and nothing of this project: the modules
+that `benchmark.worker.worker` imports are sent as one zip archive, from which Python imports.
+Packages of the runtimes are in `benchmark.devices.remote.wheels`.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from edge.errors import ConfigError
 
 OLDEST = (3, 9)
 MACHINES = ("aarch64", "x86_64")
-# What runs there, and what Python imports and pip calls it.
+# Name for pip -> module to import.
 MODULES = {
     "onnxruntime": "onnxruntime",
     "ai-edge-litert": "ai_edge_litert",
     "numpy": "numpy",
     "tokenizers": "tokenizers",
 }
-# Engine -> what it needs there. Others need more of this project than is carried.
+# Engine -> the packages it needs there. Other engines need more modules than the archive holds.
 ENGINES = {
     "onnxruntime": ("onnxruntime", "numpy"),
     "litert": ("ai-edge-litert", "numpy"),
@@ -54,9 +54,9 @@ _CARRIED = (
     "edge/registry.py",
 )
 _MARK = "@@python "
-# What a shell prints where there is no Python.
+# Printed by the shell if there is no Python.
 NO_PYTHON = "@@no-python"
-# Runs under any Python, however old, so that it can be told that it is too old.
+# Runs under any Python, however old, to report its version.
 PROBE = """
 import json, platform, struct, sys
 found = {}
@@ -80,10 +80,10 @@ print(MARK + json.dumps({
 
 @dataclass(frozen=True)
 class Foreign:
-    """A Python elsewhere.
+    """A Python on another machine.
 
-    glibc: minor version of the C library, 2.N. packages: those of MODULES that it can import, and
-    their versions.
+    glibc: minor version of the C library, 2.N. packages: versions of those of MODULES that it can
+    import.
     """
 
     version: tuple[int, int, int]
@@ -93,12 +93,12 @@ class Foreign:
 
     @property
     def versions(self) -> dict[str, str]:
-        """As a row tells them."""
+        """Versions for a row."""
         return {"python": ".".join(map(str, self.version)), **self.packages}
 
 
 def read_probe(output: str, *, where: str, python: str) -> Foreign:
-    """What PROBE printed under `python` at `where`.
+    """Parse the output of PROBE under `python` on machine `where`.
 
     Raises ConfigError, one line, for a Python or a machine that the worker cannot run on.
     """
@@ -111,29 +111,29 @@ def read_probe(output: str, *, where: str, python: str) -> Foreign:
             f"{where} {fault}: install Python {OLDEST[0]}.{OLDEST[1]} or newer there, or name "
             "another with --remote-python"
         )
-    found = json.loads(line[len(_MARK) :])
-    version, machine = tuple(found["version"]), found["machine"]
-    title = f"{where}: {python} is {found['implementation']} {'.'.join(map(str, version))}"
-    if version[:2] < OLDEST or found["implementation"] != "CPython":
+    report = json.loads(line[len(_MARK) :])
+    version, machine = tuple(report["version"]), report["machine"]
+    title = f"{where}: {python} is {report['implementation']} {'.'.join(map(str, version))}"
+    if version[:2] < OLDEST or report["implementation"] != "CPython":
         raise ConfigError(
             f"{title}, and CPython {OLDEST[0]}.{OLDEST[1]} or newer is needed: install it there, "
             "or name another with --remote-python"
         )
-    if machine not in MACHINES or found["bits"] != 64:
+    if machine not in MACHINES or report["bits"] != 64:
         raise ConfigError(
-            f"{where}: a {found['bits']}-bit {machine} Python cannot run what is timed, only "
+            f"{where}: a {report['bits']}-bit {machine} Python cannot run what is timed, only "
             f"64-bit ones on {' and '.join(MACHINES)}: install a 64-bit system there"
         )
-    library, _, minor = found["libc"][1].partition(".")
-    glibc = int(minor) if found["libc"][0] == "glibc" and library == "2" else None
-    return Foreign(version, machine, glibc, found["packages"])
+    library, _, minor = report["libc"][1].partition(".")
+    glibc = int(minor) if report["libc"][0] == "glibc" and library == "2" else None
+    return Foreign(version, machine, glibc, report["packages"])
 
 
 def code_archive() -> bytes:
-    """The worker and what it imports of this project, as a zip file that Python imports from."""
+    """Return a zip file with the worker and its imports, from which Python imports."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        # Not our own: those import what a board does not have.
+        # Empty ones: this project's import packages that a board does not have.
         for package in ("", "/devices", "/devices/remote", "/worker"):
             archive.writestr(f"benchmark{package}/__init__.py", "")
         for name in _CARRIED:
@@ -143,20 +143,20 @@ def code_archive() -> bytes:
 
 
 def choose_engine(runtimes: Sequence[str]) -> str:
-    """The first of an artifact's runtimes that can be carried, or else the main one."""
+    """Return the first of an artifact's runtimes in ENGINES, else the main one."""
     return next((name for name in runtimes if name in ENGINES), runtimes[0])
 
 
 def worker_variables(threads: int, path: Sequence[str], temporary: str) -> dict[str, str]:
-    """Its environment there.
+    """Return the worker's environment on another machine.
 
-    path: where it finds modules, in order. temporary: a folder that goes away with it.
+    path: module search path. temporary: a folder that is deleted with the worker.
     """
     return {
         **worker_environment(threads, {}),
         "PYTHONPATH": ":".join(path),
         "PYTHONDONTWRITEBYTECODE": "1",
-        # Whatever a library leaves there goes away with it.
+        # So that files of libraries are deleted with it.
         "TMPDIR": temporary,
         "PYTHONUNBUFFERED": "1",
     }

@@ -1,7 +1,7 @@
-"""Arm's kernels without an Arm: the worker under QEMU's user mode.
+"""The worker on an emulated Arm processor, under QEMU's user mode.
 
-Outputs are those of the emulated processor's instructions, and instructions are counted; nothing
-here says how long anything takes on a real one. `scripts/qemu_sysroot.py` makes the folder.
+Outputs are those of the emulated processor's instructions, and instructions are counted; latencies
+of a real processor cannot be derived. `scripts/qemu_sysroot.py` makes the sysroot.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from edge.errors import ConfigError, MeasurementError, unknown_name
 from edge.process.wire import Array, Arrays, Message
 from edge.storage import cache_folder
 
-# What a sysroot holds: the emulator and libraries for it, the counter, Arm's files, and a note.
+# Content of a sysroot: the emulator and its libraries, the counter, Arm's files, and a manifest.
 PROGRAM, HOST, COUNTER = "bin/qemu-aarch64", "host", "qemu_count.so"
 GUEST, INFO = "root", "sysroot.json"
 _PYTHON = "usr/bin/python3.11"
 _TITLE = "an emulated Arm processor: right answers and instruction counts, no latencies"
-# Of those that QEMU knows: an old small core, its successor with products of 8 bits, a large one.
+# Some of QEMU's processors: an old small core, its successor with int8 dot products, a large one.
 _USUAL = ("cortex-a53", "cortex-a55", "cortex-a76")
 _PROBE_S = 60.0
 _NEITHER = Block(runs=1, min_s=0, max_s=1)
-# Linux's names of an Arm processor's features by bit of the auxiliary vector's words 16 and 26.
+# Linux's names of an Arm processor's features, by bit of the auxiliary vector's words 16 and 26.
 _FEATURES = {16: {1: "asimd", 10: "asimdhp", 20: "asimddp", 22: "sve"}}
 _FEATURES[26] = {1: "sve2", 13: "i8mm", 14: "bf16", 23: "sme"}
 _WORDS = "@@words "
@@ -46,7 +46,7 @@ _WORDS_PROBE = (
 
 
 def default_sysroot() -> Path:
-    """Where the script makes it, and the device looks for it."""
+    """Return the folder in which the script makes the sysroot and the device looks for it."""
     return cache_folder() / "qemu-aarch64"
 
 
@@ -77,7 +77,7 @@ class QemuDevice(Device):
 
     @classmethod
     def discover(cls, options: DeviceOptions) -> list[Found]:
-        """The processors that most boards and phones have, where there is a sysroot."""
+        """List the usual processors of boards and phones, if there is a sysroot."""
         root = options.sysroot or default_sysroot()
         if not (root / INFO).is_file():
             return [Found(f"{cls.kind}:{_USUAL[-1]}", _TITLE, (), _missing(root))]
@@ -113,13 +113,13 @@ class QemuDevice(Device):
         path = [str(self._folder / "code.zip"), *map(str, wheels.unpacked(runtime))]
         variables = foreign.worker_variables(job.threads, path, str(self._folder))
         self._opened += 1
-        # Threads that wait for one another spin for as long as they happen to.
+        # Counts of several threads vary: waiting threads spin.
         counting = self._info["counting"] and job.threads == 1
         marks = self._folder / f"marks-{self._opened}" if counting else None
         plugin = [] if marks is None else ["-plugin", f"{self._root / COUNTER},marks={marks}"]
         module = "benchmark.devices.remote.counting"
         argv = [str(self._root / PROGRAM), *plugin, *self._python("-m", module)]
-        # Tokenising takes its time as the emulator does: it is not asked for.
+        # Stage times under an emulator say nothing.
         return _QemuTimer(
             dataclasses.replace(job, reading=None),
             Link(argv, label=job.label, env={**variables, **self._environment}, cwd=self._folder),
@@ -136,7 +136,7 @@ class QemuDevice(Device):
 
     @property
     def _environment(self) -> dict[str, str]:
-        """Nothing of this machine's user, so that counts do not depend on it."""
+        """Environment without the user's variables, so that counts do not depend on them."""
         return {
             "LD_LIBRARY_PATH": str(self._root / HOST),
             "PYTHONHASHSEED": "0",
@@ -144,7 +144,7 @@ class QemuDevice(Device):
         }
 
     def _python(self, *arguments: str) -> list[str]:
-        """Arguments of the emulator that run Arm's Python."""
+        """Return the emulator's arguments that run Arm's Python."""
         guest = self._root / GUEST
         # The same random numbers each time; libraries of this machine are for the emulator alone.
         options = ["-L", str(guest), "-cpu", str(self.address), "-seed", "1"]
@@ -163,7 +163,7 @@ class QemuDevice(Device):
             reason = done.stderr
         except (OSError, subprocess.SubprocessError) as error:
             done, reason = None, str(error)
-        # Its exit code says nothing: it fails when asked for its processors, too.
+        # The exit code says nothing: QEMU also fails after listing its processors.
         if done is None or not done.stdout:
             raise MeasurementError(
                 f"QEMU in {self._root} does not work ({' '.join(reason.split())[:200]}): make the "
@@ -173,13 +173,13 @@ class QemuDevice(Device):
 
     def _runtime(self, engine: str) -> wheels.Runtime:
         where = f"qemu:{self.address}"
-        found = wheels.runtime(engine, self._foreign, where=where)
-        self._versions |= found.versions
-        return found
+        runtime = wheels.runtime(engine, self._foreign, where=where)
+        self._versions |= runtime.versions
+        return runtime
 
 
 class _QemuTimer(MessageTimer):
-    """Runs what is needed for answers and counts; durations mean nothing and take time."""
+    """Runs only what outputs and counts need, since durations say nothing."""
 
     def __init__(self, job: Job, link: Link, marks: Path | None, timeout_s: float) -> None:
         super().__init__(job)
@@ -222,7 +222,7 @@ def _missing(root: Path) -> str:
 
 
 def _features(said: str) -> tuple[str, ...]:
-    """From what the probe printed of the auxiliary vector."""
+    """Parse the processor's features from the probe's auxiliary vector."""
     line = next((line for line in said.splitlines() if line.startswith(_WORDS)), _WORDS)
     words = zip(_FEATURES, map(int, line[len(_WORDS) :].split()), strict=False)
     return tuple(

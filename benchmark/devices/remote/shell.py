@@ -1,8 +1,8 @@
-"""A shell on another machine, through the user's own `ssh`, and a folder there that goes away.
+"""A shell on another machine through the user's `ssh`, and a temporary folder there.
 
-One connection stays open. Its command makes the folder, waits for the end of its input and then
-removes the folder: so nothing is left there, however this process or the network ends. Short
-commands share that connection; a worker gets one of its own.
+One connection stays open. Its command creates the folder, waits for the end of its input and then
+removes the folder: so no file is left there if this process or the network ends. Short commands
+share that connection; a worker has its own.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from typing import IO, Any
 from edge.console import human_bytes
 from edge.errors import ConfigError, EdgeError, MeasurementError, StorageError
 
-# What ssh itself ends with, when it has no connection or loses it.
+# Exit code of ssh itself, without a connection or if it loses it.
 LOST = 255
-# A board that is gone is noticed after 15 s, whatever TCP thinks.
+# A lost board is noticed after 15 s, before TCP does.
 _OPTIONS = (
     *("-o", "BatchMode=yes", "-o", "ConnectTimeout=10"),
     *("-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3"),
@@ -43,7 +43,7 @@ _KEEPER = (
 )
 _HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._~%:+-]*")
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]*")
-# What ssh says -> what to do about it; a mistake of the user.
+# Message of ssh -> remedy, for mistakes of the user.
 _MISTAKES = (
     ("Could not resolve hostname", "no such host: check the name, or add it to ~/.ssh/config"),
     (
@@ -65,7 +65,7 @@ _MISTAKES = (
 
 
 def check_host(host: str | None) -> str:
-    """A host as `ssh` takes it; raises ConfigError for one that a shell or ssh might misread."""
+    """Return a host for `ssh`; raises ConfigError for one that a shell or ssh might misread."""
     if not host:
         raise ConfigError("name a host: --device ssh:HOST, as you would call it with ssh")
     user, at, name = host.rpartition("@")
@@ -80,8 +80,8 @@ def check_host(host: str | None) -> str:
 class Shell:
     """A connection to a host. Close it: that also removes `folder`.
 
-    Raises ConfigError when the host cannot be used as named, MeasurementError when it does not
-    answer; each is one line.
+    Raises ConfigError if the host cannot be used as named, MeasurementError if it does not answer;
+    each is one line.
     """
 
     def __init__(self, host: str | None, *, timeout_s: float) -> None:
@@ -101,16 +101,16 @@ class Shell:
             self._open = stack.pop_all()
 
     def run(self, script: str, *, timeout_s: float = _COMMAND_S) -> str:
-        """What a POSIX shell script prints; its exit code does not matter.
+        """Return the output of a POSIX shell script, with any exit code.
 
-        Raises MeasurementError when the connection is lost.
+        Raises MeasurementError if the connection is lost.
         """
         return self._finish("exec sh -s", script.encode(), timeout_s).stdout.decode(
             errors="replace"
         )
 
     def check(self, command: Sequence[str]) -> str:
-        """What a command prints, run in `folder`; raises MeasurementError when it fails."""
+        """Run a command in `folder`, return its output; raises MeasurementError if it fails."""
         line = f"cd {shlex.quote(self.folder)} && {shlex.join(command)}"
         done = self._finish(_in_sh(line), b"", self._timeout_s)
         if done.returncode:
@@ -118,7 +118,7 @@ class Shell:
         return done.stdout.decode(errors="replace")
 
     def put(self, source: bytes | Path, name: str) -> str:
-        """A file below `folder`; its path there. Raises StorageError where it has no room."""
+        """Write a file below `folder`, return its path; raises StorageError if the disk is full."""
         path = f"{self.folder}/{name}"
         part, whole = shlex.quote(f"{path}.part"), shlex.quote(path)
         command = _in_sh(
@@ -134,7 +134,7 @@ class Shell:
         return path
 
     def require_space(self, needed_bytes: int) -> None:
-        """Raises StorageError when the disk of `folder` has less left."""
+        """Raise StorageError if the disk of `folder` has less free space."""
         lines = self.run(f"export LC_ALL=C; df -Pk {shlex.quote(self.folder)}").splitlines()
         columns = lines[-1].split() if lines else []
         if len(columns) < 4 or not columns[3].isdigit():
@@ -148,7 +148,7 @@ class Shell:
             )
 
     def command(self, line: str) -> list[str]:
-        """What runs a line of a shell in `folder`, over a connection of its own."""
+        """Return the command that runs a shell line in `folder`, over a connection of its own."""
         # Not through the shared connection: servers allow ten sessions in one.
         inside = f"cd {shlex.quote(self.folder)} && {line}"
         return [*self._ssh, "-o", "ControlPath=none", "--", self.host, _in_sh(inside)]
@@ -184,7 +184,7 @@ class Shell:
             self._keeper.stdout.close()
 
     def _made_folder(self) -> str:
-        """The folder that the keeper made."""
+        """Return the folder that the keeper created."""
         line = self._first_line()
         if line.startswith(_FOLDER):
             folder = line[len(_FOLDER) :]
@@ -204,17 +204,17 @@ class Shell:
         raise self._refusal(self._log.read().decode(errors="replace"))
 
     def _first_line(self) -> str:
-        """What the keeper prints first; "" when it ends, or takes too long."""
+        """Return the keeper's first line of output; "" if it ends, or takes too long."""
         assert self._keeper.stdout is not None
-        deadline, found = time.monotonic() + min(_CONNECT_S, self._timeout_s), b""
+        deadline, received = time.monotonic() + min(_CONNECT_S, self._timeout_s), b""
         with selectors.DefaultSelector() as selector:
             selector.register(self._keeper.stdout, selectors.EVENT_READ)
-            while b"\n" not in found and selector.select(max(0.0, deadline - time.monotonic())):
+            while b"\n" not in received and selector.select(max(0.0, deadline - time.monotonic())):
                 part = self._keeper.stdout.read1(4096)  # type: ignore[attr-defined]
                 if not part:
                     break
-                found += part
-        return found.partition(b"\n")[0].decode(errors="replace").strip()
+                received += part
+        return received.partition(b"\n")[0].decode(errors="replace").strip()
 
     def _refusal(self, said: str) -> EdgeError:
         for sign, advice in _MISTAKES:
@@ -229,7 +229,7 @@ class Shell:
     def _finish(
         self, command: str, data: bytes | IO[bytes], timeout_s: float
     ) -> subprocess.CompletedProcess[bytes]:
-        """A command with all of its input and output, through the shared connection."""
+        """Run a command with its input through the shared connection, until it ends."""
         argv = [*self._ssh, "-o", "ControlMaster=no", "-o", self._shared, "--", self.host, command]
         given: dict[str, Any] = {"input": data} if isinstance(data, bytes) else {"stdin": data}
         try:
@@ -254,12 +254,12 @@ ADVICE = "check its power and its network, and run the same command again"
 
 
 def lost(host: str) -> str:
-    """What is said when a host is gone."""
+    """Return the message for a lost connection."""
     return f"the connection to {host} was lost: {ADVICE}"
 
 
 def _in_sh(line: str) -> str:
-    """A line for whatever shell the account there has."""
+    """Quote a line for the account's login shell, which runs it in `sh`."""
     return f"sh -c {shlex.quote(line)}"
 
 

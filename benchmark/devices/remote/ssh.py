@@ -1,4 +1,4 @@
-"""A Linux board with Python, through the user's own `ssh`. Nothing stays on it."""
+"""A Linux board with Python, through the user's `ssh`. All files are removed from it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from edge.errors import EngineError
 from edge.process.wire import Array, Arrays, Message
 from edge.storage import sha256
 
-# Beside what is carried: what is written while a model is measured.
+# Free space beyond the copied files, for files written while a model is measured.
 _SPARE_BYTES = 16_000_000
 _OUT_OF_MEMORY = "out of memory there? time fewer artifacts at once"
 
@@ -44,7 +44,7 @@ class SshDevice(Device):
         self._versions: dict[str, str] = {}
         try:
             self._foreign = self._probe()
-            # Now, since it shall also be known of a board that is gone in the end.
+            # At the start, so that rows describe a board that is lost later.
             self._facts = Facts.parse(self._shell.run(SCRIPT))
         except BaseException:
             self._shell.close()
@@ -52,7 +52,7 @@ class SshDevice(Device):
 
     @classmethod
     def discover(cls, options: DeviceOptions) -> list[Found]:
-        """The hosts of ~/.ssh/config; none is connected to."""
+        """List the hosts of ~/.ssh/config, without connecting to them."""
         reason = "not asked yet: it is connected to when it is used"
         hosts = configured_hosts(Path.home() / ".ssh" / "config")
         if not hosts:
@@ -85,7 +85,7 @@ class SshDevice(Device):
         return Facts.parse(self._shell.run(CONDITIONS_SCRIPT)).conditions()
 
     def affinity(self, threads: int) -> tuple[int, ...] | None:
-        """Its fastest cores, where cores differ and those hold the threads."""
+        """Return the fastest cores, if cores differ and those are enough for the threads."""
         return self._facts.fast_cores(threads)
 
     def open(self, job: Job) -> Timer:
@@ -99,7 +99,7 @@ class SshDevice(Device):
         variables = foreign.worker_variables(job.threads, path, self._shell.folder)
         command = worker_command(self._python, self.affinity(job.threads))
         words = [*(f"{name}={value}" for name, value in variables.items()), *command]
-        # Not `exec`: a shell that stays tells how the worker ended, which ssh alone does not.
+        # Not `exec`: the remaining shell reports how the worker ended, which ssh alone does not.
         return _SshTimer(job, self, self._shell.command(f"env {shlex.join(words)}; exit $?"))
 
     def close(self) -> None:
@@ -110,17 +110,17 @@ class SshDevice(Device):
         return self._timeout_s
 
     def carry_code(self) -> str:
-        """Where the worker's own modules are there."""
+        """Copy the worker's modules to the host; return the archive's path there."""
         if "code" not in self._carried:
             self._carried["code"] = self._shell.put(foreign.code_archive(), "code.zip")
         return self._carried["code"]
 
     def carry(self, path: Path) -> str:
-        """Where a file of this machine is there; several models may share one."""
+        """Copy a file to the host once; return its path there."""
         digest = sha256(path)
         if digest not in self._carried:
             self._shell.require_space(path.stat().st_size + _SPARE_BYTES)
-            # Its own name too: some runtimes look at the suffix.
+            # With its own name: some runtimes check the suffix.
             self._carried[digest] = self._shell.put(path, f"files/{digest[:16]}/{path.name}")
         return self._carried[digest]
 
@@ -140,12 +140,12 @@ class SshDevice(Device):
         yield from (self._carried[wheel.name] for wheel in runtime.wheels)
 
     def _runtime(self, engine: str) -> wheels.Runtime:
-        found = wheels.runtime(engine, self._foreign, where=self.host)
-        self._versions |= found.versions
-        return found
+        runtime = wheels.runtime(engine, self._foreign, where=self.host)
+        self._versions |= runtime.versions
+        return runtime
 
     def _probe(self) -> foreign.Foreign:
-        # With what a login shell would add to PATH, Python may be elsewhere: it is named then.
+        # This is not a login shell: a Python that only its PATH has must be given as a path.
         python = shlex.quote(self._python)
         said = self._shell.run(
             f"command -v {python} >/dev/null || echo {foreign.NO_PYTHON}\n"
@@ -185,12 +185,12 @@ class _SshTimer(MessageTimer):
 
 
 def configured_hosts(config: Path) -> list[str]:
-    """The hosts that an ssh configuration names in full, in order; files it includes too."""
-    found: dict[str, None] = {}
+    """Return the hosts of an ssh configuration and its included files, without patterns."""
+    hosts: dict[str, None] = {}
     for words in _directives(config, depth=0):
         if words[0].lower() == "host":
-            found |= {name: None for name in words[1:] if not set(name) & set("*?!")}
-    return list(found)
+            hosts |= {name: None for name in words[1:] if not set(name) & set("*?!")}
+    return list(hosts)
 
 
 def _directives(path: Path, depth: int) -> Iterator[list[str]]:
@@ -208,9 +208,9 @@ def _directives(path: Path, depth: int) -> Iterator[list[str]]:
         # As deep as ssh itself goes.
         if words[0].lower() == "include" and depth < 16:
             for pattern in words[1:]:
-                own = os.path.expanduser(pattern)  # noqa: PTH111
-                root = Path("/") if own.startswith("/") else path.parent
-                for file in sorted(root.glob(own.lstrip("/"))):
+                include = os.path.expanduser(pattern)  # noqa: PTH111
+                root = Path("/") if include.startswith("/") else path.parent
+                for file in sorted(root.glob(include.lstrip("/"))):
                     yield from _directives(file, depth + 1)
         else:
             yield words

@@ -1,4 +1,4 @@
-"""Wheels of runtimes for another machine's Python, downloaded here once and kept in the cache."""
+"""Wheels of runtimes for another machine's Python, downloaded once into the cache."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from edge.errors import EngineError
 from edge.storage import cache_folder, made_once, staged_folder
 
 _TIMEOUT_S = 900.0
-# The oldest C library that any wheel of today is made for, 2.N.
+# The oldest glibc of manylinux wheels in use, 2.N.
 _OLDEST_GLIBC = 17
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """What runs an engine there.
+    """The packages of an engine on another machine.
 
-    version: the engine's. wheels: to be unpacked, each into a folder of its own on its path; none
-    where its Python has all that is needed.
+    version: the engine's. wheels: to be unpacked there, each into its own folder on the module
+    search path; empty if its Python has all packages.
     """
 
     version: str
@@ -36,18 +36,18 @@ class Runtime:
 
     @property
     def versions(self) -> dict[str, str]:
-        """Of what the wheels hold, by package."""
+        """Versions of the wheels, by package."""
         return {_name(wheel): _version(wheel) for wheel in self.wheels}
 
 
 def unpacked_bytes(wheel: Path) -> int:
-    """Size of what is in a wheel."""
+    """Return the size of a wheel's content."""
     with zipfile.ZipFile(wheel) as archive:
         return sum(info.file_size for info in archive.infolist())
 
 
 def availability(engine: str, find: Callable[[str], Runtime]) -> Availability:
-    """Whether an engine of ENGINES can be had there; find: raises EngineError where it cannot."""
+    """Return the availability of an engine there; find: raises EngineError without its wheels."""
     if engine not in ENGINES:
         return Availability(
             None,
@@ -61,7 +61,7 @@ def availability(engine: str, find: Callable[[str], Runtime]) -> Availability:
 
 
 def unpacked(runtime: Runtime) -> list[Path]:
-    """The folders of its wheels' contents on this machine, kept in the cache."""
+    """Unpack the wheels into the cache; return their folders."""
     folders = []
     for wheel in runtime.wheels:
         folder = cache_folder() / "wheels" / "unpacked" / wheel.stem
@@ -79,36 +79,36 @@ def _unpack(wheel: Path, folder: Path) -> None:
 
 
 def runtime(engine: str, foreign: Foreign, *, where: str) -> Runtime:
-    """What an engine needs there, downloaded if need be.
+    """Return the packages of an engine there, downloaded if necessary.
 
-    Raises EngineError, one line, when its wheels cannot be had for that Python.
+    Raises EngineError, one line, if there are no wheels for that Python.
     """
     return _runtime(ENGINES[engine], foreign, where)
 
 
 def reader(foreign: Foreign, *, where: str) -> Runtime:
-    """What tokenising needs there; raises EngineError, one line, when that cannot be had."""
+    """Return the packages of tokenization there; raises EngineError, one line, without wheels."""
     return _runtime(READING, foreign, where)
 
 
 def _runtime(needs: Sequence[str], foreign: Foreign, where: str) -> Runtime:
     main = needs[0]
     if all(package in foreign.packages for package in needs):
-        found = Runtime(foreign.packages[main])
+        runtime = Runtime(foreign.packages[main])
     else:
-        # All of them, not only what is missing: they fit one another.
+        # All packages, not only missing ones: their versions have to be compatible.
         wheels = _wheels(needs, foreign, where)
-        found = Runtime(next(_version(w) for w in wheels if _name(w) == main), wheels)
-    _compare(main, found.version, where)
-    return found
+        runtime = Runtime(next(_version(w) for w in wheels if _name(w) == main), wheels)
+    _compare(main, runtime.version, where)
+    return runtime
 
 
 @functools.cache
 def _compare(package: str, version: str, where: str) -> None:
-    """Say when it is not the version that artifacts were verified in here."""
-    own = _own(package)
-    if own not in (None, version):
-        say(f"{where}: {package} {version} runs there, {own} here")
+    """Report a version that differs from this machine's, in which artifacts were verified."""
+    local_version = _own(package)
+    if local_version not in (None, version):
+        say(f"{where}: {package} {version} runs there, {local_version} here")
 
 
 def _wheels(needs: Sequence[str], foreign: Foreign, where: str) -> tuple[Path, ...]:
@@ -118,10 +118,12 @@ def _wheels(needs: Sequence[str], foreign: Foreign, where: str) -> tuple[Path, .
             f"{' and '.join(needs)} for its Python there"
         )
     tag = f"cp{foreign.version[0]}{foreign.version[1]}-{foreign.machine}-glibc2.{foreign.glibc}"
-    own = _own(needs[0])
-    # The version that runs here, if that Python can have it.
-    attempts = [needs] if own is None else [(f"{needs[0]}=={own}", *needs[1:]), needs]
-    folder = cache_folder() / "wheels" / f"{needs[0]}-{own or 'any'}-{tag}"
+    local_version = _own(needs[0])
+    # The version on this machine, if there is a wheel of it for that Python.
+    attempts = (
+        [needs] if local_version is None else [(f"{needs[0]}=={local_version}", *needs[1:]), needs]
+    )
+    folder = cache_folder() / "wheels" / f"{needs[0]}-{local_version or 'any'}-{tag}"
 
     def download() -> None:
         with step(f"downloading {' and '.join(needs)} for {tag}"):
@@ -134,7 +136,7 @@ def _wheels(needs: Sequence[str], foreign: Foreign, where: str) -> tuple[Path, .
 def _download_one(
     attempts: Sequence[Sequence[str]], foreign: Foreign, folder: Path, where: str
 ) -> None:
-    """The first of several lists of requirements that can be had."""
+    """Download the first of several lists of requirements that has wheels."""
     for number, requirements in enumerate(attempts, start=1):
         try:
             _download(requirements, foreign, folder)
@@ -149,7 +151,7 @@ def _download_one(
 
 
 def _download(requirements: Sequence[str], foreign: Foreign, folder: Path) -> None:
-    """Fill a folder with wheels; raises EngineError, what pip says, and leaves no folder."""
+    """Download wheels into a folder; raises EngineError with pip's message, without the folder."""
     with staged_folder(folder, replaces=lambda _: True) as stage:
         command = [sys.executable, "-m", "pip", "download", *_options(foreign), "-d", str(stage)]
         try:
