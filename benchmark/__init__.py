@@ -6,9 +6,9 @@ from benchmark.report.budget import Budget, read_budget
 from benchmark.report.compare import RunComparison, compare_runs
 from benchmark.report.model import Distillation, Report
 from benchmark.report.render import write_report
+from benchmark.row_files import read_any, read_rows, read_several
 from benchmark.run import BaselineMaker, BenchmarkResult, benchmark
 from benchmark.schema import Accuracy, Row
-from benchmark.storing import read_any, read_rows, read_several
 
 __all__ = [
     "PRESETS",

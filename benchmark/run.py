@@ -19,8 +19,8 @@ from benchmark.measure.plan import Cell, Plan, Planner
 from benchmark.measure.progress import rounds_progress
 from benchmark.measure.rows import RowMaker, Session, deflated, new_run_id
 from benchmark.measure.sampler import Comparison, Observer, compare
+from benchmark.row_files import read_rows
 from benchmark.schema import Conditions, DeviceInfo, Row
-from benchmark.storing import read_rows
 from benchmark.titles import baseline_title, engine_title, format_title, listed
 from edge.bundle import Verification
 from edge.config import Config

@@ -20,7 +20,7 @@ from benchmark.importing.base import (
     operators_of,
     row_of,
 )
-from benchmark.importing.messages import Message, WireError, floats, integers, messages, texts
+from benchmark.importing.protobuf import Message, WireError, floats, integers, messages, texts
 from benchmark.schema import Latency, Memory, Operator, Row, Tool
 
 _GRAPH = re.compile(r"\bGraph: \[([^\]]*)\]")

@@ -9,8 +9,8 @@ from typing import Any
 
 from benchmark.report.csv import dump_csv
 from benchmark.report.model import Report
-from benchmark.report.view import view
-from benchmark.storing import ROWS_FILE, dump_rows
+from benchmark.report.template_variables import view
+from benchmark.row_files import ROWS_FILE, dump_rows
 from edge.storage import write_together
 
 HTML_FILE = "report.html"

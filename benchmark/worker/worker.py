@@ -118,7 +118,7 @@ class Worker:
 
     def _stages(self, tokenizer: str, arrays: Arrays, **reading: Any) -> Message:
         """Time each text from end to end, after an unrecorded run; the reply is in nanoseconds."""
-        from benchmark.worker.reading import Reader
+        from benchmark.worker.text_encoder import Reader
 
         reader = Reader(Path(tokenizer).read_text(encoding="utf-8"), **reading)
         clock = time.perf_counter_ns

@@ -292,10 +292,10 @@ def _torn(output: Path) -> str | None:
 
 def _made_rows(path: Path, latency_ms: float) -> None:
     """A file of rows as a benchmark writes them."""
-    from benchmark.storing import dump_rows
+    from benchmark.row_files import dump_rows
 
     path.parent.mkdir(exist_ok=True)
-    row = _loaded("tests/benchmark/made.py").made_row(ms=latency_ms)
+    row = _loaded("tests/benchmark/row_factory.py").made_row(ms=latency_ms)
     path.write_text(dump_rows([row]), encoding="utf-8")
 
 

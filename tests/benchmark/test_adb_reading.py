@@ -21,7 +21,7 @@ from benchmark.devices.adb.logs import (
     read_perf_log,
     read_perf_result,
 )
-from benchmark.devices.adb.programs import find_tools
+from benchmark.devices.adb.tools import find_tools
 from edge.errors import ConfigError, MeasurementError
 
 LOG = """INFO: STARTING!

@@ -10,7 +10,7 @@ from benchmark import Budget, Row, read_budget
 from benchmark.ratios import ratio_of
 from benchmark.schema import Validity
 from edge.errors import ConfigError
-from tests.benchmark.made import made_latency, made_row
+from tests.benchmark.row_factory import made_latency, made_row
 
 
 def _row(**values: object) -> Row:

@@ -12,11 +12,11 @@ import pytest
 
 from benchmark import Row, compare_runs, statistics
 from benchmark.report.compare import Pair
-from benchmark.storing import dump_rows
+from benchmark.row_files import dump_rows
 from edge.cli.compare import compare as command
 from edge.errors import DataError, MeasurementError
 from tests.benchmark.conftest import run_command
-from tests.benchmark.made import ROUNDS, made_row
+from tests.benchmark.row_factory import ROUNDS, made_row
 
 
 def _run(

@@ -11,10 +11,10 @@ import pytest
 from benchmark import Report, Row, read_rows, read_several
 from benchmark.ratios import with_ratios
 from benchmark.report.render import render
+from benchmark.row_files import dump_rows
 from benchmark.schema import Model, Validity
-from benchmark.storing import dump_rows
 from edge.errors import DataError
-from tests.benchmark.made import made_row
+from tests.benchmark.row_factory import made_row
 
 
 def _rows() -> list[Row]:

@@ -15,8 +15,8 @@ from benchmark.devices import get_device
 from benchmark.keys import baselines_beside, reference_beside
 from benchmark.measure.plan import Planner
 from benchmark.report import render
+from benchmark.row_files import dump_rows
 from benchmark.run import BenchmarkResult
-from benchmark.storing import dump_rows
 from edge.bundle import Artifact, Bundle, Verification, write_manifest
 from edge.cli.run import _row
 from edge.cli.verify import _records, print_verifications
@@ -24,7 +24,7 @@ from edge.evaluate import Evaluation
 from edge.pipeline.run import _report
 from edge.signature import TensorSpec
 from tests.benchmark.conftest import LETTERS, write_bundle
-from tests.benchmark.made import made_row
+from tests.benchmark.row_factory import made_row
 from tests.benchmark.tiny_tflite import write_tflite
 
 TARGETS = {"onnxruntime": 0.9, "avx2": 0.5, "portable": 0.7}

@@ -19,6 +19,7 @@ from benchmark.report.curves import Line, curves
 from benchmark.report.figures import front
 from benchmark.report.render import render
 from benchmark.report.tables import sustained_words
+from benchmark.row_files import dump_rows
 from benchmark.schema import (
     Conditions,
     ConditionsPair,
@@ -32,12 +33,11 @@ from benchmark.schema import (
 from benchmark.schema import (
     Row as AnyRow,
 )
-from benchmark.storing import dump_rows
 from edge.bundle import Verification
 from edge.cli.report import report as command
 from edge.errors import DataError, UserError
 from tests.benchmark.conftest import run_command
-from tests.benchmark.made import made_device, made_latency, made_row
+from tests.benchmark.row_factory import made_device, made_latency, made_row
 
 
 class _Text(HTMLParser):

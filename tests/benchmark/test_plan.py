@@ -204,7 +204,7 @@ def test_a_journal_is_of_one_configuration_one_machine_and_one_version(
 ) -> None:
     from benchmark.config import DeviceOptions
     from benchmark.run import _mark
-    from tests.benchmark.made import made_device
+    from tests.benchmark.row_factory import made_device
 
     data = tmp_path / "data.tsv"
     data.write_text("text\nfilm\n")

@@ -18,7 +18,7 @@ from benchmark.report.render import render
 from benchmark.schema import Validity
 from edge.cli.benchmark import _line
 from edge.errors import DataError
-from tests.benchmark.made import made_latency, made_row
+from tests.benchmark.row_factory import made_latency, made_row
 
 
 def _rows(seed: int) -> tuple[Row, ...]:

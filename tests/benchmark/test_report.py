@@ -102,7 +102,7 @@ def test_a_report_that_cannot_be_rendered_changes_nothing(
 ) -> None:
     write_report(tmp_path, report)
     before = (tmp_path / "report.html").read_text()
-    monkeypatch.setattr("benchmark.report.view._method", lambda rows: 1 / 0)
+    monkeypatch.setattr("benchmark.report.template_variables._method", lambda rows: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         write_report(tmp_path, report.model_copy(update={"title": "other"}))
     assert (tmp_path / "report.html").read_text() == before

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from edge.evaluate import Evaluation
 from edge.pipeline.run import with_accuracies
-from tests.benchmark.made import made_row
+from tests.benchmark.row_factory import made_row
 
 
 def test_two_targets_of_a_precision_have_an_accuracy_each() -> None:

@@ -1,4 +1,4 @@
-/** From a text to a model's inputs, where a `tokenizer.json` is all there is: `benchmark.worker.reading`. */
+/** From a text to a model's inputs, where a `tokenizer.json` is all there is: `benchmark.worker.text_encoder`. */
 
 import { Tokenizer } from "@huggingface/tokenizers";
 import type { Tensors } from "./wire";

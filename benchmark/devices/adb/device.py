@@ -15,8 +15,8 @@ from benchmark.devices.adb.facts import (
 from benchmark.devices.adb.link import AdbLink, Attached, attached, choose, find_adb
 from benchmark.devices.adb.litert import ModelTimer
 from benchmark.devices.adb.onnxruntime import PerfTimer
-from benchmark.devices.adb.programs import PROGRAMS, Tool, find_tools
 from benchmark.devices.adb.staging import QUESTION_S, Staging
+from benchmark.devices.adb.tools import PROGRAMS, Tool, find_tools
 from benchmark.devices.base import Device, Found, Job, Timer
 from benchmark.schema import Conditions, DeviceInfo
 from edge.engines.base import Availability

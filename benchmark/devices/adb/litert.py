@@ -12,7 +12,6 @@ import numpy as np
 from benchmark.config import Block, Protocol
 from benchmark.devices.adb import logs
 from benchmark.devices.adb.link import quoted
-from benchmark.devices.adb.programs import Tool
 from benchmark.devices.adb.signatures import Signature, read_signatures
 from benchmark.devices.adb.staging import Staging
 from benchmark.devices.adb.tool_timer import (
@@ -22,6 +21,7 @@ from benchmark.devices.adb.tool_timer import (
     ToolTimer,
     tenth,
 )
+from benchmark.devices.adb.tools import Tool
 from benchmark.devices.base import Job, Loaded, ModelRefused, Turn, Warmed
 from benchmark.measure.inputs import Feed
 from benchmark.schema import Memory, Operator

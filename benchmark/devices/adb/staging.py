@@ -7,7 +7,7 @@ import secrets
 from pathlib import Path
 
 from benchmark.devices.adb.link import AdbLink, quoted
-from benchmark.devices.adb.programs import Tool
+from benchmark.devices.adb.tools import Tool
 from edge.console import human_bytes, say
 from edge.errors import MeasurementError
 from edge.storage import sha256, size_bytes

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from benchmark.devices.adb.link import quoted
-from benchmark.devices.adb.programs import PROGRAMS, Tool
 from benchmark.devices.adb.staging import Staging
+from benchmark.devices.adb.tools import PROGRAMS, Tool
 from benchmark.devices.base import Job, Loaded, ModelRefused, Timer
 from edge.errors import MeasurementError
 

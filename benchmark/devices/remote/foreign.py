@@ -39,7 +39,7 @@ _CARRIED = (
     "benchmark/devices/remote/counting.py",
     "benchmark/worker/memory.py",
     "benchmark/worker/profiling.py",
-    "benchmark/worker/reading.py",
+    "benchmark/worker/text_encoder.py",
     "benchmark/worker/worker.py",
     "edge/__init__.py",
     "edge/console.py",
