@@ -110,7 +110,7 @@ def test_sweeps_are_curves_with_a_line_a_model() -> None:
     ]
     rows += [made_row(ms=9.0, length=128, batch=8, seed=5)]
     text = render(Report.merged(rows))["report.html"]
-    for axis, count in (("tokens an input", 2), ("threads", 2), ("texts an inference", 1)):
+    for axis, count in (("tokens per input", 2), ("threads", 2), ("texts per inference", 1)):
         (drawing,) = [
             svg for svg in re.findall(r"<svg.*?</svg>", text, re.DOTALL) if f">{axis}" in svg
         ]
