@@ -229,11 +229,11 @@ class BenchmarkConfig(Config):
 
     @model_validator(mode="after")
     def _passes_need_data(self) -> Self:
-        if self.demands.passes and self.data is None:
+        if self.effective_protocol.passes and self.data is None:
             raise ValueError(f"preset {self.preset} goes through a whole data file: name one")
         return self
 
     @property
-    def demands(self) -> Protocol:
+    def effective_protocol(self) -> Protocol:
         """The protocol in force: `protocol`, else the preset's."""
         return self.protocol or PRESETS[self.preset]

@@ -23,25 +23,25 @@ def contradiction(row: Row) -> str | None:
     """Return the first contradiction in a row of a file, in words; None without one."""
     latency = row.latency_ms
     parts = (
-        _of_validity(row),
-        () if latency is None else _of_blocks(latency),
-        () if latency is None else _of_figures(latency),
-        _of_intervals(row),
-        _of_others(row),
+        _check_validity(row),
+        () if latency is None else _check_blocks(latency),
+        () if latency is None else _check_figures(latency),
+        _check_intervals(row),
+        _check_others(row),
     )
     return next((words for part in parts for words in part), None)
 
 
-def same_measurement(one: Row, other: Row) -> bool:
+def same_measurement(row: Row, other: Row) -> bool:
     """Return True if two rows with the same key hold the same measurements.
 
     A report adds accuracies and recomputes ratios; two logs of loadgen describe different parts
     of one run.
     """
-    if one.role == "imported":
+    if row.role == "imported":
         return True
     names = ("latency_ms", "memory", "instructions", "stages", "sustained", "operators")
-    return all(getattr(one, name) == getattr(other, name) for name in names)
+    return all(getattr(row, name) == getattr(other, name) for name in names)
 
 
 def unique_keys(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def unique_keys(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     return values
 
 
-def _of_validity(row: Row) -> Iterator[str]:
+def _check_validity(row: Row) -> Iterator[str]:
     status, reasons = row.validity.status, row.validity.reasons
     if (status == "not_measured") != (row.latency_ms is None):
         yield f"validity.status is {status}, and latency_ms is {_known(row.latency_ms)}"
@@ -76,10 +76,10 @@ def _is_time(text: str) -> bool:
     return True
 
 
-def _of_blocks(latency: Latency) -> Iterator[str]:
-    held = sum(count for _, count in latency.blocks)
-    if held != len(latency.raw_ns):
-        yield f"latency_ms.blocks are of {held} values, raw_ns has {len(latency.raw_ns)}"
+def _check_blocks(latency: Latency) -> Iterator[str]:
+    recorded = sum(count for _, count in latency.blocks)
+    if recorded != len(latency.raw_ns):
+        yield f"latency_ms.blocks are of {recorded} values, raw_ns has {len(latency.raw_ns)}"
     if len({number for number, _ in latency.blocks}) < len(latency.blocks):
         yield "latency_ms.blocks has a round twice"
     if (latency.recorded == "nothing") != (not latency.raw_ns):
@@ -88,7 +88,7 @@ def _of_blocks(latency: Latency) -> Iterator[str]:
         yield f"latency_ms.n is {latency.n}, raw_ns has {len(latency.raw_ns)}"
 
 
-def _of_figures(latency: Latency) -> Iterator[str]:
+def _check_figures(latency: Latency) -> Iterator[str]:
     """Compare figures with the recorded values; where there are none, by their order alone."""
     if not latency.raw_ns:
         names = ("min", "p50", "p90", "p95", "p99", "max")
@@ -108,7 +108,7 @@ def _of_figures(latency: Latency) -> Iterator[str]:
             yield f"latency_ms.{name} is {shown:g}, by raw_ns it is {value:g}"
 
 
-def _of_intervals(row: Row) -> Iterator[str]:
+def _check_intervals(row: Row) -> Iterator[str]:
     latency = row.latency_ms
     if latency is not None and latency.ci95 is not None and latency.p50 is not None:
         yield from _outside("latency_ms", latency.p50, latency.ci95)
@@ -118,8 +118,8 @@ def _of_intervals(row: Row) -> Iterator[str]:
             continue
         if ratio.ci95 is not None:
             yield from _outside(name, ratio.value, ratio.ci95)
-        told_apart = ratio.ci95 is not None and not ratio.ci95[0] <= 1 <= ratio.ci95[1]
-        if ratio.indistinguishable == told_apart:
+        distinguishable = ratio.ci95 is not None and not ratio.ci95[0] <= 1 <= ratio.ci95[1]
+        if ratio.indistinguishable == distinguishable:
             yield f"{name}.indistinguishable contradicts its interval"
 
 
@@ -129,7 +129,7 @@ def _outside(name: str, value: float, interval: tuple[float, float]) -> Iterator
         yield f"{name}.ci95 is {interval[0]:g} to {interval[1]:g} and leaves out {value:g}"
 
 
-def _of_others(row: Row) -> Iterator[str]:
+def _check_others(row: Row) -> Iterator[str]:
     accuracy = row.accuracy
     if accuracy is not None and accuracy.metric.lower() in SHARES and not 0 <= accuracy.value <= 1:
         yield f"accuracy.value is {accuracy.value:g}, a share is from 0 to 1"

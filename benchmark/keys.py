@@ -63,14 +63,14 @@ def baselines_beside(row: Row, rows: Sequence[Row]) -> list[Row]:
         for other in rows
         if other.role == "baseline"
         and (other.run_id, *place_key(other)) == (row.run_id, *place_key(row))
-        and _loose(other) == _loose(row)
+        and _setting_without_length(other) == _setting_without_length(row)
     ]
     same = [other for other in baselines if setting_of(other) == setting_of(row)]
     # With texts of their own length, the longest input is as long as each model takes it.
     return same if same or row.inputs.padding == "fixed" else baselines
 
 
-def _loose(row: Row) -> Key:
+def _setting_without_length(row: Row) -> Key:
     """Return a row's setting without the length of its longest input."""
     threads, _, batch, padding = setting_of(row)
     return (threads, batch, padding)
@@ -97,7 +97,7 @@ def saved_references(rows: Sequence[Row], where: str) -> tuple[Row, ...]:
     held = [row for row in rows if row.role == "baseline"]
     held = held or [row for row in rows if row.role == "artifact"]
     names = list(
-        dict.fromkeys(owner_of(row) if row.role == "artifact" else row.model.id for row in held)
+        dict.fromkeys(bundle_of(row) if row.role == "artifact" else row.model.id for row in held)
     )
     if len(names) > 1:
         raise DataError(
@@ -113,6 +113,6 @@ def saved_references(rows: Sequence[Row], where: str) -> tuple[Row, ...]:
     return tuple(row for row in held if model_key(row) in models)
 
 
-def owner_of(row: Row) -> str:
+def bundle_of(row: Row) -> str:
     """Return the bundle's name: `Row.model.id` of an artifact is "bundle/format-precision"."""
     return row.model.id.rpartition("/")[0]

@@ -84,16 +84,16 @@ def _ratio(row: Row, reference: Row, *, paired: bool) -> Ratio | None:
 
 
 def ratio_of(
-    found: tuple[float, statistics.Interval | None] | None,
+    estimate: tuple[float, statistics.Interval | None] | None,
     *,
     baseline: str,
     engine: str,
     paired: bool = True,
 ) -> Ratio | None:
     """Return a ratio and its interval as part of a row."""
-    if found is None:
+    if estimate is None:
         return None
-    value, interval = found
+    value, interval = estimate
     return Ratio(
         value=value,
         ci95=interval,

@@ -35,7 +35,7 @@ def read_rows(path: Path) -> tuple[Row, ...]:
     rows = [_row(file, number, line) for number, line in enumerate(lines, 1) if line.strip()]
     if not rows:
         raise DataError(f"{file} holds no rows: was the benchmark interrupted at its start?")
-    return _once((row, file) for row in rows)
+    return _unique((row, file) for row in rows)
 
 
 def read_any(path: Path) -> tuple[Row, ...]:
@@ -64,15 +64,15 @@ def read_several(paths: Sequence[Path]) -> tuple[Row, ...]:
 
     Raises DataError as `read_any` does.
     """
-    return _once((row, path) for path in paths for row in read_any(path))
+    return _unique((row, path) for path in paths for row in read_any(path))
 
 
-def _once(rows: Iterable[tuple[Row, Path]]) -> tuple[Row, ...]:
+def _unique(rows: Iterable[tuple[Row, Path]]) -> tuple[Row, ...]:
     """Drop repeated rows; raises DataError if two rows of one measurement have other figures."""
     first: dict[tuple[object, ...], tuple[Row, Path]] = {}
     for row, path in rows:
-        held, where = first.setdefault(row_key(row), (row, path))
-        if held is not row and not same_measurement(held, row):
+        first_row, where = first.setdefault(row_key(row), (row, path))
+        if first_row is not row and not same_measurement(first_row, row):
             places = f"{where} and {path}" if where != path else str(path)
             raise DataError(
                 f"{places} hold two rows of {row.model.id} in {row.runtime.name} from run "

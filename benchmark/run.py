@@ -13,15 +13,15 @@ from benchmark.config import Baseline, BenchmarkConfig, Setting
 from benchmark.devices import Device, Timer, get_device
 from benchmark.keys import saved_references
 from benchmark.measure import environment
-from benchmark.measure.findings import Findings, look
+from benchmark.measure.findings import Findings, collect_findings
 from benchmark.measure.journal import Journal, remove_journal
 from benchmark.measure.plan import Cell, Plan, Planner
 from benchmark.measure.progress import rounds_progress
-from benchmark.measure.rows import RowMaker, Session, deflated, new_run_id
+from benchmark.measure.rows import RowMaker, Session, deflated_sizes, new_run_id
 from benchmark.measure.sampler import Comparison, Observer, compare
 from benchmark.row_files import read_rows
 from benchmark.schema import Conditions, DeviceInfo, Row
-from benchmark.titles import baseline_title, engine_title, format_title, listed
+from benchmark.titles import baseline_title, engine_title, format_title, join_names
 from edge.bundle import Verification
 from edge.config import Config
 from edge.console import counted, say, step, three_figures
@@ -92,7 +92,7 @@ class _Benchmark:
             self._saved = saved_references(read_rows(baseline.rows), str(baseline.rows))
         if any(plan.timed for plan in self._plans):
             device.ready()
-        self._journal = Journal(journal, _mark(config, self._plans, device.describe()))
+        self._journal = Journal(journal, _fingerprint(config, self._plans, device.describe()))
         self._started_utc = environment.utc_now()
 
     def result(self) -> BenchmarkResult:
@@ -118,14 +118,14 @@ class _Benchmark:
                 *_not_measured(config, [(p, c) for p, c, _ in done]),
                 *_saved_words(rows, self._saved),
             ),
-            verifications=_proofs(self._plans),
+            verifications=_verifications(self._plans),
             baseline=None if baseline is None else baseline.name,
             random_weights=baseline is not None and baseline.random_weights,
             failure=failure,
         )
 
     def _measure(self, plan: Plan, findings: dict[Cell, Findings]) -> Comparison:
-        setting, protocol = plan.setting, self._config.demands
+        setting, protocol = plan.setting, self._config.effective_protocol
         jobs = [cell.job(setting.threads) for cell in plan.timed]
         if not jobs:
             now = self._device.conditions()
@@ -134,7 +134,9 @@ class _Benchmark:
         def finish(number: int, timer: Timer) -> None:
             cell = plan.timed[number]
             table = None if cell.bundle is None else self._tables.get(cell.bundle.path)
-            findings[cell] = look(cell, timer, table=table, profile=self._config.profile)
+            findings[cell] = collect_findings(
+                cell, timer, table=table, profile=self._config.profile
+            )
 
         say(f"timing {counted(len(jobs), 'model')} at {_setting_words(setting)}")
         with rounds_progress("timing", protocol.rounds) as progress:
@@ -154,7 +156,7 @@ class _Benchmark:
             affinity={count: self._device.affinity(count) for count in threads},
             started_utc=self._started_utc,
             run_id=new_run_id(self._started_utc),
-            zipped=deflated(list({c.path: None for c in cells if c.role == "artifact"})),
+            zipped=deflated_sizes(list({c.path: None for c in cells if c.role == "artifact"})),
             interruptions=self._journal.interruptions + self._device.interruptions,
         )
         makers = [RowMaker(session, *measured, saved=self._saved) for measured in done]
@@ -167,7 +169,7 @@ def _setting_words(setting: Setting) -> str:
     return f"{setting.seq_length} tokens on {threads}{batch}"
 
 
-def _mark(config: BenchmarkConfig, plans: Sequence[Plan], device: DeviceInfo) -> str:
+def _fingerprint(config: BenchmarkConfig, plans: Sequence[Plan], device: DeviceInfo) -> str:
     """Return a fingerprint of everything that determines the measurements."""
     # What is timed counts by the hashes of its cells.
     models: dict[str, Any] = {"bundles": (), "checkpoints": (), "baseline": None}
@@ -183,12 +185,12 @@ def _mark(config: BenchmarkConfig, plans: Sequence[Plan], device: DeviceInfo) ->
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _proofs(plans: Sequence[Plan]) -> dict[str, Verification]:
+def _verifications(plans: Sequence[Plan]) -> dict[str, Verification]:
     cells = (cell for plan in plans for cell in plan.cells if cell.role == "artifact")
     verifications = (
         (c.model.id, None if c.artifact is None else c.artifact.verification) for c in cells
     )
-    return {name: proof for name, proof in verifications if proof is not None}
+    return {name: verification for name, verification in verifications if verification is not None}
 
 
 def _not_measured(
@@ -201,7 +203,7 @@ def _not_measured(
     yield from _missing_baselines(config, plan)
     if config.device == "local":
         yield "No phone and no other device was used: all latencies are of this machine."
-    if not config.demands.sustained_s:
+    if not config.effective_protocol.sustained_s:
         yield "Energy use, and what heat does to speed over minutes, were not measured."
     if comparison.after is not None and _unreadable(comparison.after):
         yield "Clock frequency and temperature cannot be read on this device."
@@ -220,7 +222,7 @@ def _untimed(cells: Sequence[Cell]) -> Iterable[str]:
             groups.setdefault((cell.role, name, cell.reason), []).append(cell.model.precision)
     for (role, name, reason), precisions in groups.items():
         if role == "artifact":
-            yield f"{name} ({listed(list(dict.fromkeys(precisions)))}) was not timed: {reason}."
+            yield f"{name} ({join_names(list(dict.fromkeys(precisions)))}) was not timed: {reason}."
         else:
             yield f"{name} was not timed: {reason}."
 

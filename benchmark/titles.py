@@ -35,7 +35,7 @@ def baseline_title(name: str) -> str:
     return _BASELINE_TITLES.get(name, name)
 
 
-def listed(names: Sequence[str]) -> str:
+def join_names(names: Sequence[str]) -> str:
     """Return the names as one text: "a, b and c"."""
     if len(names) < 2:
         return "".join(names)

@@ -7,12 +7,12 @@ from typing import Any
 from benchmark.config import DeviceOptions
 from benchmark.devices.base import (
     Device,
-    Found,
+    DiscoveredDevice,
     Job,
     Loaded,
     ModelRefused,
-    Reading,
     StageTimes,
+    TextInputs,
     Timer,
     Turn,
     Warmed,
@@ -45,18 +45,22 @@ def check_device(spec: str) -> None:
     _device_class(spec.partition(":")[0])
 
 
-def find_devices(options: DeviceOptions | None = None) -> list[Found]:
+def find_devices(options: DeviceOptions | None = None) -> list[DiscoveredDevice]:
     """List the devices of every kind that are visible from here; nothing runs on them."""
     chosen = options or DeviceOptions()
-    return [device for kind in DEVICES for device in _discovered(kind, chosen)]
+    return [device for kind in DEVICES for device in _discover(kind, chosen)]
 
 
-def _discovered(kind: str, options: DeviceOptions) -> list[Found]:
+def _discover(kind: str, options: DeviceOptions) -> list[DiscoveredDevice]:
     try:
-        devices: list[Found] = _device_class(kind).discover(options)
+        devices: list[DiscoveredDevice] = _device_class(kind).discover(options)
     except Exception as error:  # a broken library of one kind must not hide the others
         reason = " ".join(str(error).split())
-        return [Found(kind, kind, reason=f"{type(error).__name__} while looking for it: {reason}")]
+        return [
+            DiscoveredDevice(
+                kind, kind, reason=f"{type(error).__name__} while looking for it: {reason}"
+            )
+        ]
     return devices
 
 
@@ -67,12 +71,12 @@ def _device_class(kind: str) -> Any:
 __all__ = [
     "DEVICES",
     "Device",
-    "Found",
+    "DiscoveredDevice",
     "Job",
     "Loaded",
     "ModelRefused",
-    "Reading",
     "StageTimes",
+    "TextInputs",
     "Timer",
     "Turn",
     "Warmed",

@@ -19,7 +19,7 @@ from edge.process.wire import Array
 
 
 @dataclass(frozen=True)
-class Reading:
+class TextInputs:
     """Texts to time from end to end.
 
     tokenizer: a `tokenizer.json`; pad_id: its padding id. lengths: the lengths to pad texts to, or,
@@ -41,7 +41,7 @@ class Job:
 
     engine: the device's name of the engine. path: the artifact, or a checkpoint folder.
     feeds: inputs, run in turn, name -> int32 of shape (batch, length).
-    reading: texts to time from end to end; None for a model without a tokenizer.
+    text_inputs: texts to time from end to end; None for a model without a tokenizer.
     """
 
     label: str
@@ -49,7 +49,7 @@ class Job:
     path: Path
     threads: int
     feeds: Sequence[Feed]
-    reading: Reading | None = None
+    text_inputs: TextInputs | None = None
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ class Timer(ABC):
         return None
 
     def stages(self) -> StageTimes | None:
-        """Time the texts of the job's reading from end to end, one run each."""
+        """Time the texts of the job's text_inputs from end to end, one run each."""
         return None
 
     def profile(self) -> tuple[Operator, ...] | None:
@@ -224,7 +224,7 @@ class Device(ABC):
 
 
 @dataclass(frozen=True)
-class Found:
+class DiscoveredDevice:
     """A device in a listing.
 
     spec: value for `--device`. formats: formats it can time now. reason: reason for timing none,

@@ -25,7 +25,7 @@ import numpy as np
 from benchmark.config import Block, DeviceOptions, Protocol
 from benchmark.devices.base import (
     Device,
-    Found,
+    DiscoveredDevice,
     Job,
     Loaded,
     ModelRefused,
@@ -69,17 +69,17 @@ class CoreMLDevice(Device):
         self._session: Any = None
 
     @classmethod
-    def discover(cls, options: DeviceOptions) -> list[Found]:
+    def discover(cls, options: DeviceOptions) -> list[DiscoveredDevice]:
         """List the devices that Xcode knows; nothing is installed on them."""
         try:
             _require_mac()
             seen = _attached()
         except EdgeError as error:
-            return [Found(cls.kind, "iPhones and iPads", reason=str(error))]
+            return [DiscoveredDevice(cls.kind, "iPhones and iPads", reason=str(error))]
         if not seen:
-            return [Found(cls.kind, "iPhones and iPads", reason=_NONE)]
+            return [DiscoveredDevice(cls.kind, "iPhones and iPads", reason=_NONE)]
         return [
-            Found(
+            DiscoveredDevice(
                 f"{cls.kind}:{device.identifier}",
                 f"{device.name} ({_system(device)})",
                 () if _obstacle(device) else (_FORMAT,),
@@ -219,8 +219,8 @@ class _RemoteTimer(Timer):
             raise MeasurementError(f"{self._job.label}: the device did not tell how long it took")
         return int(spent_ns)
 
-    def _ask(self, question: Coroutine[Any, Any, T], what: str) -> T:
-        return self._loop.run(question, f"{self._job.label}: {what} failed", self._timeout_s)
+    def _ask(self, call: Coroutine[Any, Any, T], action: str) -> T:
+        return self._loop.run(call, f"{self._job.label}: {action} failed", self._timeout_s)
 
 
 class _Loop:
@@ -231,20 +231,20 @@ class _Loop:
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
 
-    def run(self, question: Coroutine[Any, Any, T], what: str, timeout_s: float) -> T:
+    def run(self, call: Coroutine[Any, Any, T], action: str, timeout_s: float) -> T:
         """Return the coroutine's result; raises MeasurementError, one line starting with `what`."""
-        future = asyncio.run_coroutine_threadsafe(question, self._loop)
+        future = asyncio.run_coroutine_threadsafe(call, self._loop)
         try:
             with hush():
                 return future.result(timeout_s)
         except concurrent.futures.TimeoutError:
             raise MeasurementError(
-                f"{what}: no answer within {timeout_s:g} s; unlock the device, and run the same "
+                f"{action}: no answer within {timeout_s:g} s; unlock the device, and run the same "
                 "command again"
             ) from None
         # Whatever coremltools and devicectl raise: classes of their own, ValueError, OSError.
         except Exception as error:
-            raise MeasurementError(f"{what}: {_one_line(error)}") from None
+            raise MeasurementError(f"{action}: {_one_line(error)}") from None
         finally:
             future.cancel()
 

@@ -228,9 +228,9 @@ class Facts:
         """Return kilohertz by core."""
         frequencies = {}
         for section, text in self.sections.items():
-            core, _, what = section.partition(" ")
+            core, _, field = section.partition(" ")
             values = _numbers([text])
-            if what == name and values:
+            if field == name and values:
                 frequencies[int(core[len("cpu") :])] = values[0]
         return frequencies
 

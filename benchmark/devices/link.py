@@ -50,8 +50,8 @@ class Link(edge.process.link.Link):
         except edge.process.link.Ended as end:
             last = f": {end.last_line}" if end.last_line else ""
             if end.code is not None and end.code in self._exits:
-                said = f" ({end.last_line})" if end.last_line else ""
-                raise MeasurementError(f"{self.label}: {self._exits[end.code]}{said}") from None
+                detail = f" ({end.last_line})" if end.last_line else ""
+                raise MeasurementError(f"{self.label}: {self._exits[end.code]}{detail}") from None
             raise MeasurementError(
                 f"{self.label}: the worker process {_cause(end)}{last}"
             ) from None

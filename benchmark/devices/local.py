@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from benchmark.config import DeviceOptions
-from benchmark.devices.base import Device, Found, Job, Timer
+from benchmark.devices.base import Device, DiscoveredDevice, Job, Timer
 from benchmark.devices.facts import SCRIPT, Facts
 from benchmark.devices.link import Link
 from benchmark.devices.messages import MessageTimer
@@ -37,14 +37,18 @@ class LocalDevice(Device):
         self._timeout_s = options.timeout_s
 
     @classmethod
-    def discover(cls, options: DeviceOptions) -> list[Found]:
+    def discover(cls, options: DeviceOptions) -> list[DiscoveredDevice]:
         """List this machine, which is always available."""
         formats = (
             name
             for name, f in FORMATS.items()
             if get_engine(f.runtimes[0]).availability().available
         )
-        return [Found(cls.kind, environment.describe().model or "this machine", tuple(formats))]
+        return [
+            DiscoveredDevice(
+                cls.kind, environment.describe().model or "this machine", tuple(formats)
+            )
+        ]
 
     def availability(self, engine: str) -> Availability:
         return get_engine(engine).availability()

@@ -17,10 +17,10 @@ from edge.process.wire import Array, Arrays, Message, joined, parted
 class MessageTimer(Timer):
     """Sends the requests of `benchmark.worker.worker`; subclasses transport the messages.
 
-    at_once: number of feeds in one message.
+    feeds_per_message: number of feeds in one message.
     """
 
-    at_once: ClassVar[int] = 64
+    feeds_per_message: ClassVar[int] = 64
 
     def __init__(self, job: Job) -> None:
         self._job = job
@@ -51,14 +51,14 @@ class MessageTimer(Timer):
         )
 
     def warm(self, protocol: Protocol) -> Warmed:
-        reply, _ = self.ask(self.warming(protocol))
+        reply, _ = self.ask(self.warm_request(protocol))
         return Warmed(runs=reply["runs"], duration_s=reply["duration_s"])
 
     def turn(self, block: Block) -> Turn:
-        reply, _ = self.ask(self.turning(block))
+        reply, _ = self.ask(self.turn_request(block))
         return Turn(**reply)
 
-    def warming(self, protocol: Protocol) -> Message:
+    def warm_request(self, protocol: Protocol) -> Message:
         """Return the request for a warm-up."""
         return {
             "do": "warm",
@@ -67,7 +67,7 @@ class MessageTimer(Timer):
             "max_s": protocol.warmup_max_s,
         }
 
-    def turning(self, block: Block) -> Message:
+    def turn_request(self, block: Block) -> Message:
         """Return the request for a turn."""
         return {"do": "turn", **vars(block)}
 
@@ -86,24 +86,24 @@ class MessageTimer(Timer):
         )
 
     def answers(self, feeds: Sequence[Feed]) -> Iterator[dict[str, Array]]:
-        for start in range(0, len(feeds), self.at_once):
-            some = feeds[start : start + self.at_once]
-            _, arrays = self.ask({"do": "answers"}, joined(some))
+        for start in range(0, len(feeds), self.feeds_per_message):
+            batch = feeds[start : start + self.feeds_per_message]
+            _, arrays = self.ask({"do": "answers"}, joined(batch))
             yield from parted(arrays)
 
     def stages(self) -> StageTimes | None:
-        reading = self._job.reading
-        if reading is None:
+        text_inputs = self._job.text_inputs
+        if text_inputs is None:
             return None
         request = {
             "do": "stages",
-            "tokenizer": self.place(reading.tokenizer),
-            "texts": list(reading.texts),
-            "pairs": None if reading.pairs is None else list(reading.pairs),
-            "lengths": list(reading.lengths),
-            "dynamic": reading.dynamic,
-            "pad_id": reading.pad_id,
-            "names": list(reading.names),
+            "tokenizer": self.place(text_inputs.tokenizer),
+            "texts": list(text_inputs.texts),
+            "pairs": None if text_inputs.pairs is None else list(text_inputs.pairs),
+            "lengths": list(text_inputs.lengths),
+            "dynamic": text_inputs.dynamic,
+            "pad_id": text_inputs.pad_id,
+            "names": list(text_inputs.names),
         }
         reply, _ = self.ask(request)
         return StageTimes(**reply)

@@ -11,14 +11,14 @@ from pathlib import Path
 
 from benchmark.contradictions import contradiction
 from benchmark.importing import litert, mlperf, optimum
-from benchmark.importing.base import Foreign
+from benchmark.importing.base import ResultFile
 from benchmark.schema import Row
 
 # In a folder of results, the file to read: the first that is there.
 KNOWN_FILES = (*optimum.FILES, *mlperf.FILES)
 
 # Each returns the rows of a file, or None if the file is of another program.
-_READERS: tuple[Callable[[Foreign], tuple[Row, ...] | None], ...] = (
+_READERS: tuple[Callable[[ResultFile], tuple[Row, ...] | None], ...] = (
     optimum.read,
     mlperf.read_mobile,
     mlperf.read_detail,
@@ -35,20 +35,20 @@ def import_rows(path: Path) -> tuple[Row, ...] | None:
 
     Raises DataError for a file that is recognized and broken, OSError if it cannot be read.
     """
-    foreign = Foreign(path, path.read_bytes())
+    file = ResultFile(path, path.read_bytes())
     for reader in _READERS:
         try:
-            rows = reader(foreign)
+            rows = reader(file)
         except (KeyError, TypeError, AttributeError, ValueError, OverflowError):
-            raise foreign.broken("its values are not those that its program writes") from None
+            raise file.broken("its values are not those that its program writes") from None
         if rows is not None:
-            _refuse_contradictions(foreign, rows)
+            _refuse_contradictions(file, rows)
             return rows
     return None
 
 
-def _refuse_contradictions(foreign: Foreign, rows: Sequence[Row]) -> None:
+def _refuse_contradictions(file: ResultFile, rows: Sequence[Row]) -> None:
     for row in rows:
         wrong = contradiction(row)
         if wrong is not None:
-            raise foreign.broken(wrong)
+            raise file.broken(wrong)

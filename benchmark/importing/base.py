@@ -41,7 +41,7 @@ _BYTES_PER_MIB = 1 << 20
 
 
 @dataclass(frozen=True)
-class Foreign:
+class ResultFile:
     """A file of another program."""
 
     path: Path
@@ -71,13 +71,13 @@ class Foreign:
         """Identifier of the file's content, independent of its path."""
         return f"imported-{hashlib.sha256(self.content).hexdigest()[:16]}"
 
-    def broken(self, what: str) -> DataError:
+    def broken(self, fault: str) -> DataError:
         """Return the error for a broken file of a known kind."""
-        return DataError(f"{self.path}: {what}: let the tool finish and save its output again")
+        return DataError(f"{self.path}: {fault}: let the tool finish and save its output again")
 
 
 @dataclass(frozen=True)
-class Found:
+class ToolResult:
     """Content of a tool's result file, from which `row_of` makes a row.
 
     name: of the model. reasons: reservations beside being imported. refused: reason for an invalid
@@ -110,56 +110,58 @@ class Found:
     untimed: str | None = None
 
 
-def row_of(foreign: Foreign, found: Found) -> Row:
+def row_of(file: ResultFile, result: ToolResult) -> Row:
     """Return a row with the role "imported", whose latency is never valid."""
     return Row(
-        run_id=found.run_id or foreign.run_id,
-        started_utc=found.started_utc or UNKNOWN,
-        tool=found.tool,
+        run_id=result.run_id or file.run_id,
+        started_utc=result.started_utc or UNKNOWN,
+        tool=result.tool,
         role="imported",
         model=Model(
-            id=found.name,
-            format=found.format,
-            precision=precision_in(found.name),
+            id=result.name,
+            format=result.format,
+            precision=precision_in(result.name),
             sha256=None,
-            bytes=found.size_bytes,
+            bytes=result.size_bytes,
         ),
         runtime=Runtime(
-            name=found.engine,
-            version=found.version,
-            provider=found.provider,
-            threads=found.threads,
+            name=result.engine,
+            version=result.version,
+            provider=result.provider,
+            threads=result.threads,
         ),
-        device=found.device or device_of(),
+        device=result.device or device_of(),
         inputs=InputsInfo(
-            dataset=found.dataset,
+            dataset=result.dataset,
             sha256=None,
-            batch=found.batch,
+            batch=result.batch,
             samples=None,
-            seq_len=found.seq_len,
+            seq_len=result.seq_len,
             real_len_p50=None,
         ),
         protocol=ProtocolInfo(
-            preset=found.tool.name,
-            warmup=found.warmup,
-            min_runs=found.min_runs,
-            min_s=found.min_s,
+            preset=result.tool.name,
+            warmup=result.warmup,
+            min_runs=result.min_runs,
+            min_s=result.min_s,
         ),
         conditions=ConditionsPair(),
-        latency_ms=found.latency,
-        memory=found.memory,
-        accuracy=found.accuracy,
-        operators=found.operators,
-        validity=_validity(found),
+        latency_ms=result.latency,
+        memory=result.memory,
+        accuracy=result.accuracy,
+        operators=result.operators,
+        validity=_validity(result),
     )
 
 
-def _validity(found: Found) -> Validity:
-    if found.latency is None:
-        return Validity(status="not_measured", reasons=(found.untimed or "no latency in the file",))
-    if found.refused is not None:
-        return Validity(status="invalid", reasons=(found.refused, _UNPROVEN))
-    return Validity(status="limited", reasons=(_UNPROVEN, *found.reasons))
+def _validity(result: ToolResult) -> Validity:
+    if result.latency is None:
+        return Validity(
+            status="not_measured", reasons=(result.untimed or "no latency in the file",)
+        )
+    if result.refused is not None:
+        return Validity(status="invalid", reasons=(result.refused, _UNPROVEN))
+    return Validity(status="limited", reasons=(_UNPROVEN, *result.reasons))
 
 
 def device_of(

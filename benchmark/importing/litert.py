@@ -13,8 +13,8 @@ from typing import Any
 
 from benchmark.devices.adb.logs import Runs, read_model_log, read_operators
 from benchmark.importing.base import (
-    Foreign,
-    Found,
+    ResultFile,
+    ToolResult,
     file_stem,
     mib_bytes,
     operators_of,
@@ -37,23 +37,23 @@ _NO_MEDIAN = "its median is not given"
 _RANDOM = "the tool fills inputs with random numbers unless it is given files"
 
 
-def read_log(foreign: Foreign) -> tuple[Row, ...] | None:
+def read_log(file: ResultFile) -> tuple[Row, ...] | None:
     """Read the output of `benchmark_model`, also through adb logcat."""
-    text = foreign.text or ""
+    text = file.text or ""
     graph = _GRAPH.search(text)
     if graph is None or not re.search(r"nference timings in us|Running benchmark for", text):
         return None
     # Tables of operators end with statistics of their own.
     log = read_model_log(text.partition("Profiling Info for")[0])
     if log.recorded is None or log.recorded.count == 0:
-        raise foreign.broken("this log of benchmark_model ends before its result")
+        raise file.broken("this log of benchmark_model ends before its result")
     runs, threads, size = log.recorded, _THREADS.search(text), _SIZE.search(text)
     minimum = _MIN_RUNS.search(text)
     spent = {
         operator.type: (operator.count, operator.total_ms) for operator in read_operators(text)
     }
     known = log.peak_mb is not None or log.delta_mb is not None
-    result = Found(
+    result = ToolResult(
         tool=Tool(name="benchmark_model", version="unknown"),
         name=file_stem(graph.group(1)),
         format="tflite",
@@ -63,15 +63,15 @@ def read_log(foreign: Foreign) -> tuple[Row, ...] | None:
         size_bytes=mib_bytes(None if size is None else float(size.group(1))),
         warmup=None if log.warm is None else log.warm.count,
         min_runs=None if minimum is None else int(minimum.group(1)),
-        latency=_of_runs(runs, load=log.init_ms, first=log.first_ms),
+        latency=_runs_latency(runs, load=log.init_ms, first=log.first_ms),
         memory=Memory(peak_rss_mb=log.peak_mb, delta_mb=log.delta_mb) if known else None,
         operators=operators_of(spent),
         reasons=(_RANDOM, *([] if runs.median else [_NO_MEDIAN])),
     )
-    return (row_of(foreign, result),)
+    return (row_of(file, result),)
 
 
-def _of_runs(runs: Runs, *, load: float | None, first: float | None) -> Latency:
+def _runs_latency(runs: Runs, *, load: float | None, first: float | None) -> Latency:
     def ms(microseconds: float | None) -> float | None:
         return None if microseconds is None else microseconds / 1e3
 
@@ -83,20 +83,20 @@ def _of_runs(runs: Runs, *, load: float | None, first: float | None) -> Latency:
         # Whole microseconds: 0 is what took less than one.
         p50=ms(runs.median) or None,
         p95=ms(runs.p95),
-        min=ms(runs.least),
-        max=ms(runs.most),
+        min=ms(runs.minimum),
+        max=ms(runs.maximum),
         recorded="nothing",
     )
 
 
-def read_json(foreign: Foreign) -> tuple[Row, ...] | None:
+def read_json(file: ResultFile) -> tuple[Row, ...] | None:
     """Read the file of `benchmark_litert_model --result_json` of ai-edge-litert."""
-    values = foreign.json
+    values = file.json
     latency = values.get("latency")
     if "accelerators" not in values or not isinstance(latency, dict) or "median_ms" not in latency:
         return None
     length = re.fullmatch(r"length_(\d+)", str(values.get("signature")))
-    result = Found(
+    result = ToolResult(
         tool=Tool(name="benchmark_litert_model", version="unknown"),
         name=file_stem(str(values.get("model"))),
         format="tflite",
@@ -106,13 +106,13 @@ def read_json(foreign: Foreign) -> tuple[Row, ...] | None:
         size_bytes=mib_bytes(values.get("model_size_mb")),
         seq_len=None if length is None else int(length.group(1)),
         warmup=latency.get("num_warmup_runs"),
-        latency=_of_json(latency),
+        latency=_json_latency(latency),
         reasons=("the tool fills inputs with random numbers",),
     )
-    return (row_of(foreign, result),)
+    return (row_of(file, result),)
 
 
-def _of_json(latency: Mapping[str, Any]) -> Latency:
+def _json_latency(latency: Mapping[str, Any]) -> Latency:
     return Latency(
         load=latency.get("init_ms"),
         first=latency.get("warmup_first_ms"),
@@ -126,21 +126,21 @@ def _of_json(latency: Mapping[str, Any]) -> Latency:
     )
 
 
-def read_result(foreign: Foreign) -> tuple[Row, ...] | None:
+def read_result(file: ResultFile) -> tuple[Row, ...] | None:
     """Read a BenchmarkResult message, the file of `benchmark_model --result_file_path`."""
     try:
-        result = Message.parse(foreign.content)
+        result = Message.parse(file.content)
         latency, memory, other = (_only(result, number) for number in (2, 3, 4))
         ms = floats(latency)
         if not ms or set(ms) - set(range(1, 11)):
             return None
-        name = next(iter(texts(result, 1)), "") or foreign.path.stem
+        name = next(iter(texts(result, 1)), "") or file.path.stem
         kilobytes, megabytes = integers(memory), floats(memory)
         counts, misc = integers(other), floats(other)
     except WireError:
         return None
     delta, peak = kilobytes.get(2), megabytes.get(3)
-    imported = Found(
+    imported = ToolResult(
         tool=Tool(name="benchmark_model", version="unknown"),
         name=name,
         format="tflite",
@@ -166,7 +166,7 @@ def read_result(foreign: Foreign) -> tuple[Row, ...] | None:
         ),
         reasons=(_RANDOM, *([] if ms.get(5) else [_NO_MEDIAN])),
     )
-    return (row_of(foreign, imported),)
+    return (row_of(file, imported),)
 
 
 def _only(message: Message, number: int) -> Message:
@@ -174,17 +174,17 @@ def _only(message: Message, number: int) -> Message:
     return next(iter(messages(message, number)), Message({}))
 
 
-def read_profile(foreign: Foreign) -> tuple[Row, ...] | None:
+def read_profile(file: ResultFile) -> tuple[Row, ...] | None:
     """Read a BenchmarkProfilingData message, of `--op_profiling_output_mode=proto`."""
     try:
-        profile = Message.parse(foreign.content)
+        profile = Message.parse(file.content)
         operators = _operators(profile)
-        name = next(iter(texts(profile, 1)), "") or foreign.path.stem
+        name = next(iter(texts(profile, 1)), "") or file.path.stem
     except WireError:
         return None
     if not operators:
         return None
-    result = Found(
+    result = ToolResult(
         tool=Tool(name="benchmark_model", version="unknown"),
         name=file_stem(name),
         format="tflite",
@@ -192,7 +192,7 @@ def read_profile(foreign: Foreign) -> tuple[Row, ...] | None:
         operators=operators,
         untimed="an operator profile, which tells no latency of a whole inference",
     )
-    return (row_of(foreign, result),)
+    return (row_of(file, result),)
 
 
 def _operators(profile: Message) -> tuple[Operator, ...]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-from benchmark.importing.base import Foreign, Found, device_of, file_stem, row_of
+from benchmark.importing.base import ResultFile, ToolResult, device_of, file_stem, row_of
 from benchmark.schema import Accuracy, DeviceInfo, Latency, Row, Tool
 
 FILES = ("mlperf_log_detail.txt", "mlperf_log_summary.txt")
@@ -24,9 +24,9 @@ _PROCESSED = re.compile(r"Processed at least \d+ queries \((\d+)\)")
 _EARLY = re.compile(r"Early stopping 90(?:\.0+)?th percentile estimate: *(\d+)")
 
 
-def read_summary(foreign: Foreign) -> tuple[Row, ...] | None:
+def read_summary(file: ResultFile) -> tuple[Row, ...] | None:
     """Read `mlperf_log_summary.txt`."""
-    text = foreign.text or ""
+    text = file.text or ""
     if "MLPerf Results Summary" not in text:
         return None
     values = dict(_SUMMARY.findall(text))
@@ -43,9 +43,9 @@ def read_summary(foreign: Foreign) -> tuple[Row, ...] | None:
             ("p99", "99.00 percentile latency (ns)"),
         )
     } | {"p90_early_stopping": _ms(None if early is None else early.group(1))}
-    result = Found(
+    result = ToolResult(
         tool=Tool(name="MLPerf loadgen", version="unknown"),
-        name=values.get("SUT name", foreign.path.stem),
+        name=values.get("SUT name", file.path.stem),
         format="unknown",
         engine="unknown",
         min_runs=_whole(values.get("min_query_count")),
@@ -53,16 +53,16 @@ def read_summary(foreign: Foreign) -> tuple[Row, ...] | None:
     )
     number = None if count is None else int(count.group(1))
     valid = values.get("Result is") == "VALID"
-    return (_judged(foreign, result, values.get("Scenario"), latency, number, valid=valid),)
+    return (_log_row(file, result, values.get("Scenario"), latency, number, valid=valid),)
 
 
-def read_detail(foreign: Foreign) -> tuple[Row, ...] | None:
+def read_detail(file: ResultFile) -> tuple[Row, ...] | None:
     """Read `mlperf_log_detail.txt`."""
-    if not (foreign.text or "").startswith(_MARK):
+    if not (file.text or "").startswith(_MARK):
         return None
-    values = dict(_entries(foreign))
+    values = dict(_entries(file))
     if "result_validity" not in values:
-        raise foreign.broken("this log of loadgen ends before its result")
+        raise file.broken("this log of loadgen ends before its result")
     latency = {
         name: _ms(values.get(f"result_{key}_latency_ns"))
         for name, key in (
@@ -75,9 +75,9 @@ def read_detail(foreign: Foreign) -> tuple[Row, ...] | None:
             ("p99", "99.00_percentile"),
         )
     } | {"p90_early_stopping": _ms(values.get("early_stopping_latency_ss"))}
-    result = Found(
+    result = ToolResult(
         tool=Tool(name="MLPerf loadgen", version=str(values.get("loadgen_version", "unknown"))),
-        name=str(values.get("sut_name", foreign.path.stem)),
+        name=str(values.get("sut_name", file.path.stem)),
         format="unknown",
         engine="unknown",
         started_utc=values.get("test_datetime"),
@@ -86,21 +86,21 @@ def read_detail(foreign: Foreign) -> tuple[Row, ...] | None:
     )
     scenario, number = values.get("effective_scenario"), values.get("result_query_count")
     valid = values["result_validity"] == "VALID"
-    return (_judged(foreign, result, scenario, latency, number, valid=valid),)
+    return (_log_row(file, result, scenario, latency, number, valid=valid),)
 
 
-def _entries(foreign: Foreign) -> list[tuple[str, Any]]:
-    lines = (foreign.text or "").splitlines()
+def _entries(file: ResultFile) -> list[tuple[str, Any]]:
+    lines = (file.text or "").splitlines()
     try:
         entries = [json.loads(line.removeprefix(_MARK)) for line in lines if line.strip()]
         return [(entry["key"], entry["value"]) for entry in entries]
     except (ValueError, KeyError, TypeError):
-        raise foreign.broken("this log of loadgen is cut or altered") from None
+        raise file.broken("this log of loadgen is cut or altered") from None
 
 
-def _judged(
-    foreign: Foreign,
-    found: Found,
+def _log_row(
+    file: ResultFile,
+    result: ToolResult,
     scenario: str | None,
     latency: Mapping[str, float | None],
     count: int | None,
@@ -118,27 +118,27 @@ def _judged(
         changes["run_id"] = f"imported-loadgen-{'-'.join(marks)}"
     else:
         changes["untimed"] = f"scenario {scenario} of loadgen measures throughput, not latency"
-    return row_of(foreign, _with(found, changes))
+    return row_of(file, _with(result, changes))
 
 
-def read_mobile(foreign: Foreign) -> tuple[Row, ...] | None:
+def read_mobile(file: ResultFile) -> tuple[Row, ...] | None:
     """Read the result file of the MLPerf Mobile app: one row for each of its tasks."""
-    values = foreign.json
+    values = file.json
     if not {"meta", "results", "environment_info"} <= set(values):
         return None
     device = _device(values["environment_info"])
     version = str((values.get("build_info") or {}).get("version") or "unknown")
     tool = Tool(name="MLPerf Mobile", version=version)
-    return tuple(_task(foreign, result, tool, device) for result in values["results"])
+    return tuple(_task(file, result, tool, device) for result in values["results"])
 
 
-def _task(foreign: Foreign, result: Mapping[str, Any], tool: Tool, device: DeviceInfo) -> Row:
+def _task(file: ResultFile, result: Mapping[str, Any], tool: Tool, device: DeviceInfo) -> Row:
     settings, engine = result["backend_settings"], result["backend_info"]
     run = result.get("performance_run") or {}
     loadgen = run.get("loadgen_info") or {}
     extra = {setting["id"]: setting["value"] for setting in settings.get("extra_settings") or ()}
     path = str(settings.get("model_path") or result["benchmark_id"])
-    imported = Found(
+    imported = ToolResult(
         tool=tool,
         name=f"{result['benchmark_id']}/{file_stem(path)}",
         format="tflite" if PurePosixPath(path).suffix == ".tflite" else "unknown",
@@ -154,13 +154,13 @@ def _task(foreign: Foreign, result: Mapping[str, Any], tool: Tool, device: Devic
         started_utc=run.get("start_datetime"),
     )
     if result.get("loadgen_scenario") != _SCENARIO:
-        what = f"scenario {result.get('loadgen_scenario')} of loadgen measures throughput"
-        return row_of(foreign, _with(imported, {"untimed": f"{what}, not latency"}))
+        reason = f"scenario {result.get('loadgen_scenario')} of loadgen measures throughput"
+        return row_of(file, _with(imported, {"untimed": f"{reason}, not latency"}))
     latency = _mobile_latency(run, loadgen)
     refused = None if loadgen.get("validity", True) else _REFUSED
     reasons = ("its median is not given",)
     return row_of(
-        foreign, _with(imported, {"latency": latency, "refused": refused, "reasons": reasons})
+        file, _with(imported, {"latency": latency, "refused": refused, "reasons": reasons})
     )
 
 
@@ -204,8 +204,8 @@ def _device(environment: Mapping[str, Any]) -> DeviceInfo:
     )
 
 
-def _with(found: Found, changes: Mapping[str, Any]) -> Found:
-    return Found(**{**vars(found), **changes})
+def _with(result: ToolResult, changes: Mapping[str, Any]) -> ToolResult:
+    return ToolResult(**{**vars(result), **changes})
 
 
 def _without(figures: Mapping[str, float], name: str) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from typing import Any
 
 from benchmark.importing.base import (
     UNKNOWN,
-    Foreign,
-    Found,
+    ResultFile,
+    ToolResult,
     device_of,
     precision_in,
     row_of,
@@ -24,14 +24,14 @@ _FORMATS = {"pytorch": "checkpoint", "onnxruntime": "onnx"}
 _NO_FORWARD = "it holds no forward passes: only encoders' inference can be shown"
 
 
-def read(foreign: Foreign) -> tuple[Row, ...] | None:
+def read(file: ResultFile) -> tuple[Row, ...] | None:
     """Read one row, of the `forward` passes, whose single runs are in the report."""
-    values = foreign.json
+    values = file.json
     report = values.get("report", values)
     if not isinstance(report, dict) or not _is_report(report):
         return None
-    config = values.get("config") or _beside(foreign)
-    return (row_of(foreign, _found(foreign, report, config)),)
+    config = values.get("config") or _beside(file)
+    return (row_of(file, _tool_result(file, report, config)),)
 
 
 def _is_report(report: Mapping[str, Any]) -> bool:
@@ -40,23 +40,25 @@ def _is_report(report: Mapping[str, Any]) -> bool:
     return bool(parts) and all({"latency", "memory", "throughput"} <= set(part) for part in parts)
 
 
-def _beside(foreign: Foreign) -> dict[str, Any]:
+def _beside(file: ResultFile) -> dict[str, Any]:
     """Read the configuration file beside a report."""
     try:
-        return json.loads((foreign.path.parent / _CONFIG_FILE).read_text(encoding="utf-8"))
+        return json.loads((file.path.parent / _CONFIG_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
 
 
-def _found(foreign: Foreign, report: Mapping[str, Any], config: Mapping[str, Any]) -> Found:
+def _tool_result(
+    file: ResultFile, report: Mapping[str, Any], config: Mapping[str, Any]
+) -> ToolResult:
     engine, scenario = config.get("backend") or {}, config.get("scenario") or {}
     environment = config.get("environment") or {}
     shapes = scenario.get("input_shapes") or {}
     name = str(engine.get("name") or UNKNOWN)
-    model = PurePosixPath(str(engine.get("model") or config.get("name") or foreign.path.stem)).name
+    model = PurePosixPath(str(engine.get("model") or config.get("name") or file.path.stem)).name
     latency = _latency(report)
     dtype = _dtype(engine)
-    return Found(
+    return ToolResult(
         tool=Tool(
             name="optimum-benchmark",
             version=str(environment.get("optimum_benchmark_version") or UNKNOWN),

@@ -31,7 +31,7 @@ class Findings:
     instructions: int | None = None
 
 
-def look(cell: Cell, timer: Timer, *, table: Table | None, profile: bool) -> Findings:
+def collect_findings(cell: Cell, timer: Timer, *, table: Table | None, profile: bool) -> Findings:
     """Verify a model on its device, and measure its accuracy, stages and operators there.
 
     table: labeled rows for the task's metric. profile: also profile its operators.
@@ -43,7 +43,7 @@ def look(cell: Cell, timer: Timer, *, table: Table | None, profile: bool) -> Fin
         check = _check(cell, bundle, artifact, timer)
         if table is not None:
             accuracy = _accuracy(cell, bundle, artifact, timer, table)
-    stages = timer.stages() if cell.reading is not None else None
+    stages = timer.stages() if cell.text_inputs is not None else None
     return Findings(
         check=check,
         accuracy=accuracy,

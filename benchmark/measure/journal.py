@@ -59,7 +59,7 @@ class Journal:
         self.interruptions = 0
         if path is None:
             return
-        lines = self._recall(path, mark)
+        lines = self._restore(path, mark)
         if self._turns:
             self.interruptions += 1
             say(f"going on with {path.name}: {counted(len(self._turns), 'turn')} recorded before")
@@ -83,7 +83,7 @@ class Journal:
         """Delete the journal."""
         remove_journal(self._path)
 
-    def _recall(self, path: Path, mark: str) -> list[str]:
+    def _restore(self, path: Path, mark: str) -> list[str]:
         """Read the turns of the journal; return its lines, or a header alone to start over."""
         header = json.dumps({"mark": mark})
         try:
@@ -92,7 +92,7 @@ class Journal:
                 say(f"{path.name} is of another measurement: starting over")
                 return [header]
             for line in lines[1:]:
-                self._take(line)
+                self._parse_line(line)
         except (ValidationError, UnicodeDecodeError):
             say(f"{path.name} is damaged, or was not written by edge benchmark: starting over")
             self._turns.clear()
@@ -100,7 +100,7 @@ class Journal:
             return [header]
         return lines or [header]
 
-    def _take(self, line: str) -> None:
+    def _parse_line(self, line: str) -> None:
         if line.startswith('{"interruption"'):
             self.interruptions = _Interruption.model_validate_json(line).interruption
             return

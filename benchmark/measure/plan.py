@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from benchmark.config import DEFAULT_LENGTH, Baseline, BenchmarkConfig, Setting
-from benchmark.devices import Device, Job, Reading
+from benchmark.devices import Device, Job, TextInputs
 from benchmark.measure.inputs import SAMPLES, InputSet, Texts, make_inputs, read_texts
 from benchmark.schema import Model
 from benchmark.titles import engine_title
@@ -50,10 +50,10 @@ class Cell:
     reason: str | None = None
     bundle: Bundle | None = None
     artifact: Artifact | None = None
-    reading: Reading | None = None
+    text_inputs: TextInputs | None = None
 
     def job(self, threads: int) -> Job:
-        return Job(self.label, self.engine, self.path, threads, self.inputs.feeds, self.reading)
+        return Job(self.label, self.engine, self.path, threads, self.inputs.feeds, self.text_inputs)
 
 
 @dataclass(frozen=True)
@@ -83,20 +83,20 @@ class Planner:
     def __init__(self, config: BenchmarkConfig, device: Device) -> None:
         self._config, self._device = config, device
         bundles = [Bundle.open(path, checksums=True) for path in dict.fromkeys(config.bundles)]
-        self._chosen = [
+        self._selected = [
             (bundle, artifact)
             for bundle in bundles
             for artifact in bundle.select(config.format, config.precision)
         ]
-        self._names = _names([*(bundle.path for bundle, _ in self._chosen), *config.checkpoints])
+        self._names = _names([*(bundle.path for bundle, _ in self._selected), *config.checkpoints])
         # Hashing weights takes as long as reading them: once, not at every point of a sweep.
-        self._yardstick = functools.cache(Bundle.open)
-        self._checkpoint = functools.cache(_opened)
+        self._open_baseline = functools.cache(Bundle.open)
+        self._checkpoint = functools.cache(_open_checkpoint)
         self.lengths = self._lengths()
         # Read before a baseline is made, which takes minutes, so that a mistake costs nothing.
-        self._read = {
+        self._texts_by_point = {
             (bundle.path, length, batch): self._texts(bundle, length, batch)
-            for bundle in {bundle.path: bundle for bundle, _ in self._chosen}.values()
+            for bundle in {bundle.path: bundle for bundle, _ in self._selected}.values()
             for length, batch in itertools.product(self.lengths, config.batch)
         }
         self.tables = self._tables()
@@ -104,7 +104,7 @@ class Planner:
     @property
     def formats(self) -> tuple[str, ...]:
         """Formats of the selected artifacts that can be timed."""
-        artifacts = [artifact for _, artifact in self._chosen]
+        artifacts = [artifact for _, artifact in self._selected]
         return tuple(dict.fromkeys(a.format for a in artifacts if self._obstacle(a) is None))
 
     @property
@@ -117,12 +117,12 @@ class Planner:
     def plan(self, setting: Setting, baseline: Baseline | None) -> Plan:
         """Return the cells at a point of the sweep."""
         read = {
-            bundle.path: self._read[bundle.path, setting.seq_length, setting.batch]
-            for bundle, _ in self._chosen
+            bundle.path: self._texts_by_point[bundle.path, setting.seq_length, setting.batch]
+            for bundle, _ in self._selected
         }
         cells = [
             self._artifact_cell(bundle, artifact, setting, read[bundle.path])
-            for bundle, artifact in self._chosen
+            for bundle, artifact in self._selected
         ]
         first = next(iter(read.values()))
         timed = [cell for cell in cells if cell.reason is None]
@@ -141,7 +141,7 @@ class Planner:
             data=config.data,
             columns=config.columns,
             seed=config.seed,
-            count=None if config.demands.passes else max(SAMPLES, batch),
+            count=None if config.effective_protocol.passes else max(SAMPLES, batch),
         )
 
     def _tables(self) -> dict[Path, Table]:
@@ -150,7 +150,7 @@ class Planner:
         if config.eval is None:
             return {}
         tables = {}
-        for bundle in {bundle.path: bundle for bundle, _ in self._chosen}.values():
+        for bundle in {bundle.path: bundle for bundle, _ in self._selected}.values():
             table = bundle_task(bundle).read(config.eval, columns=config.columns)
             # Labels that do not fit are better refused now than when every model has been timed.
             bundle_examples(bundle, table)
@@ -163,34 +163,36 @@ class Planner:
         return None if availability.available else f"{availability.reason} ({availability.remedy})"
 
     def _lengths(self) -> tuple[int, ...]:
-        artifacts = [artifact for _, artifact in self._chosen]
+        artifacts = [artifact for _, artifact in self._selected]
         # Artifacts that cannot be timed anyway must not decide, unless there are no others.
         timed = [a for a in artifacts if self._obstacle(a) is None] or artifacts
-        wanted = self._config.seq_length
-        for length in wanted:
-            refuse = [artifact for artifact in timed if not _accepts(artifact, length)]
+        lengths = self._config.seq_length
+        for length in lengths:
+            refusing = [artifact for artifact in timed if not _accepts(artifact, length)]
             # In a sweep it is enough that one takes part at each length.
-            if refuse and (len(wanted) == 1 or len(refuse) == len(timed)):
+            if refusing and (len(lengths) == 1 or len(refusing) == len(timed)):
                 raise ConfigError(
-                    f"{refuse[0].name} does not accept {length} tokens, it accepts "
-                    f"{_accepted(refuse[0])}: choose another --seq-length, or leave the artifact "
+                    f"{refusing[0].name} does not accept {length} tokens, it accepts "
+                    f"{_accepted(refusing[0])}: choose another --seq-length, or leave the artifact "
                     "out with --format or --precision"
                 )
-        return wanted or (_usual_length(timed),)
+        return lengths or (_usual_length(timed),)
 
     @property
     def baseline_lengths(self) -> tuple[int, ...]:
         """Lengths in tokens that a baseline has to accept."""
         if self._config.padding == "fixed":
             return self.lengths
-        shorter = {n for _, a in self._chosen for n in a.sequence_lengths if n < max(self.lengths)}
+        shorter = {
+            n for _, a in self._selected for n in a.sequence_lengths if n < max(self.lengths)
+        }
         return tuple(sorted({*self.lengths, *shorter}))
 
     def _artifact_cell(
         self, bundle: Bundle, artifact: Artifact, setting: Setting, texts: Texts
     ) -> Cell:
         name = self._names[bundle.path]
-        alone = len({bundle.path for bundle, _ in self._chosen}) == 1
+        alone = len({bundle.path for bundle, _ in self._selected}) == 1
         label = artifact.name if alone else f"{name}/{artifact.name}"
         return self._cell(
             "artifact",
@@ -214,7 +216,7 @@ class Planner:
     ) -> Cell:
         bundle, artifact = owner
         engine = self._engine(artifact)
-        reason = self._obstacle(artifact) or _unfit(artifact, setting)
+        reason = self._obstacle(artifact) or _setting_obstacle(artifact, setting)
         return Cell(
             role=role,
             label=label,
@@ -227,7 +229,7 @@ class Planner:
             bundle=bundle,
             artifact=artifact,
             # A baseline stands for what a model costs; its texts may be of another vocabulary.
-            reading=_reading(bundle, artifact, setting, texts, self._config.padding)
+            text_inputs=_text_inputs(bundle, artifact, setting, texts, self._config.padding)
             if role == "artifact"
             else None,
         )
@@ -257,9 +259,9 @@ class Planner:
             name, path = baseline.name, baseline.checkpoint
             cells.append(self._checkpoint_cell("baseline", name, path, setting, texts))
         if baseline.bundle is not None:
-            bundle = self._yardstick(baseline.bundle)
+            bundle = self._open_baseline(baseline.bundle)
             for form, engine in engines:
-                artifact = self._yardstick_artifact(bundle, form, engine)
+                artifact = self._baseline_artifact(bundle, form, engine)
                 if artifact is None:
                     continue
                 title = f"{baseline.name} in {engine_title(engine)}"
@@ -270,7 +272,7 @@ class Planner:
                 cells.append(replace(cell, engine=engine, version=self._version(engine)))
         return cells
 
-    def _yardstick_artifact(self, bundle: Bundle, form: str, engine: str) -> Artifact | None:
+    def _baseline_artifact(self, bundle: Bundle, form: str, engine: str) -> Artifact | None:
         """Return the baseline's artifact for an engine: the fp32 one, else the first."""
         held = [a for a in bundle.manifest.artifacts if a.format == form]
         held = [a for a in held if engine in (self._engine(a), *a.runtimes)]
@@ -322,7 +324,7 @@ class Planner:
         )
 
 
-def _opened(path: Path) -> tuple[Checkpoint, Model]:
+def _open_checkpoint(path: Path) -> tuple[Checkpoint, Model]:
     """Open a checkpoint; return it and its description for a row."""
     from edge.checkpoint.checkpoint import open_checkpoint
 
@@ -343,7 +345,7 @@ def _any_length(tokens: int) -> int:
     return max(tokens, SHORTEST_LENGTH)
 
 
-def _unfit(artifact: Artifact, setting: Setting) -> str | None:
+def _setting_obstacle(artifact: Artifact, setting: Setting) -> str | None:
     if not _accepts(artifact, setting.seq_length):
         return f"it accepts {_accepted(artifact)} tokens, not {setting.seq_length}"
     if setting.batch > 1 and artifact.format not in _BATCHED:
@@ -351,9 +353,9 @@ def _unfit(artifact: Artifact, setting: Setting) -> str | None:
     return None
 
 
-def _reading(
+def _text_inputs(
     bundle: Bundle, artifact: Artifact, setting: Setting, texts: Texts, padding: str
-) -> Reading:
+) -> TextInputs:
     info = bundle.manifest.tokenizer
     lengths: tuple[int, ...] = (setting.seq_length,)
     dynamic = padding == "shortest" and artifact.dynamic_sequence
@@ -361,7 +363,7 @@ def _reading(
         lengths = (SHORTEST_LENGTH, setting.seq_length)
     elif padding == "shortest":
         lengths = tuple(n for n in artifact.sequence_lengths if n <= setting.seq_length)
-    return Reading(
+    return TextInputs(
         tokenizer=bundle.file(info.file),
         texts=texts.texts[:SAMPLES],
         pairs=None if texts.pairs is None else texts.pairs[:SAMPLES],

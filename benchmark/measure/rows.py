@@ -35,7 +35,7 @@ from edge.console import counted
 _DRIFT_LIMIT = 0.10
 _OTHER_CORES_LIMIT = 0.25
 # A turn lasts as long as it should with the pauses between its runs, which are not recorded.
-_ENOUGH = 0.95
+_DURATION_TOLERANCE = 0.95
 # Words of systems for "does not throttle"; None where there is none.
 _COOL = {None, "none", "nominal"}
 _CHUNK_BYTES = 1 << 20
@@ -132,12 +132,12 @@ class RowMaker:
         if not samples.blocks:
             return None
         latency = latency_of(samples, seed=self.config.seed, parts=parts)
-        if self.config.demands.passes is None or not samples.single:
+        if self.config.effective_protocol.passes is None or not samples.single:
             return latency
         return latency.model_copy(update={"total_s": sum(latency.raw_ns) / 1e9})
 
     def _protocol(self, samples: Samples | None) -> ProtocolInfo:
-        protocol = self.config.demands
+        protocol = self.config.effective_protocol
         return ProtocolInfo(
             preset="custom" if self.config.protocol else self.config.preset,
             warmup=None if samples is None else samples.warmed.runs,
@@ -155,24 +155,24 @@ class RowMaker:
         )
 
     def _validity(
-        self, cell: Cell, samples: Samples | None, latency: Latency | None, found: Findings
+        self, cell: Cell, samples: Samples | None, latency: Latency | None, findings: Findings
     ) -> Validity:
         if samples is None or latency is None:
             return Validity(status="not_measured", reasons=(cell.reason or "not timed",))
         device = self.session.device
-        wrong = _faults(cell, device, found)
-        if wrong:
-            return Validity(status="invalid", reasons=wrong)
-        doubts = [
-            *_shortfalls(latency, samples, cell, self.config.demands),
+        faults = _faults(cell, device, findings)
+        if faults:
+            return Validity(status="invalid", reasons=faults)
+        reservations = [
+            *_shortfalls(latency, samples, cell, self.config.effective_protocol),
             *_disturbances(latency, self.comparison, device.cores),
-            *_missing_checks(cell, found),
+            *_missing_checks(cell, findings),
             *samples.loaded.notes,
             *samples.warmed.notes,
         ]
         if self.comparison.failure is not None:
-            doubts.insert(0, f"the measurement ended early: {self.comparison.failure}")
-        return Validity(status="limited" if doubts else "valid", reasons=tuple(doubts))
+            reservations.insert(0, f"the measurement ended early: {self.comparison.failure}")
+        return Validity(status="limited" if reservations else "valid", reasons=tuple(reservations))
 
 
 def latency_of(samples: Samples, *, seed: int, parts: statistics.Parts = ()) -> Latency:
@@ -209,17 +209,17 @@ def _distribution(values: statistics.Array) -> dict[str, float | None]:
     }
 
 
-def _faults(cell: Cell, device: DeviceInfo, found: Findings) -> tuple[str, ...]:
+def _faults(cell: Cell, device: DeviceInfo, findings: Findings) -> tuple[str, ...]:
     """Return the reasons for an invalid latency."""
-    wrong = []
+    faults = []
     if device.kind != "real":
-        wrong.append(f"the processor is {device.kind}: its latencies say nothing about real ones")
-    proof = None if cell.artifact is None else cell.artifact.verification
-    if cell.role == "artifact" and proof is not None and proof.status == "failed":
-        wrong.append("the artifact failed verification: it does not compute what it should")
-    if found.check is not None and found.check.status == "failed":
-        wrong.append(f"its answers on this device are wrong: {found.check.reason}")
-    return tuple(wrong)
+        faults.append(f"the processor is {device.kind}: its latencies say nothing about real ones")
+    verification = None if cell.artifact is None else cell.artifact.verification
+    if cell.role == "artifact" and verification is not None and verification.status == "failed":
+        faults.append("the artifact failed verification: it does not compute what it should")
+    if findings.check is not None and findings.check.status == "failed":
+        faults.append(f"its answers on this device are wrong: {findings.check.reason}")
+    return tuple(faults)
 
 
 def _shortfalls(latency: Latency, samples: Samples, cell: Cell, protocol: Protocol) -> list[str]:
@@ -228,10 +228,10 @@ def _shortfalls(latency: Latency, samples: Samples, cell: Cell, protocol: Protoc
     measured_s = sum(latency.raw_ns) / 1e9 if samples.single else samples.spent_s
     rounds = f"timed in {counted(len(latency.blocks), 'round')} only, too few for an interval"
     if protocol.passes is not None:
-        wanted = protocol.passes * len(cell.inputs.feeds)
-        if latency.n < wanted:
-            shortfalls.append(f"{latency.n} of {wanted} runs were recorded")
-    elif latency.n < protocol.min_runs or measured_s < _ENOUGH * protocol.min_s:
+        required_runs = protocol.passes * len(cell.inputs.feeds)
+        if latency.n < required_runs:
+            shortfalls.append(f"{latency.n} of {required_runs} runs were recorded")
+    elif latency.n < protocol.min_runs or measured_s < _DURATION_TOLERANCE * protocol.min_s:
         shortfalls.append(
             f"{latency.n} run{'s' * (latency.n != 1)} in {measured_s:.1f} s within the limit of "
             f"{protocol.max_s:g} s, where the preset asks for {protocol.min_runs} "
@@ -254,24 +254,24 @@ def _disturbances(latency: Latency, comparison: Comparison, cores: int | None) -
     if other is not None and other > _OTHER_CORES_LIMIT:
         disturbances.append(f"other programs kept {other:.1f} of {cores} cores busy")
     before, after = comparison.before.thermal_status, comparison.after
-    hot = {before, None if after is None else after.thermal_status} - _COOL
-    if hot:
+    throttled = {before, None if after is None else after.thermal_status} - _COOL
+    if throttled:
         disturbances.append(
-            f"the device was throttled by heat ({', '.join(sorted(map(str, hot)))})"
+            f"the device was throttled by heat ({', '.join(sorted(map(str, throttled)))})"
         )
     return disturbances
 
 
-def _missing_checks(cell: Cell, found: Findings) -> list[str]:
-    if cell.artifact is None or cell.role != "artifact" or found.check is not None:
+def _missing_checks(cell: Cell, findings: Findings) -> list[str]:
+    if cell.artifact is None or cell.role != "artifact" or findings.check is not None:
         return []
-    proof = cell.artifact.verification
-    if proof is None or proof.status != "passed":
+    verification = cell.artifact.verification
+    if verification is None or verification.status != "passed":
         return ["the artifact was not verified against its checkpoint"]
     return ["its answers on this device were not compared with the checkpoint's"]
 
 
-def deflated(paths: Sequence[Path]) -> dict[Path, int]:
+def deflated_sizes(paths: Sequence[Path]) -> dict[Path, int]:
     """Return the size of each artifact after deflate, level 6, in two threads."""
     with ThreadPoolExecutor(max_workers=2) as pool:
         return dict(zip(paths, pool.map(deflated_bytes, paths), strict=True))

@@ -22,7 +22,7 @@ from edge.errors import MeasurementError
 _STRETCH_S = 30.0
 _STRETCHES_AT_LEAST = 8
 # Share of the warm-up seconds for a restarted process of a model.
-_AGAIN = 0.3
+_RESTART_WARMUP_SHARE = 0.3
 
 
 @dataclass
@@ -74,11 +74,11 @@ class Comparison:
     processes: int = 1
 
 
-def nothing_done(rounds: int) -> None:
+def ignore_progress(rounds: int) -> None:
     """Ignore the progress."""
 
 
-def nothing_more(number: int, timer: Timer) -> None:
+def ignore_timer(number: int, timer: Timer) -> None:
     """Ask nothing more of a model."""
 
 
@@ -90,8 +90,8 @@ class Observer:
     timer after the rounds, for measurements beside latency. name: comparison in the journal.
     """
 
-    progress: Callable[[int], None] = nothing_done
-    finish: Callable[[int, Timer], None] = nothing_more
+    progress: Callable[[int], None] = ignore_progress
+    finish: Callable[[int, Timer], None] = ignore_timer
     journal: Journal = field(default_factory=lambda: Journal(None, ""))
     name: str = ""
 
@@ -145,7 +145,7 @@ class _Comparing:
                     rounds = rounds or self._rounds()
                     after = self._take(rounds, timers, process, count)
                     if process == count - 1:
-                        self._afterwards(timers)
+                        self._measure_after_rounds(timers)
                 except MeasurementError as error:
                     if not self._samples or not all(s.blocks for s in self._samples.values()):
                         raise
@@ -163,7 +163,7 @@ class _Comparing:
                 continue
             timer = stack.enter_context(self._device.open(job))
             try:
-                samples = _start(job, timer, self._protocol, again=number in self._samples)
+                samples = _start(job, timer, self._protocol, restarted=number in self._samples)
             except ModelRefused as refusal:
                 if number in self._samples:
                     raise
@@ -193,7 +193,7 @@ class _Comparing:
         self._load.add(before, after, spent_s, duration_s)
         return after
 
-    def _afterwards(self, timers: Mapping[int, Timer]) -> None:
+    def _measure_after_rounds(self, timers: Mapping[int, Timer]) -> None:
         """Measure memory, sustained load and the rest after all rounds, to disturb none."""
         for number, timer in timers.items():
             self._samples[number].memory = timer.memory()
@@ -256,7 +256,7 @@ def sustain(timer: Timer, device: Device, duration_s: float) -> tuple[Stretch, .
 class Rounds:
     """The rounds of a comparison: every model once a round, in an order drawn anew each time.
 
-    The order keeps a model from always running after the same neighbour; taking turns makes a
+    The order keeps a model from always running after the same neighbor; taking turns makes a
     machine that slows down or speeds up do so for all.
     """
 
@@ -271,7 +271,7 @@ class Rounds:
         self._jobs, self._samples = jobs, samples
         self._protocol, self._observer = protocol, observer
         self._blocks = {number: protocol.turns(len(job.feeds)) for number, job in jobs.items()}
-        self._recall()
+        self._restore()
         self._plans = {number: self._plan(number) for number in jobs}
         draw, order = random.Random(seed), list(jobs)
         self._orders: list[list[int]] = []
@@ -282,14 +282,14 @@ class Rounds:
     def take(self, timers: Mapping[int, Timer], rounds: Sequence[int]) -> None:
         """Run the remaining turns of some rounds, by their numbers."""
         for number in rounds:
-            left = [job for job in self._orders[number] if self._is_wanted(job, number)]
-            if left and self._protocol.cooldown_s:
+            remaining = [job for job in self._orders[number] if self._is_due(job, number)]
+            if remaining and self._protocol.cooldown_s:
                 time.sleep(self._protocol.cooldown_s)
-            for job in left:
+            for job in remaining:
                 self._take(job, timers[job], number)
             self._observer.progress(number + 1)
 
-    def _recall(self) -> None:
+    def _restore(self) -> None:
         """Add the turns that were recorded before an interruption."""
         observer = self._observer
         for job, blocks in self._blocks.items():
@@ -303,7 +303,7 @@ class Rounds:
             return frozenset(range(len(self._blocks[job])))
         return rounds_of(self._samples[job].warmed.run_s, self._protocol)
 
-    def _is_wanted(self, job: int, number: int) -> bool:
+    def _is_due(self, job: int, number: int) -> bool:
         sample = self._samples[job]
         spent = self._protocol.passes is None and sample.spent_s >= self._protocol.max_s
         return number in self._plans[job] and number not in sample.blocks and not spent
@@ -339,13 +339,15 @@ def _spread(count: int) -> list[int]:
     return sorted(range(count), key=lambda number: f"{number:0{bits}b}"[::-1])
 
 
-def _start(job: Job, timer: Timer, protocol: Protocol, *, again: bool) -> Samples:
+def _start(job: Job, timer: Timer, protocol: Protocol, *, restarted: bool) -> Samples:
     loaded = timer.load()
-    if again:
+    if restarted:
         # The processor is warm by now; only this process is not.
-        protocol = protocol.model_copy(update={"warmup_s": protocol.warmup_s * _AGAIN})
+        protocol = protocol.model_copy(
+            update={"warmup_s": protocol.warmup_s * _RESTART_WARMUP_SHARE}
+        )
     warmed = timer.warm(protocol)
-    if not again:
+    if not restarted:
         say(
             f"{job.label}: loaded in {loaded.load_ms:.0f} ms, first run {loaded.first_ms:.0f} ms, "
             f"then about {1000 * warmed.run_s:.3g} ms"

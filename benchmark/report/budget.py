@@ -40,7 +40,7 @@ class Limits(Config):
         """True if any limit is set."""
         return self.valid or any(getattr(self, name) is not None for name in _FIGURES)
 
-    def objections(self, row: Row) -> Iterator[str]:
+    def violations_of(self, row: Row) -> Iterator[str]:
         """Yield one phrase for each limit that a row exceeds; a missing measurement exceeds it."""
         memory, accuracy = row.memory, row.accuracy
         ratio = row.ratio_to_baseline or row.ratio_same_engine
@@ -48,13 +48,17 @@ class Limits(Config):
         # An emulator's latency says nothing.
         latency = row.latency_ms if row.device.kind == "real" else None
         p50, p90 = (latency.p50, latency.p90) if latency is not None else (None, None)
-        yield from _most("p50", self.p50_ms, p50, _ms)
-        yield from _most("p90", self.p90_ms, p90, _ms)
-        yield from _most("memory", self.memory_mb, memory.delta_mb if memory else None, _mb)
-        yield from _most("size", self.size_bytes, row.model.bytes, human_bytes)
-        yield from _most("instructions", self.instructions, row.instructions, "{:,}".format)
-        yield from _least("metric", self.metric, accuracy.value if accuracy else None)
-        yield from _least("ratio to the baseline", self.ratio, least)
+        yield from _check_maximum("p50", self.p50_ms, p50, _ms)
+        yield from _check_maximum("p90", self.p90_ms, p90, _ms)
+        yield from _check_maximum(
+            "memory", self.memory_mb, memory.delta_mb if memory else None, _mb
+        )
+        yield from _check_maximum("size", self.size_bytes, row.model.bytes, human_bytes)
+        yield from _check_maximum(
+            "instructions", self.instructions, row.instructions, "{:,}".format
+        )
+        yield from _check_minimum("metric", self.metric, accuracy.value if accuracy else None)
+        yield from _check_minimum("ratio to the baseline", self.ratio, least)
         if self.valid and row.validity.status != "valid":
             yield f"{row.validity.status.replace('_', ' ')} ({'; '.join(row.validity.reasons)})"
 
@@ -80,7 +84,7 @@ class Budget(Limits):
             raise ValueError(f"it sets no limit: name at least one of {known}")
         return self
 
-    def broken(self, rows: Sequence[Row]) -> list[str]:
+    def violations(self, rows: Sequence[Row]) -> list[str]:
         """Return one line for each exceeded limit; empty if all limits are kept."""
         artifacts = [row for row in rows if row.role != "baseline"]
         if not artifacts:
@@ -104,7 +108,7 @@ def read_budget(path: Path) -> Budget:
 
 def _lines(row: Row, limits: Limits, labels: Labels) -> Iterator[str]:
     where = labels.place(row) or length_words(row.inputs.seq_len)
-    for phrase in limits.objections(row):
+    for phrase in limits.violations_of(row):
         yield f"{row.model.id} at {where}: {phrase}"
 
 
@@ -116,7 +120,7 @@ def _mb(value: float) -> str:
     return f"{three_figures(value)} MB"
 
 
-def _most(
+def _check_maximum(
     name: str, limit: float | None, value: float | None, form: Callable[[Any], str]
 ) -> Iterator[str]:
     if limit is None:
@@ -127,7 +131,7 @@ def _most(
         yield f"{name} {form(value)}, allowed {form(limit)}"
 
 
-def _least(name: str, limit: float | None, value: float | None) -> Iterator[str]:
+def _check_minimum(name: str, limit: float | None, value: float | None) -> Iterator[str]:
     if limit is None:
         return
     if value is None:

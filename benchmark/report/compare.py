@@ -11,7 +11,7 @@ from benchmark.contradictions import SHARES
 from benchmark.keys import Key, baselines_beside, place_key, setting_of
 from benchmark.ratios import blocks_of
 from benchmark.report.labels import Labels, device_of
-from benchmark.report.summary import p50_of, rated
+from benchmark.report.summary import is_rankable, p50_of
 from benchmark.schema import Interval, Row
 from benchmark.titles import baseline_title, engine_title
 from edge.config import Config
@@ -101,7 +101,7 @@ def compare_runs(
     artifacts = [pair for pair in pairs if pair.role != "baseline"]
     return RunComparison(
         margin=margin,
-        pairs=_judged(artifacts, margin),
+        pairs=_with_verdicts(artifacts, margin),
         baselines=tuple(pair for pair in pairs if pair.role == "baseline"),
         only_a=tuple(labels.full(row) for row in only_a),
         only_b=tuple(labels.full(row) for row in only_b),
@@ -117,22 +117,22 @@ def _matched(
     only_a: list[Row] = []
     only_b: list[Row] = []
     for key in dict.fromkeys([*groups_a, *groups_b]):
-        left, right = groups_a.get(key, {}), groups_b.get(key, {})
-        names = _names_of_pairs(list(left), list(right))
-        pairs += [(left[name_a], right[name_b]) for name_a, name_b in names.items()]
-        only_a += [row for name, row in left.items() if name not in names]
-        only_b += [row for name, row in right.items() if name not in names.values()]
+        rows_a, rows_b = groups_a.get(key, {}), groups_b.get(key, {})
+        names = _names_of_pairs(list(rows_a), list(rows_b))
+        pairs += [(rows_a[name_a], rows_b[name_b]) for name_a, name_b in names.items()]
+        only_a += [row for name, row in rows_a.items() if name not in names]
+        only_b += [row for name, row in rows_b.items() if name not in names.values()]
     return pairs, only_a, only_b
 
 
-def _names_of_pairs(left: Sequence[Key], right: Sequence[Key]) -> dict[Key, Key]:
+def _names_of_pairs(keys_a: Sequence[Key], keys_b: Sequence[Key]) -> dict[Key, Key]:
     """Match keys (model name, device key) of rows that agree otherwise."""
-    if len(left) == len(right) == 1:
-        return {left[0]: right[0]}
-    pairs = {name: name for name in left if name in right}
-    for name in left:
+    if len(keys_a) == len(keys_b) == 1:
+        return {keys_a[0]: keys_b[0]}
+    pairs = {name: name for name in keys_a if name in keys_b}
+    for name in keys_a:
         # The same model on the same kind of device at another address, if there is one each.
-        same = [[other for other in side if other[0] == name[0]] for side in (left, right)]
+        same = [[other for other in side if other[0] == name[0]] for side in (keys_a, keys_b)]
         if len(same[0]) == len(same[1]) == 1:
             pairs[name] = same[1][0]
     return pairs
@@ -161,7 +161,7 @@ def _pair(
     seed: int,
 ) -> Pair:
     basis = None if b.role == "baseline" else _common_baseline(a, b, run_a, run_b)
-    known = rated(a) and rated(b)
+    known = is_rankable(a) and is_rankable(b)
     pair = Pair(
         name=_name(a, b, labels),
         device=device_of(b),
@@ -172,7 +172,7 @@ def _pair(
         instructions=Change(a=a.instructions, b=b.instructions),
         metric=_metric(a, b),
         through=None if basis is None else _basis_words(basis[0]),
-        why=_untold(a, b),
+        why=_incomparable_reason(a, b),
     )
     estimate = None if pair.why else _ratio(a, b, basis, seed)
     if estimate is None:
@@ -190,7 +190,7 @@ def _name(a: Row, b: Row, labels: Labels) -> str:
     return name if a.model.id == b.model.id else f"{name} (was {a.model.id})"
 
 
-def _untold(a: Row, b: Row) -> str | None:
+def _incomparable_reason(a: Row, b: Row) -> str | None:
     """Return the reason for not comparing the latencies of two rows, or None."""
     for row in (a, b):
         if row.device.kind != "real":
@@ -209,23 +209,25 @@ def _common_baseline(
     a: Row, b: Row, run_a: Sequence[Row], run_b: Sequence[Row]
 ) -> tuple[Row, Row] | None:
     """Return a baseline of both runs, timed beside each row, preferably in the same engine."""
-    for baseline_a in sorted(_beside(a, run_a), key=lambda row: row.runtime.name != a.runtime.name):
-        for baseline_b in _beside(b, run_b):
+    for baseline_a in sorted(
+        _baselines_of(a, run_a), key=lambda row: row.runtime.name != a.runtime.name
+    ):
+        for baseline_b in _baselines_of(b, run_b):
             if baseline_a.model.sha256 is not None and _same_model(baseline_a, baseline_b):
                 return baseline_a, baseline_b
     return None
 
 
-def _beside(row: Row, rows: Sequence[Row]) -> list[Row]:
+def _baselines_of(row: Row, rows: Sequence[Row]) -> list[Row]:
     """Return baselines of the same run at the same setting, with recorded runs."""
     return [other for other in baselines_beside(row, rows) if blocks_of(other)]
 
 
-def _same_model(one: Row, other: Row) -> bool:
+def _same_model(a: Row, b: Row) -> bool:
     def identity(row: Row) -> tuple[object, ...]:
         return (row.model.sha256, row.model.arch, row.runtime.name)
 
-    return identity(one) == identity(other)
+    return identity(a) == identity(b)
 
 
 def _basis_words(row: Row) -> str:
@@ -246,15 +248,15 @@ def _ratio(
     return None if estimate is None else (*estimate, rounds)
 
 
-def _judged(pairs: Sequence[Pair], margin: float) -> tuple[Pair, ...]:
+def _with_verdicts(pairs: Sequence[Pair], margin: float) -> tuple[Pair, ...]:
     """Return the pairs with corrected p-values and verdicts."""
     places = [place for place, pair in enumerate(pairs) if pair.chance is not None]
     adjusted = statistics.holm([pairs[place].chance or 0.0 for place in places])
-    judged = list(pairs)
+    results = list(pairs)
     for place, chance in zip(places, adjusted, strict=True):
         changes = {"chance": chance, "verdict": _verdict(pairs[place], chance, margin)}
-        judged[place] = pairs[place].model_copy(update=changes)
-    return tuple(judged)
+        results[place] = pairs[place].model_copy(update=changes)
+    return tuple(results)
 
 
 def _verdict(pair: Pair, chance: float, margin: float) -> Verdict:

@@ -14,7 +14,7 @@ _LATENCIES = ("load", "first", "mean", "p50", "p90", "p95", "p99", "min", "max",
 _RATIOS = ("ratio_to_baseline", "ratio_same_engine")
 
 
-def _dug(*path: str) -> Callable[[Row], Any]:
+def _nested(*path: str) -> Callable[[Row], Any]:
     """Return a getter of a nested value of a row; None if a value on the path is None."""
 
     def value(row: Row) -> Any:
@@ -30,7 +30,7 @@ def _end(path: tuple[str, ...], place: int) -> Callable[[Row], float | None]:
     """Return a getter of one end of an interval."""
 
     def value(row: Row) -> float | None:
-        pair = _dug(*path)(row)
+        pair = _nested(*path)(row)
         return None if pair is None else pair[place]
 
     return value
@@ -38,62 +38,62 @@ def _end(path: tuple[str, ...], place: int) -> Callable[[Row], float | None]:
 
 # Column -> getter of its value; docs/benchmark.md describes each column.
 COLUMNS: dict[str, Callable[[Row], Any]] = {
-    "run_id": _dug("run_id"),
-    "started_utc": _dug("started_utc"),
-    "role": _dug("role"),
-    "model": _dug("model", "id"),
-    "format": _dug("model", "format"),
-    "precision": _dug("model", "precision"),
-    "target": _dug("model", "target"),
-    "sha256": _dug("model", "sha256"),
-    "size_bytes": _dug("model", "bytes"),
-    "zipped_bytes": _dug("model", "bytes_zip"),
-    "engine_bytes": _dug("runtime", "bytes"),
-    "parameters": _dug("model", "params"),
-    "engine": _dug("runtime", "name"),
-    "engine_version": _dug("runtime", "version"),
-    "provider": _dug("runtime", "provider"),
-    "threads": _dug("runtime", "threads"),
+    "run_id": _nested("run_id"),
+    "started_utc": _nested("started_utc"),
+    "role": _nested("role"),
+    "model": _nested("model", "id"),
+    "format": _nested("model", "format"),
+    "precision": _nested("model", "precision"),
+    "target": _nested("model", "target"),
+    "sha256": _nested("model", "sha256"),
+    "size_bytes": _nested("model", "bytes"),
+    "zipped_bytes": _nested("model", "bytes_zip"),
+    "engine_bytes": _nested("runtime", "bytes"),
+    "parameters": _nested("model", "params"),
+    "engine": _nested("runtime", "name"),
+    "engine_version": _nested("runtime", "version"),
+    "provider": _nested("runtime", "provider"),
+    "threads": _nested("runtime", "threads"),
     "device": device_of,
-    "device_driver": _dug("device", "driver"),
-    "device_kind": _dug("device", "kind"),
-    "device_abi": _dug("device", "abi"),
-    "dataset": _dug("inputs", "dataset"),
-    "length_tokens": _dug("inputs", "seq_len"),
-    "length_unpadded_p50_tokens": _dug("inputs", "real_len_p50"),
-    "padding": _dug("inputs", "padding"),
-    "batch": _dug("inputs", "batch"),
-    "preset": _dug("protocol", "preset"),
-    "validity": _dug("validity", "status"),
+    "device_driver": _nested("device", "driver"),
+    "device_kind": _nested("device", "kind"),
+    "device_abi": _nested("device", "abi"),
+    "dataset": _nested("inputs", "dataset"),
+    "length_tokens": _nested("inputs", "seq_len"),
+    "length_unpadded_p50_tokens": _nested("inputs", "real_len_p50"),
+    "padding": _nested("inputs", "padding"),
+    "batch": _nested("inputs", "batch"),
+    "preset": _nested("protocol", "preset"),
+    "validity": _nested("validity", "status"),
     "reasons": lambda row: "; ".join(row.validity.reasons),
-    "runs": _dug("latency_ms", "n"),
-    **{f"latency_{name}_ms": _dug("latency_ms", name) for name in _LATENCIES},
+    "runs": _nested("latency_ms", "n"),
+    **{f"latency_{name}_ms": _nested("latency_ms", name) for name in _LATENCIES},
     "latency_p50_low_ms": _end(("latency_ms", "ci95"), 0),
     "latency_p50_high_ms": _end(("latency_ms", "ci95"), 1),
-    "latency_p90_early_stopping_ms": _dug("latency_ms", "p90_early_stopping"),
-    "latency_drift": _dug("latency_ms", "drift"),
-    "latency_total_s": _dug("latency_ms", "total_s"),
-    "tokenize_p50_ms": _dug("stages", "tokenize", "p50"),
-    "infer_p50_ms": _dug("stages", "infer", "p50"),
-    "end_to_end_p50_ms": _dug("stages", "e2e", "p50"),
-    "instructions": _dug("instructions"),
-    "memory_peak_mb": _dug("memory", "peak_rss_mb"),
-    "memory_added_mb": _dug("memory", "delta_mb"),
-    "memory_pss_mb": _dug("memory", "pss_mb"),
-    "check_status": _dug("check", "status"),
-    "check_relative_error": _dug("check", "max_relative_error"),
-    "check_agreement": _dug("check", "label_agreement"),
-    "metric": _dug("accuracy", "metric"),
-    "metric_value": _dug("accuracy", "value"),
-    "metric_samples": _dug("accuracy", "samples"),
-    "metric_on_device": _dug("accuracy", "on_device"),
+    "latency_p90_early_stopping_ms": _nested("latency_ms", "p90_early_stopping"),
+    "latency_drift": _nested("latency_ms", "drift"),
+    "latency_total_s": _nested("latency_ms", "total_s"),
+    "tokenize_p50_ms": _nested("stages", "tokenize", "p50"),
+    "infer_p50_ms": _nested("stages", "infer", "p50"),
+    "end_to_end_p50_ms": _nested("stages", "e2e", "p50"),
+    "instructions": _nested("instructions"),
+    "memory_peak_mb": _nested("memory", "peak_rss_mb"),
+    "memory_added_mb": _nested("memory", "delta_mb"),
+    "memory_pss_mb": _nested("memory", "pss_mb"),
+    "check_status": _nested("check", "status"),
+    "check_relative_error": _nested("check", "max_relative_error"),
+    "check_agreement": _nested("check", "label_agreement"),
+    "metric": _nested("accuracy", "metric"),
+    "metric_value": _nested("accuracy", "value"),
+    "metric_samples": _nested("accuracy", "samples"),
+    "metric_on_device": _nested("accuracy", "on_device"),
 }
 for _name in _RATIOS:
     COLUMNS |= {
-        f"{_name}": _dug(_name, "value"),
+        f"{_name}": _nested(_name, "value"),
         f"{_name}_low": _end((_name, "ci95"), 0),
         f"{_name}_high": _end((_name, "ci95"), 1),
-        f"{_name}_of": _dug(_name, "baseline"),
+        f"{_name}_of": _nested(_name, "baseline"),
     }
 
 # Of an emulator: they say nothing about the processor it stands for.

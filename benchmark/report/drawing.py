@@ -1,6 +1,6 @@
 """Parts of all figures: axes, markers, and labels that do not overlap.
 
-Colours are CSS classes of the page, so that a figure follows its light and dark themes. One unit is
+Colors are CSS classes of the page, so that a figure follows its light and dark themes. One unit is
 one CSS pixel at the width of a phone.
 """
 
@@ -87,8 +87,8 @@ def plain(form: Form, value: float) -> str:
     return form(value)  # type: ignore[arg-type]
 
 
-def label(text: str, x: float, y: float, taken: list[Box]) -> list[str]:
-    """Draw a label near its marker, where it overlaps least with the boxes in `taken`."""
+def label(text: str, x: float, y: float, occupied: list[Box]) -> list[str]:
+    """Draw a label near its marker, where it overlaps least with the boxes in `occupied`."""
     width, half = text_width(text), (FONT + 2) / 2
     candidates = []
     for shift in (0, -14, 14, -28, 28, -42, 42, -56, 56, -70, 70):
@@ -96,9 +96,9 @@ def label(text: str, x: float, y: float, taken: list[Box]) -> list[str]:
             if left == x - width / 2 and shift == 0:
                 continue
             candidates.append((left, y + shift - half, left + width, y + shift + half))
-    costs = [sum(_overlap(box, other) for other in taken) + _outside(box) for box in candidates]
+    costs = [sum(_overlap(box, other) for other in occupied) + _outside(box) for box in candidates]
     best = candidates[min(range(len(costs)), key=lambda i: costs[i])]
-    taken.append(best)
+    occupied.append(best)
     parts = []
     if abs((best[1] + best[3]) / 2 - y) > 20:
         near = min(max(x, best[0]), best[2])
@@ -123,8 +123,8 @@ def _outside(box: Box) -> float:
     return 10 * ((box[2] - box[0]) * (box[3] - box[1]) - inside)
 
 
-def marker(shape: str, colour: str, text: str, x: float, y: float) -> str:
-    """Draw the marker of a row. shape: a format or "baseline"; colour: a precision likewise."""
+def marker(shape: str, color: str, text: str, x: float, y: float) -> str:
+    """Draw the marker of a row. shape: a format or "baseline"; color: a precision likewise."""
     r = RADIUS
     shapes = {
         "onnx": f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{r}"',
@@ -136,14 +136,14 @@ def marker(shape: str, colour: str, text: str, x: float, y: float) -> str:
         f'm0-{2 * r}l-{2 * r} {2 * r}"',
     }
     shape_svg = shapes.get(shape, shapes["onnx"])
-    return f'{shape_svg} class="marker {css(colour)}"><title>{escape(text)}</title>' + (
+    return f'{shape_svg} class="marker {css(color)}"><title>{escape(text)}</title>' + (
         f"</{shape_svg[1:].split(' ', 1)[0]}>"
     )
 
 
-def css(colour: str) -> str:
+def css(color: str) -> str:
     """Return the CSS class of a precision; unknown ones share "other"."""
-    return colour if colour in {"baseline", "fp32", "fp16", "int8"} else "other"
+    return color if color in {"baseline", "fp32", "fp16", "int8"} else "other"
 
 
 def text_width(text: str) -> float:

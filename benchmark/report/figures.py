@@ -11,7 +11,7 @@ from benchmark.report.drawing import milliseconds
 from benchmark.report.labels import Labels, device_of, length_words
 from benchmark.report.model import Report
 from benchmark.report.plot import Point, Strip, scatter, strips
-from benchmark.report.summary import p50_of, rated, threads_words
+from benchmark.report.summary import is_rankable, p50_of, threads_words
 from benchmark.schema import Row, Stretch
 from benchmark.titles import baseline_title, engine_title
 from edge.console import human_bytes
@@ -27,7 +27,7 @@ _SWEEPS = (
 
 def figures(report: Report, labels: Labels) -> list[Figure]:
     """Return all figures that have rows; rows of emulated devices are left out."""
-    known = [row for row in report.rows if row.role != "imported" and rated(row)]
+    known = [row for row in report.rows if row.role != "imported" and is_rankable(row)]
     shown = summary.comparable(known)
     note = _place_words(shown, known)
     drawn = list(_trade_offs(report, shown, labels, note))
@@ -46,17 +46,17 @@ def front(rows: Sequence[Row]) -> set[int]:
     taking = [
         (place, row)
         for place, row in enumerate(rows)
-        if row.role == "artifact" and row.validity.status != "invalid" and rated(row)
+        if row.role == "artifact" and row.validity.status != "invalid" and is_rankable(row)
     ]
     return {
         place
         for place, row in taking
-        if not any(_beats(other, row) for at, other in taking if at != place)
+        if not any(_dominates(other, row) for at, other in taking if at != place)
     }
 
 
-def _beats(one: Row, other: Row) -> bool:
-    costs, other_costs = _costs(one), _costs(other)
+def _dominates(row: Row, other: Row) -> bool:
+    costs, other_costs = _costs(row), _costs(other)
     pairs = [
         (a, b) for a, b in zip(costs, other_costs, strict=True) if a is not None and b is not None
     ]
@@ -114,9 +114,9 @@ def _point(row: Row, value: float, labels: Labels, on_front: bool) -> Point:
     label = labels.name(row) if row.role == "artifact" else _mark(row)
     if row.accuracy is not None:
         label += f" · {row.accuracy.value:.3f}"
-    shape, colour = _look(row)
+    shape, color = _style(row)
     return Point(
-        x=p50_of(row) or 0.0, y=value, label=label, shape=shape, colour=colour, front=on_front
+        x=p50_of(row) or 0.0, y=value, label=label, shape=shape, color=color, front=on_front
     )
 
 
@@ -124,8 +124,8 @@ def _mark(row: Row) -> str:
     return f"{baseline_title(row.model.id)} in {engine_title(row.runtime.name)}"
 
 
-def _look(row: Row) -> tuple[str, str]:
-    """Return shape and colour of a row's marker."""
+def _style(row: Row) -> tuple[str, str]:
+    """Return shape and color of a row's marker."""
     if row.role == "baseline":
         return "baseline", "baseline"
     return row.model.format, row.model.precision
@@ -137,7 +137,7 @@ def _spread(rows: Sequence[Row], labels: Labels, note: str) -> Iterator[Figure]:
         latency = row.latency_ms
         if latency is not None and latency.recorded == "runs" and len(latency.raw_ns) > 1:
             values = [value / 1e6 for value in latency.raw_ns]
-            bars.append(Strip(labels.model(row), values, _look(row)[1]))
+            bars.append(Strip(labels.model(row), values, _style(row)[1]))
     if bars:
         yield {
             "caption": "How much single runs differ from the median of their model: line from the "
@@ -151,15 +151,20 @@ def _sweep(
     rows: Sequence[Row], shown: Sequence[Row], labels: Labels, axis: str, words: str, place: int
 ) -> Iterator[Figure]:
     """Draw latency against one parameter; the others as in the other figures if possible."""
-    rest = [_rest(row, place) for row in rows]
+    rest = [_fixed_settings(row, place) for row in rows]
     values = {
-        setting: {_part(r, place) for r in rows if _rest(r, place) == setting} for setting in rest
+        setting: {_part(r, place) for r in rows if _fixed_settings(r, place) == setting}
+        for setting in rest
     }
-    first = [_rest(row, place) for row in shown[:1]]
+    first = [_fixed_settings(row, place) for row in shown[:1]]
     usual = max([*first, *values], key=lambda setting: len(values[setting]), default=None)
     if usual is None or len(values[usual]) < 2:
         return
-    chosen = [row for row in rows if _rest(row, place) == usual and _part(row, place) is not None]
+    chosen = [
+        row
+        for row in rows
+        if _fixed_settings(row, place) == usual and _part(row, place) is not None
+    ]
     lines = [_line(model, group, place, labels) for model, group in _by_model(chosen, labels)]
     lines = [line for line in lines if len(line.points) > 1]
     if not lines:
@@ -176,7 +181,7 @@ def _part(row: Row, place: int) -> float | None:
     return value if isinstance(value, int) else None
 
 
-def _rest(row: Row, place: int) -> tuple[object, ...]:
+def _fixed_settings(row: Row, place: int) -> tuple[object, ...]:
     """Return the parameters that are fixed along a line, the device included."""
     setting = setting_of(row)
     return (*setting[:place], *setting[place + 1 :], device_of(row))
@@ -201,13 +206,13 @@ def _by_model(rows: Sequence[Row], labels: Labels) -> list[tuple[str, list[Row]]
 
 def _line(name: str, rows: Sequence[Row], place: int, labels: Labels) -> Line:
     ordered = sorted(rows, key=lambda row: _part(row, place) or 0)
-    shape, colour = _look(ordered[0])
+    shape, color = _style(ordered[0])
     return Line(
         label=name,
         points=[(_part(row, place) or 0, p50_of(row) or 0.0) for row in ordered],
         ends=[row.latency_ms.ci95 if row.latency_ms else None for row in ordered],
         shape=shape,
-        colour=colour,
+        color=color,
     )
 
 
@@ -250,10 +255,10 @@ def _sustained(rows: Sequence[Row]) -> Iterator[Figure]:
 
 
 def _minutes(row: Row, labels: Labels, value: Callable[[Stretch], float | None]) -> Line:
-    shape, colour = _look(row)
+    shape, color = _style(row)
     points = [
         ((stretch.start_s + stretch.end_s) / 120, y)
         for stretch in row.sustained
         if (y := value(stretch)) is not None
     ]
-    return Line(label=labels.full(row), points=points, shape=shape, colour=colour)
+    return Line(label=labels.full(row), points=points, shape=shape, color=color)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmark.keys import owner_of, setting_of
+from benchmark.keys import bundle_of, setting_of
 from benchmark.schema import Row
 from benchmark.titles import baseline_title, engine_title, format_title
 
@@ -26,13 +26,13 @@ class Labels:
 
     def __init__(self, rows: Sequence[Row]) -> None:
         artifacts = [row for row in rows if row.role == "artifact"]
-        self._bundles = len({owner_of(row) for row in artifacts}) > 1
-        made = {(owner_of(row), row.model.format, row.model.precision) for row in artifacts}
-        aimed = {
-            (owner_of(row), row.model.format, row.model.precision, row.model.target)
+        self._bundles = len({bundle_of(row) for row in artifacts}) > 1
+        variants = {(bundle_of(row), row.model.format, row.model.precision) for row in artifacts}
+        targeted_variants = {
+            (bundle_of(row), row.model.format, row.model.precision, row.model.target)
             for row in artifacts
         }
-        self._targets = len(aimed) > len(made)
+        self._targets = len(targeted_variants) > len(variants)
         measured = [row for row in rows if row.role != "imported"] or rows
         threads, lengths, batches, paddings = (
             {setting[place] for setting in map(setting_of, measured)} for place in range(4)
@@ -50,7 +50,7 @@ class Labels:
         name = f"{format_title(row.model.format)} {row.model.precision}"
         if self._targets and row.model.target:
             name += f" for {row.model.target}"
-        return f"{owner_of(row)} {name}" if self._bundles else name
+        return f"{bundle_of(row)} {name}" if self._bundles else name
 
     def setting(self, row: Row) -> str:
         """Return the settings that differ between rows: "64 tokens, 2 threads"; may be empty."""

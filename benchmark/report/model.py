@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
-from benchmark.keys import owner_of
+from benchmark.keys import bundle_of
 from benchmark.ratios import with_current_ratios
 from benchmark.report.labels import Labels, device_of
 from benchmark.run import BenchmarkResult
 from benchmark.schema import Row
-from benchmark.titles import listed
+from benchmark.titles import join_names
 from edge.bundle import Verification
 from edge.config import Config
 from edge.console import printable
@@ -95,11 +95,11 @@ def _printable(value: T) -> T:
 
 def _title(rows: Sequence[Row]) -> str:
     artifacts = [row for row in rows if row.role == "artifact"]
-    names = list(dict.fromkeys(owner_of(row) for row in artifacts))
+    names = list(dict.fromkeys(bundle_of(row) for row in artifacts))
     if not names:
-        return f"Benchmark results of {listed(list(dict.fromkeys(r.tool.name for r in rows)))}"
+        return f"Benchmark results of {join_names(list(dict.fromkeys(r.tool.name for r in rows)))}"
     devices = list(dict.fromkeys(device_of(row) for row in artifacts))
-    return f"Benchmark of {listed(names)} on {listed(devices)}"
+    return f"Benchmark of {join_names(names)} on {join_names(devices)}"
 
 
 def _untimed(rows: Sequence[Row]) -> Iterator[str]:

@@ -41,7 +41,7 @@ _SPANS, _LEAST_SPAN = 6, 0.25
 
 @dataclass(frozen=True)
 class Point:
-    """One marker. x: milliseconds. shape: a format or "baseline". colour: a precision likewise.
+    """One marker. x: milliseconds. shape: a format or "baseline". color: a precision likewise.
 
     front: True for a Pareto-optimal artifact.
     """
@@ -50,7 +50,7 @@ class Point:
     y: float
     label: str
     shape: str
-    colour: str
+    color: str
     front: bool = False
 
 
@@ -60,7 +60,7 @@ class Strip:
 
     label: str
     values: Sequence[float]
-    colour: str
+    color: str
 
 
 def scatter(
@@ -81,19 +81,19 @@ def scatter(
     ys = Scale.fit(heights, HEIGHT - BOTTOM, TOP, log=y_log)
     parts = x_axis(xs, HEIGHT - BOTTOM, "median latency, ms", milliseconds)
     parts += y_axis(ys, y_title, y_form)
-    taken: list[Box] = []
+    occupied: list[Box] = []
     for x, text in marks:
-        parts += _vertical(xs.place(x), text, taken)
+        parts += _vertical(xs.place(x), text, occupied)
     if level is not None:
-        parts += _horizontal(ys.place(level[0]), f"{level[1]} {level[0]:.3f}", taken)
+        parts += _horizontal(ys.place(level[0]), f"{level[1]} {level[0]:.3f}", occupied)
     places = [(xs.place(p.x), ys.place(p.y)) for p in points]
-    taken += [(x - RADIUS, y - RADIUS, x + RADIUS, y + RADIUS) for x, y in places]
+    occupied += [(x - RADIUS, y - RADIUS, x + RADIUS, y + RADIUS) for x, y in places]
     for point, (x, y) in sorted(zip(points, places, strict=True), key=lambda pair: -pair[1][0]):
-        parts += label(point.label, x, y, taken)
+        parts += label(point.label, x, y, occupied)
     for point, (x, y) in zip(points, places, strict=True):
         if point.front:
             parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{RADIUS + 4}" class="front"/>')
-        parts.append(marker(point.shape, point.colour, point.label, x, y))
+        parts.append(marker(point.shape, point.color, point.label, x, y))
     described = "; ".join(
         f"{p.label}: {three_figures(p.x)} ms, {plain(y_form, p.y)}" for p in points
     )
@@ -129,13 +129,13 @@ def _strip(row: Strip, share: Array, xs: Scale, top: float, ends: tuple[float, f
     first, median, third = (xs.place(float(v)) for v in np.percentile(share, [25, 50, 75]))
     left, right = (xs.place(end) for end in ends)
     middle = top + 24
-    colour = css(row.colour)
+    color = css(row.color)
     return [
         f'<text x="14" y="{top + 13:.1f}" class="halo">{escape(row.label)}</text>',
         f'<line x1="{left:.1f}" x2="{right:.1f}" y1="{middle}" y2="{middle}" '
-        f'class="whisker {colour}"/>',
+        f'class="whisker {color}"/>',
         f'<rect x="{first:.1f}" width="{max(1.5, third - first):.1f}" y="{middle - 5}" height="10" '
-        f'rx="2" class="box {colour}"/>',
+        f'rx="2" class="box {color}"/>',
         f'<line x1="{median:.1f}" x2="{median:.1f}" y1="{middle - 7}" y2="{middle + 7}" '
         f'class="tick"/>',
     ]
@@ -146,12 +146,12 @@ def _upper(values: Array) -> float:
     return float(np.percentile(values, 99) if len(values) >= P99_MIN_RUNS else values.max())
 
 
-def _vertical(x: float, text: str, taken: list[Box]) -> list[str]:
+def _vertical(x: float, text: str, occupied: list[Box]) -> list[str]:
     """Draw a vertical reference line with its name beside its lower end, rotated."""
     bottom = HEIGHT - BOTTOM
     side = -5 if x > WIDTH / 2 else 13
-    taken.append((x + side - 12, bottom - text_width(text) - 10, x + side + 4, bottom))
-    taken.append((x - 1, TOP, x + 1, bottom))
+    occupied.append((x + side - 12, bottom - text_width(text) - 10, x + side + 4, bottom))
+    occupied.append((x - 1, TOP, x + 1, bottom))
     place = f"translate({x + side:.1f} {bottom - 8}) rotate(-90)"
     return [
         f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{bottom}" class="reference"/>',
@@ -159,10 +159,10 @@ def _vertical(x: float, text: str, taken: list[Box]) -> list[str]:
     ]
 
 
-def _horizontal(y: float, text: str, taken: list[Box]) -> list[str]:
+def _horizontal(y: float, text: str, occupied: list[Box]) -> list[str]:
     """Draw a horizontal reference line with its name on the left, above it if there is room."""
     above = y - 5 if y - 5 - FONT > TOP - 10 else y + FONT + 2
-    taken.append((LEFT, above - FONT, LEFT + text_width(text) + 4, above + 3))
+    occupied.append((LEFT, above - FONT, LEFT + text_width(text) + 4, above + 3))
     return [
         f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" class="reference"/>',
         f'<text x="{LEFT + 4}" y="{above:.1f}" class="halo">{escape(text)}</text>',

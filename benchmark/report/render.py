@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmark.report.csv import dump_csv
 from benchmark.report.model import Report
-from benchmark.report.template_variables import view
+from benchmark.report.template_variables import template_variables
 from benchmark.row_files import ROWS_FILE, dump_rows
 from edge.storage import write_together
 
@@ -38,7 +38,7 @@ def render(report: Report) -> dict[str, str]:
     """Return file name -> text."""
     # Names, labels and reasons may come from other machines; only rows.jsonl keeps them unchanged.
     shown = report.printable()
-    values = view(shown)
+    values = template_variables(shown)
     return {
         HTML_FILE: _environment(html=True).get_template("report.html.j2").render(values),
         MARKDOWN_FILE: _environment(html=False).get_template("report.md.j2").render(values),

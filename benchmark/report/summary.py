@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmark.keys import owner_of, reference_beside, setting_of
+from benchmark.keys import bundle_of, reference_beside, setting_of
 from benchmark.report.labels import device_of, length_words
 from benchmark.report.model import Report
 from benchmark.schema import Ratio, Row
-from benchmark.titles import baseline_title, engine_title, format_title, listed
+from benchmark.titles import baseline_title, engine_title, format_title, join_names
 from edge.console import counted, human_bytes, three_figures
 
 # Artifacts within this distance of the best accuracy count as equally accurate.
@@ -37,13 +37,13 @@ def comparable(rows: Sequence[Row]) -> list[Row]:
     Only such rows can be ranked. The device is the most frequent one; the setting has the fewest
     threads, the smallest batch and the longest input.
     """
-    held = [row for row in rows if row.role != "imported" and rated(row)]
+    held = [row for row in rows if row.role != "imported" and is_rankable(row)]
     if not held:
         return []
     devices = [device_of(row) for row in held if row.role == "artifact"] or [device_of(held[0])]
     device = max(dict.fromkeys(devices), key=devices.count)
     held = [row for row in held if device_of(row) == device]
-    setting = setting_of(min(held, key=_plainness))
+    setting = setting_of(min(held, key=_simplicity))
     return [row for row in held if setting_of(row) == setting]
 
 
@@ -54,7 +54,7 @@ def at_main_setting(rows: Sequence[Row], report_rows: Sequence[Row]) -> list[Row
     return selected or list(rows)
 
 
-def _plainness(row: Row) -> tuple[int, int, int, str]:
+def _simplicity(row: Row) -> tuple[int, int, int, str]:
     threads, length, batch, padding = setting_of(row)
     return (batch, threads or 0, -(length or 0), padding)
 
@@ -63,11 +63,11 @@ def headline(report: Report) -> str:
     """Return one sentence about the best artifact: speed, size, accuracy."""
     row = best(report.rows)
     if row is None or row.latency_ms is None:
-        return _nothing_best(report.rows)
+        return _no_best_words(report.rows)
     noun = "student" if report.distillation else "artifact"
     name = f"The {row.model.precision} {format_title(row.model.format)} {noun}"
-    if len({owner_of(r) for r in report.rows if r.role == "artifact"}) > 1:
-        name += f" of {owner_of(row)}"
+    if len({bundle_of(r) for r in report.rows if r.role == "artifact"}) > 1:
+        name += f" of {bundle_of(row)}"
     facts = [f"{name} {_speed(row)}"]
     if row.model.bytes is not None:
         facts.append(human_bytes(row.model.bytes))
@@ -86,7 +86,7 @@ def _limits(report: Report, row: Row) -> list[str]:
     ]
     if not limited:
         return []
-    whose = listed(
+    whose = join_names(
         [name if place == 0 else name.lower() for place, (name, _) in enumerate(limited)]
     )
     reasons = list(dict.fromkeys(reason for _, held in limited for reason in held))
@@ -177,7 +177,7 @@ def reference_of(report: Report, row: Row) -> Row | None:
     if ratio is None or not ratio.paired:
         return None
     reference = reference_beside(row, report.rows, ratio.engine, baseline=ratio.baseline)
-    return reference if reference is not None and rated(reference) else None
+    return reference if reference is not None and is_rankable(reference) else None
 
 
 def _size(report: Report, row: Row) -> list[str]:
@@ -213,17 +213,17 @@ def p50_of(row: Row) -> float | None:
     return None if row.latency_ms is None else row.latency_ms.p50
 
 
-def rated(row: Row) -> bool:
+def is_rankable(row: Row) -> bool:
     """Return True if a row has a median latency on a real device, which can be ranked."""
     return p50_of(row) is not None and row.device.kind == "real"
 
 
-def _nothing_best(rows: Sequence[Row]) -> str:
+def _no_best_words(rows: Sequence[Row]) -> str:
     """Return the reason for naming no artifact."""
     if rows and all(row.role == "imported" for row in rows):
         return f"{counted(len(rows), 'imported result')}; nothing was measured here."
     if any(row.device.kind != "real" and row.role == "artifact" for row in rows):
         return "Emulated processors only: answers and instruction counts, but no latency."
-    if any(row.role == "artifact" and rated(row) for row in rows):
+    if any(row.role == "artifact" and is_rankable(row) for row in rows):
         return "No artifact has a latency that may be quoted."
     return "No artifact could be timed on this machine."

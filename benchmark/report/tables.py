@@ -8,9 +8,9 @@ from typing import Any
 
 from benchmark.keys import REFERENCE_ENGINE, reference_beside, setting_of
 from benchmark.report.labels import Labels, device_of, length_words
-from benchmark.report.summary import at_main_setting, p50_of, rated
+from benchmark.report.summary import at_main_setting, is_rankable, p50_of
 from benchmark.schema import Operator, Row, Stage
-from benchmark.titles import baseline_title, engine_title, listed
+from benchmark.titles import baseline_title, engine_title, join_names
 from edge.console import counted, three_figures
 
 NONE = "–"
@@ -77,7 +77,7 @@ def _matrix_cells(rows: Sequence[Row]) -> str:
 
 
 def _matrix_cell(row: Row) -> str:
-    if not rated(row):
+    if not is_rankable(row):
         return NONE if row.instructions is None else f"{millions(row.instructions)} instructions"
     ratio = row.ratio_to_baseline or row.ratio_same_engine
     value = three_figures(p50_of(row) or 0.0)
@@ -86,7 +86,7 @@ def _matrix_cell(row: Row) -> str:
 
 def _full_pass(rows: Sequence[Row], labels: Labels) -> Table | None:
     """Return the table of the DistilBERT paper's measure: seconds for all texts of a data file."""
-    held = [(row, row.latency_ms.total_s) for row in rows if row.latency_ms and rated(row)]
+    held = [(row, row.latency_ms.total_s) for row in rows if row.latency_ms and is_rankable(row)]
     timed = [(row, total_s) for row, total_s in held if total_s is not None]
     if not timed:
         return None
@@ -154,7 +154,7 @@ def _stages(rows: Sequence[Row], labels: Labels) -> Table | None:
     ]
     if not lines:
         return None
-    head = ("model", "tokenising, ms", "inference, ms", "text to output, ms", "texts")
+    head = ("model", "tokenization, ms", "inference, ms", "text to output, ms", "texts")
     note = "p50, with p90 in brackets, in runs of their own: each text at its length, at batch 1."
     return Table("From text to output", head, tuple(lines), (note,))
 
@@ -167,11 +167,14 @@ def _operators(rows: Sequence[Row], labels: Labels) -> Iterator[Table]:
     head = ("operator", "in an inference", "ms", "share")
     for row in at_main_setting([row for row in rows if row.operators], rows):
         yield Table(
-            f"Operators of {labels.full(row)}", head, tuple(_top(row.operators)), small=True
+            f"Operators of {labels.full(row)}",
+            head,
+            tuple(_operator_rows(row.operators)),
+            small=True,
         )
 
 
-def _top(operators: Sequence[Operator]) -> Iterator[tuple[str, ...]]:
+def _operator_rows(operators: Sequence[Operator]) -> Iterator[tuple[str, ...]]:
     shown, rest = operators[:_OPERATORS], operators[_OPERATORS:]
     for operator in shown:
         yield (
@@ -227,7 +230,7 @@ def _ranks(rows: Sequence[Row], labels: Labels) -> str:
     begin = sorted(rows, key=lambda row: row.sustained[0].p50)
     end = sorted(rows, key=lambda row: row.sustained[-1].p50)
     if begin == end:
-        return f"The order stayed the same: {listed([labels.full(row) for row in begin])}."
+        return f"The order stayed the same: {join_names([labels.full(row) for row in begin])}."
     before, after = (", ".join(labels.full(row) for row in order) for order in (begin, end))
     return f"The order changed. Fastest first, at the begin: {before}; at the end: {after}."
 
@@ -248,7 +251,7 @@ def imported_words(rows: Sequence[Row]) -> str | None:
     if not names:
         return None
     return (
-        f"Rows of {listed(names)} were imported: what went in, what else the machine did and "
+        f"Rows of {join_names(names)} were imported: what went in, what else the machine did and "
         "whether the answers were right is not in those files, so they never count as valid and "
         "take part in no ranking."
     )
@@ -259,7 +262,7 @@ def emulated_words(rows: Sequence[Row]) -> str | None:
     held = [row for row in rows if row.device.kind != "real"]
     if not held:
         return None
-    names = listed(list(dict.fromkeys(device_of(row) for row in held)))
+    names = join_names(list(dict.fromkeys(device_of(row) for row in held)))
     return (
         f"On {names} no latency is shown: how long an emulator takes says nothing about the "
         "processor that it stands for. Instructions of one inference are counted instead; they do "
@@ -273,6 +276,6 @@ def baseline_name(rows: Sequence[Row]) -> str | None:
     return baseline_title(next(iter(names))) if len(names) == 1 else None
 
 
-def as_values(found: Sequence[Table]) -> list[dict[str, Any]]:
+def as_dicts(shown_tables: Sequence[Table]) -> list[dict[str, Any]]:
     """Return tables as dicts for the templates."""
-    return [vars(table) for table in found]
+    return [vars(table) for table in shown_tables]

@@ -13,7 +13,7 @@ from benchmark.report.labels import Labels, device_of, length_words
 from benchmark.report.model import Report
 from benchmark.report.tables import (
     NONE,
-    as_values,
+    as_dicts,
     emulated_words,
     imported_words,
     millions,
@@ -21,7 +21,7 @@ from benchmark.report.tables import (
     tables,
 )
 from benchmark.schema import Conditions, Ratio, Row
-from benchmark.titles import baseline_title, engine_title, listed
+from benchmark.titles import baseline_title, engine_title, join_names
 from edge.bundle import Verification
 from edge.console import counted, human_bytes, three_figures
 
@@ -37,7 +37,7 @@ _NAMED = 4
 _LATENCIES = ("p50", "p90", "p99", "mad", "load", "first")
 
 
-def view(report: Report) -> dict[str, Any]:
+def template_variables(report: Report) -> dict[str, Any]:
     """Return the variables of both templates."""
     rows, labels = report.rows, Labels(report.rows)
     artifacts = [row for row in rows if row.role == "artifact"]
@@ -58,7 +58,7 @@ def view(report: Report) -> dict[str, Any]:
         "reservations": _reservations(lines),
         "figures": figures(report, labels),
         "sustained": sustained_words(rows),
-        "tables": as_values(tables(rows, labels)),
+        "tables": as_dicts(tables(rows, labels)),
         "distillation": _distillation(report),
         "environments": _environments(rows),
         "method": _method(rows),
@@ -223,7 +223,7 @@ def _rows_words(group: Sequence[dict[str, Any]], timed: Sequence[dict[str, Any]]
                 rest = [line for line in rest if line[key] != value]
     names += [line["full"] for line in rest]
     more = [f"{len(names) - _NAMED} more"] if len(names) > _NAMED else []
-    return listed(names[:_NAMED] + more)
+    return join_names(names[:_NAMED] + more)
 
 
 def _distillation(report: Report) -> dict[str, Any] | None:

@@ -27,19 +27,19 @@ def operators(
     if engine not in profilers:
         return None
     runs = [feeds[number % len(feeds)] for number in range(_RUNS)]
-    return _an_inference(profilers[engine](path, threads, runs), len(runs))
+    return _per_inference(profilers[engine](path, threads, runs), len(runs))
 
 
 def onnxruntime_operators(file: Path, runs: int) -> list[dict[str, Any]]:
     """Read operators from an ONNX Runtime profile of `runs` runs after as many warm-up runs."""
-    return _an_inference(_kernels(file), runs)
+    return _per_inference(_kernels(file), runs)
 
 
 # Operator type -> (how often it ran, nanoseconds), over all runs.
-Spent = Mapping[str, tuple[int, float]]
+OperatorTimes = Mapping[str, tuple[int, float]]
 
 
-def _an_inference(spent: Spent, runs: int) -> list[dict[str, Any]]:
+def _per_inference(spent: OperatorTimes, runs: int) -> list[dict[str, Any]]:
     total = sum(duration for _, duration in spent.values()) or 1.0
     operators = [
         {
@@ -50,10 +50,10 @@ def _an_inference(spent: Spent, runs: int) -> list[dict[str, Any]]:
         }
         for kind, (count, duration) in spent.items()
     ]
-    return sorted(operators, key=lambda one: -float(one["total_ms"]))
+    return sorted(operators, key=lambda operator: -float(operator["total_ms"]))
 
 
-def _onnxruntime(path: Path, threads: int, runs: Sequence[Arrays]) -> Spent:
+def _onnxruntime(path: Path, threads: int, runs: Sequence[Arrays]) -> OperatorTimes:
     onnxruntime = load()
     with tempfile.TemporaryDirectory() as folder:
         options = onnxruntime.SessionOptions()
@@ -69,7 +69,7 @@ def _onnxruntime(path: Path, threads: int, runs: Sequence[Arrays]) -> Spent:
         return _kernels(Path(session.end_profiling()))
 
 
-def _kernels(file: Path) -> Spent:
+def _kernels(file: Path) -> OperatorTimes:
     events = json.loads(file.read_text(encoding="utf-8"))
     kernels = [e for e in events if e.get("cat") == "Node" and e["name"].endswith("_kernel_time")]
     # The first half is the warm-up; every run has the same kernels.
@@ -79,7 +79,7 @@ def _kernels(file: Path) -> Spent:
     return spent
 
 
-def _pytorch(path: Path, threads: int, runs: Sequence[Arrays]) -> Spent:
+def _pytorch(path: Path, threads: int, runs: Sequence[Arrays]) -> OperatorTimes:
     import torch
 
     from edge.engines import get_engine

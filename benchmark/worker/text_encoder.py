@@ -9,8 +9,8 @@ import numpy as np
 from edge.process.wire import Arrays
 
 
-class Reader:
-    """Encoder of texts as model inputs; see `benchmark.devices.base.Reading` for the arguments."""
+class TextEncoder:
+    """Encoder of texts as model inputs; see `benchmark.devices.base.TextInputs`."""
 
     def __init__(
         self,

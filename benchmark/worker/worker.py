@@ -25,7 +25,7 @@ class Worker:
     """One loaded model and the requests it answers."""
 
     def __init__(self) -> None:
-        self._run: Callable[[Arrays], object] = _not_loaded
+        self._run: Callable[[Arrays], object] = _no_model
         self._session: Session | None = None
         self._opened = ("", "", 1)
         self._feeds: list[Arrays] = []
@@ -116,18 +116,18 @@ class Worker:
         assert session is not None
         return joined([session.run(feed) for feed in parted(arrays)])
 
-    def _stages(self, tokenizer: str, arrays: Arrays, **reading: Any) -> Message:
+    def _stages(self, tokenizer: str, arrays: Arrays, **text_inputs: Any) -> Message:
         """Time each text from end to end, after an unrecorded run; the reply is in nanoseconds."""
-        from benchmark.worker.text_encoder import Reader
+        from benchmark.worker.text_encoder import TextEncoder
 
-        reader = Reader(Path(tokenizer).read_text(encoding="utf-8"), **reading)
+        encoder = TextEncoder(Path(tokenizer).read_text(encoding="utf-8"), **text_inputs)
         clock = time.perf_counter_ns
         tokenize_ns, infer_ns, e2e_ns = [], [], []
         with _no_collection():
-            for number in range(len(reader)):
-                self._run(reader.feed(number))
+            for number in range(len(encoder)):
+                self._run(encoder.feed(number))
                 start = clock()
-                feed = reader.feed(number)
+                feed = encoder.feed(number)
                 tokenized = clock()
                 self._run(feed)
                 end = clock()
@@ -165,7 +165,7 @@ def _no_collection() -> Iterator[None]:
         gc.enable()
 
 
-def _not_loaded(feed: Any) -> object:
+def _no_model(feed: Any) -> object:
     raise RuntimeError("no model is loaded")
 
 

@@ -156,18 +156,18 @@ def benchmark(
     maker = baseline_maker(baseline, allow_pickle=allow_pickle)
     names = ", ".join(Path(name).resolve().name for name in models)
     result = _measure(config, maker, output, title=f"Benchmark of {names}")
-    broken = [] if limits is None else limits.broken(result.rows)
+    violations = [] if limits is None else limits.violations(result.rows)
     if json:
         rows = [row.model_dump(mode="json") for row in result.rows]
-        found = {"rows": rows, "not_measured": list(result.not_measured), "broken": broken}
+        found = {"rows": rows, "not_measured": list(result.not_measured), "broken": violations}
         print_json(found)
     else:
         _print(result)
     if result.failure is not None:
         again = "" if output is None else "; the same command goes on from there"
         raise MeasurementError(f"{result.failure} (what was measured until then is kept{again})")
-    if broken:
-        raise MeasurementError(f"over budget: {'; '.join(broken)}")
+    if violations:
+        raise MeasurementError(f"over budget: {'; '.join(violations)}")
 
 
 def _measure(
@@ -220,7 +220,9 @@ def _with_rests(
     asked = {name: value for name, value in changes.items() if value}
     if not asked:
         return config
-    return config.model_copy(update={"protocol": config.demands.model_copy(update=asked)})
+    return config.model_copy(
+        update={"protocol": config.effective_protocol.model_copy(update=asked)}
+    )
 
 
 def _print(result: BenchmarkResult) -> None:

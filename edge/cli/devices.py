@@ -11,7 +11,7 @@ import typer
 from edge.cli.options import AsJson, given, print_json, print_table
 
 if TYPE_CHECKING:
-    from benchmark.devices import Found
+    from benchmark.devices import DiscoveredDevice
 
 
 def devices(
@@ -36,5 +36,5 @@ def devices(
     print_table("", header, [_line(one) for one in found])
 
 
-def _line(found: Found) -> tuple[str, ...]:
+def _line(found: DiscoveredDevice) -> tuple[str, ...]:
     return (found.spec, found.title, ", ".join(found.formats) or "-", found.reason or "")

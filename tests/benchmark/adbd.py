@@ -250,8 +250,8 @@ class LabDevice:
         self._adbd.wait()
 
     def _write_shims(self, properties: Mapping[str, str]) -> None:
-        listed = "".join(f"{name}={value}\n" for name, value in properties.items())
-        (self.home / "properties").write_text(listed)
+        lines = "".join(f"{name}={value}\n" for name, value in properties.items())
+        (self.home / "properties").write_text(lines)
         self.shim("getprop", f'grep "^$1=" {self.home}/properties | cut -d= -f2-\n')
         self.shim("dumpsys", f'cat "{self.home}/dumpsys-$1" 2>/dev/null\n')
         self.shim("pm", "exit 1\n")

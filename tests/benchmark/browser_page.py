@@ -32,7 +32,7 @@ INFO = {
 Answer = Callable[[Message, Arrays], tuple[Message, Arrays]]
 
 
-def built(folder: Path) -> Path:
+def built_page(folder: Path) -> Path:
     """A folder that looks like a built page."""
     (folder / "assets").mkdir(parents=True)
     (folder / "index.html").write_text("<!doctype html><title>page</title>")

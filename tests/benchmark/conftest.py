@@ -287,7 +287,7 @@ def page_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     from benchmark.devices.browser import device as browser
     from tests.benchmark import browser_page
 
-    folder = browser_page.built(tmp_path / "dist")
+    folder = browser_page.built_page(tmp_path / "dist")
     monkeypatch.setattr(browser, "PAGE", folder)
     return folder
 

@@ -301,11 +301,11 @@ def test_rows_so_far_are_kept_when_the_device_goes_away_and_the_rest_comes_later
 ) -> None:
     from benchmark.devices.adb.litert import ModelTimer
 
-    turn, taken = ModelTimer.turn, []
+    turn, blocks = ModelTimer.turn, []
 
     def unplugged(self: ModelTimer, block: Block) -> Any:
-        taken.append(block)
-        if len(taken) == 3:
+        blocks.append(block)
+        if len(blocks) == 3:
             lab.detach(on_path.serial)
         return turn(self, block)
 
@@ -322,7 +322,7 @@ def test_rows_so_far_are_kept_when_the_device_goes_away_and_the_rest_comes_later
     on_path.shell("rm -rf /data/local/tmp/edge-*")
     (row,) = benchmark.benchmark(_config(student, tools), journal=journal).rows
     assert row.latency_ms is not None and len(row.latency_ms.blocks) == 3
-    assert len(taken) == 4
+    assert len(blocks) == 4
     assert row.protocol.interruptions == 1
     assert not journal.exists()
 

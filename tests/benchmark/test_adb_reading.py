@@ -14,7 +14,7 @@ from benchmark.devices import find_devices, get_device
 from benchmark.devices.adb.app import dump, load
 from benchmark.devices.adb.elf import elf_abi
 from benchmark.devices.adb.facts import DESCRIBE_SCRIPT, AndroidFacts, read_conditions
-from benchmark.devices.adb.link import attached, find_adb
+from benchmark.devices.adb.link import find_adb, list_devices
 from benchmark.devices.adb.logs import (
     read_model_log,
     read_operators,
@@ -56,7 +56,11 @@ def test_a_log_of_benchmark_model() -> None:
     log = read_model_log(LOG)
     assert log.warm is not None and log.recorded is not None
     assert (log.warm.count, log.warm.first) == (95, 2100)
-    assert (log.recorded.count, log.recorded.middle, log.recorded.most) == (980, 1012, 1400)
+    assert (log.recorded.count, log.recorded.median_or_mean, log.recorded.maximum) == (
+        980,
+        1012,
+        1400,
+    )
     assert log.recorded.total_s == pytest.approx(980 * 1020.4e-6)
     assert (log.init_ms, log.first_ms) == (4.326, 2.1)
     # Its megabytes are of 2^20 bytes, those of a row of 10^6.
@@ -65,7 +69,7 @@ def test_a_log_of_benchmark_model() -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "count", "middle"),
+    ("line", "count", "median_or_mean"),
     [
         ("count=1 curr=1234", 1, 1234),
         ("count=3 curr=1234(all same)", 3, 1234),
@@ -74,10 +78,10 @@ def test_a_log_of_benchmark_model() -> None:
         ("count=0", 0, 0),
     ],
 )
-def test_other_lines_of_statistics(line: str, count: int, middle: float) -> None:
+def test_other_lines_of_statistics(line: str, count: int, median_or_mean: float) -> None:
     recorded = read_model_log(f"INFO: {line}\n").recorded
     assert recorded is not None
-    assert (recorded.count, recorded.middle) == (count, middle)
+    assert (recorded.count, recorded.median_or_mean) == (count, median_or_mean)
 
 
 def test_operators_are_those_of_the_recorded_runs_without_a_delegates_inside() -> None:
@@ -142,13 +146,13 @@ def test_a_turn_goes_on_until_its_seconds_are_reached(
     """The tool takes a number of runs, which the speed of the runs before tells: 10 ms here."""
     from benchmark.config import Block
     from benchmark.devices.adb.onnxruntime import PerfTimer
-    from benchmark.devices.adb.tool_timer import Ended
+    from benchmark.devices.adb.tool_timer import ToolOutput
 
     asked: list[int] = []
 
-    def times(self: PerfTimer, runs: int) -> tuple[Ended, list[int]]:
+    def times(self: PerfTimer, runs: int) -> tuple[ToolOutput, list[int]]:
         asked.append(runs)
-        return Ended("", 0.5), [run_ms * 1_000_000] * runs
+        return ToolOutput("", 0.5), [run_ms * 1_000_000] * runs
 
     monkeypatch.setattr(PerfTimer, "_times", times)
     timer = object.__new__(PerfTimer)
@@ -211,7 +215,7 @@ def test_lines_of_adb_devices(fake_adb: Any) -> None:
         "192.168.1.7:5555 device model:Pixel_8",
         "adb-R5CT-a1._adb-tls-connect._tcp offline",
     )
-    found = attached(find_adb())
+    found = list_devices(find_adb())
     assert [one.serial for one in found] == [
         "R58M",
         "192.168.1.7:5555",

@@ -403,7 +403,7 @@ def test_a_page_that_does_not_answer(
 ) -> None:
     device, line, key = asking()
     timer = loaded_timer(device, line, key, model)
-    timer._visit = dataclasses.replace(timer._visit, timeout_s=0.3)
+    timer._session = dataclasses.replace(timer._session, timeout_s=0.3)
     with pytest.raises(MeasurementError, match=r"did not answer 'turn' within 0\.3 s"):
         timer.turn(BLOCK)
 

@@ -36,7 +36,7 @@ def _tools() -> None:
     if not (WEB / "node_modules" / "playwright-core").is_dir():
         pytest.skip("the page's tools are not installed: make web")
     try:
-        browser.built(browser.PAGE)
+        browser.page_versions(browser.PAGE)
     except ConfigError as error:
         pytest.skip(str(error))
 

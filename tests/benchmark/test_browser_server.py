@@ -27,7 +27,7 @@ from benchmark.devices.browser.device import BrowserDevice
 from benchmark.devices.browser.exchange import Exchange, PageInfo
 from benchmark.devices.browser.facts import browser as browser_name
 from benchmark.devices.browser.facts import device_info
-from benchmark.devices.browser.server import PageServer, listed
+from benchmark.devices.browser.server import PageServer, list_files
 from edge.errors import ConfigError, MeasurementError
 from edge.storage import sha256
 from tests.benchmark import browser_page as pages
@@ -38,7 +38,7 @@ FEED = {"input_ids": np.ones((1, 4), np.int32)}
 
 @pytest.fixture
 def server(page_folder: Path) -> Iterator[PageServer]:
-    server = PageServer(Exchange(), listed(page_folder), host="127.0.0.1", port=None)
+    server = PageServer(Exchange(), list_files(page_folder), host="127.0.0.1", port=None)
     yield server
     server.close()
 
@@ -180,7 +180,7 @@ def test_a_head_that_trickles_in_is_not_waited_for(
     page_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(browser_server, "_IDLE_S", 0.5)
-    server = PageServer(Exchange(), listed(page_folder), host="127.0.0.1", port=None)
+    server = PageServer(Exchange(), list_files(page_folder), host="127.0.0.1", port=None)
     address = urllib.parse.urlsplit(server.address)
     try:
         with socket.create_connection((address.hostname, address.port), timeout=60) as connection:
@@ -221,7 +221,7 @@ def test_one_page_at_a_time(server: PageServer) -> None:
 
 def test_a_page_that_has_been_silent_makes_room(page_folder: Path) -> None:
     exchange = Exchange(gone_s=0.2)
-    server = PageServer(exchange, listed(page_folder), host="127.0.0.1", port=None)
+    server = PageServer(exchange, list_files(page_folder), host="127.0.0.1", port=None)
     try:
         line = pages.Line(server.address)
         assert line.claim()[0] == 200

@@ -33,7 +33,9 @@ def _row(**values: object) -> Row:
     ],
 )
 def test_each_limit_can_be_broken(limit: dict[str, object], phrase: str) -> None:
-    assert Budget.build(limit).broken([_row()]) == [f"student/onnx-fp32 at 128 tokens: {phrase}"]
+    assert Budget.build(limit).violations([_row()]) == [
+        f"student/onnx-fp32 at 128 tokens: {phrase}"
+    ]
 
 
 def test_limits_that_are_kept_say_nothing() -> None:
@@ -46,7 +48,7 @@ def test_limits_that_are_kept_say_nothing() -> None:
         "ratio": 2.9,
         "valid": True,
     }
-    assert Budget.build(limits).broken([_row()]) == []
+    assert Budget.build(limits).violations([_row()]) == []
 
 
 def test_sizes_are_bytes_in_any_unit() -> None:
@@ -60,21 +62,21 @@ def test_what_was_not_measured_breaks_its_limit() -> None:
     model = _row().model.model_copy(update={"bytes": None})
     bare = _row(latency_ms=None, memory=None, accuracy=None, ratio_to_baseline=None, model=model)
     limits = {"p50_ms": 1, "memory_mb": 1, "metric": 0.5, "ratio": 1, "size_bytes": 1}
-    broken = Budget.build(limits).broken([bare])
-    assert len(broken) == 5
-    assert all("was not measured" in line for line in broken)
+    violations = Budget.build(limits).violations([bare])
+    assert len(violations) == 5
+    assert all("was not measured" in line for line in violations)
 
 
 def test_turns_without_single_runs_have_no_p90() -> None:
     row = _row(latency_ms=made_latency(10, p90=None, recorded="turns"))
-    assert Budget.build({"p90_ms": 99}).broken([row]) == [
+    assert Budget.build({"p90_ms": 99}).violations([row]) == [
         "student/onnx-fp32 at 128 tokens: p90 was not measured, allowed 99.0 ms"
     ]
 
 
 def test_an_emulator_has_instructions_and_no_latency() -> None:
     row = _row(kind="emulated", instructions=1_000)
-    found = Budget.build({"p50_ms": 99, "instructions": 999}).broken([row])
+    found = Budget.build({"p50_ms": 99, "instructions": 999}).violations([row])
     assert [line.partition(": ")[2] for line in found] == [
         "p50 was not measured, allowed 99.0 ms",
         "instructions 1,000, allowed 999",
@@ -84,37 +86,37 @@ def test_an_emulator_has_instructions_and_no_latency() -> None:
 def test_every_setting_has_to_keep_the_limit_and_is_named() -> None:
     rows = [_row(ms=ms, length=length) for ms, length in ((5.0, 32), (10.0, 128))]
     rows.append(_row(ms=6.0, length=128, threads=2))
-    assert Budget.build({"p50_ms": 7}).broken(rows) == [
+    assert Budget.build({"p50_ms": 7}).violations(rows) == [
         "student/onnx-fp32 at 128 tokens, 1 thread: p50 10.0 ms, allowed 7.00 ms"
     ]
 
 
 def test_baselines_have_no_limits() -> None:
-    assert Budget.build({"p50_ms": 7}).broken([_row(ms=5), _row(ms=99, role="baseline")]) == []
+    assert Budget.build({"p50_ms": 7}).violations([_row(ms=5), _row(ms=99, role="baseline")]) == []
 
 
 def test_further_limits_by_name() -> None:
     rows = [_row(), _row(form="tflite", precision="int8")]
     budget = Budget.build({"p50_ms": 11, "artifacts": {"*/tflite-*": {"p50_ms": 8}}})
-    assert budget.broken(rows) == [
+    assert budget.violations(rows) == [
         "student/tflite-int8 at 128 tokens: p50 10.0 ms, allowed 8.00 ms"
     ]
     missing = Budget.build({"artifacts": {"*/coreml-*": {"p50_ms": 8}}})
-    assert missing.broken(rows) == ["no artifact is called '*/coreml-*'"]
+    assert missing.violations(rows) == ["no artifact is called '*/coreml-*'"]
 
 
 def test_a_reservation_breaks_only_the_demand_for_validity() -> None:
     row = _row(validity=Validity(status="limited", reasons=("hot", "drift")))
-    assert Budget.build({"p50_ms": 11}).broken([row]) == []
-    assert Budget.build({"valid": True}).broken([row]) == [
+    assert Budget.build({"p50_ms": 11}).violations([row]) == []
+    assert Budget.build({"valid": True}).violations([row]) == [
         "student/onnx-fp32 at 128 tokens: limited (hot; drift)"
     ]
 
 
 def test_nothing_measured_is_no_success() -> None:
-    assert Budget.build({"p50_ms": 11}).broken([]) == ["no artifact was measured"]
+    assert Budget.build({"p50_ms": 11}).violations([]) == ["no artifact was measured"]
     baseline = _row(role="baseline")
-    assert Budget.build({"p50_ms": 11}).broken([baseline]) == ["no artifact was measured"]
+    assert Budget.build({"p50_ms": 11}).violations([baseline]) == ["no artifact was measured"]
 
 
 @pytest.mark.parametrize(

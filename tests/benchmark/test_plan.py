@@ -203,23 +203,23 @@ def test_a_journal_is_of_one_configuration_one_machine_and_one_version(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from benchmark.config import DeviceOptions
-    from benchmark.run import _mark
+    from benchmark.run import _fingerprint
     from tests.benchmark.row_factory import made_device
 
     data = tmp_path / "data.tsv"
     data.write_text("text\nfilm\n")
     config = BenchmarkConfig(bundles=(tmp_path,), data=str(data))
     here = made_device("Board")
-    before = _mark(config, [], here)
+    before = _fingerprint(config, [], here)
 
     def other(**changes: object) -> bool:
-        return _mark(config.model_copy(update=changes), [], here) != before
+        return _fingerprint(config.model_copy(update=changes), [], here) != before
 
     assert not other(options=DeviceOptions(timeout_s=1, port=8000))
     assert not other(bundles=(tmp_path / "elsewhere",))  # its cells tell what it holds
     assert other(seed=1) and other(padding="shortest") and other(profile=True)
     assert other(options=DeviceOptions(python="python3.9"))
-    assert _mark(config, [], made_device("Board", cores=8)) != before
+    assert _fingerprint(config, [], made_device("Board", cores=8)) != before
     with monkeypatch.context() as patch:
         patch.setattr("edge.provenance.__version__", "99")
         assert other()

@@ -9,7 +9,7 @@ import pytest
 from benchmark.report.drawing import WIDTH
 from benchmark.report.plot import Point, Strip, scatter, strips
 from benchmark.report.scale import Scale
-from benchmark.titles import listed
+from benchmark.titles import join_names
 from edge.console import human_bytes, three_figures
 
 
@@ -40,7 +40,7 @@ def test_labels_do_not_overlap(spread: float) -> None:
             y=1e7 * (1 + 0.01 * (i % 3)) * (1 + i // 3),
             label=f"TFLite fp3{i} · 0.94{i}",
             shape="onnx",
-            colour="fp32",
+            color="fp32",
         )
         for i in range(9)
     ]
@@ -71,7 +71,7 @@ def test_figures_and_lists_in_words() -> None:
         "259",
         "12,345",
     ]
-    assert [listed(names) for names in ([], ["a"], ["a", "b"], ["a", "b", "c"])] == [
+    assert [join_names(names) for names in ([], ["a"], ["a", "b"], ["a", "b", "c"])] == [
         "",
         "a",
         "a and b",

@@ -77,7 +77,7 @@ def test_a_python_of_a_board_is_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "words"),
+    ("output", "words"),
     [
         ("", "pi has a 'python3' that does not answer"),
         (foreign.NO_PYTHON, "pi has no 'python3': install Python 3.9 or newer"),
@@ -87,9 +87,9 @@ def test_a_python_of_a_board_is_read() -> None:
         (_said(machine="riscv64"), "a 64-bit riscv64 Python cannot run"),
     ],
 )
-def test_pythons_that_cannot_run_the_worker_are_refused(said: str, words: str) -> None:
+def test_pythons_that_cannot_run_the_worker_are_refused(output: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words) as caught:
-        foreign.read_probe(said, where="pi", python="python3")
+        foreign.read_probe(output, where="pi", python="python3")
     assert "\n" not in str(caught.value)
 
 
@@ -137,8 +137,8 @@ def test_wheels_are_asked_for_by_platform_and_python_and_kept(
     assert wheels.unpacked_bytes(found.wheels[0]) == 4
     assert wheels.runtime("onnxruntime", PI, where="pi") == found
     assert len(asked) == 2
-    folders = wheels.unpacked(found)
-    assert folders == wheels.unpacked(found)
+    folders = wheels.unpack_wheels(found)
+    assert folders == wheels.unpack_wheels(found)
     assert all(next(folder.rglob("file")).read_text() == "1234" for folder in folders)
 
 

@@ -113,9 +113,9 @@ def test_outputs_are_those_of_this_machine(board: Board, bundle: Path) -> None:
 def test_artifacts_are_carried_once_and_taken_away(board: Board, bundle: Path) -> None:
     with _device() as device:
         assert isinstance(device, SshDevice)
-        one = device.carry(bundle / "model-fp32.onnx")
+        one = device.upload(bundle / "model-fp32.onnx")
         # The other precision of the tiny bundle is a copy of the same file.
-        assert device.carry(bundle / "model-int8.onnx") == one
+        assert device.upload(bundle / "model-int8.onnx") == one
         assert Path(one).read_bytes() == (bundle / "model-fp32.onnx").read_bytes()
     assert not Path(one).exists()
     assert board.leftovers() == []
@@ -281,11 +281,11 @@ def test_a_board_that_cannot_write_is_refused(board: Board, tmp_path: Path) -> N
 )
 def test_pythons_that_cannot_be_used_say_what_to_do(board: Board, python: str, words: str) -> None:
     # Each stands for a board's Python: it says what such a one would.
-    said = '{{"version": [{}], "bits": {}, "machine": "{}", "implementation": "CPython", '
-    said += '"libc": ["glibc", "2.28"], "packages": {{}}}}'
+    output = '{{"version": [{}], "bits": {}, "machine": "{}", "implementation": "CPython", '
+    output += '"libc": ["glibc", "2.28"], "packages": {{}}}}'
     _tool(board, "broken", "exit 1")
-    _tool(board, "old", f"echo '@@python {said.format('3, 7, 3', 64, 'aarch64')}'")
-    _tool(board, "small", f"echo '@@python {said.format('3, 11, 2', 32, 'armv7l')}'")
+    _tool(board, "old", f"echo '@@python {output.format('3, 7, 3', 64, 'aarch64')}'")
+    _tool(board, "small", f"echo '@@python {output.format('3, 11, 2', 32, 'armv7l')}'")
     with pytest.raises(ConfigError, match=words) as caught:
         _device(options=DeviceOptions(python=python))
     assert "\n" not in str(caught.value)
@@ -335,9 +335,9 @@ def _wheel_of(package: str, folder: Path) -> None:
 def test_a_python_for_another_processor_is_emulated(board: Board) -> None:
     # Stands for a board with an emulator: its Python says that it is Arm's, or Intel's.
     other = "x86_64" if platform.machine() == "aarch64" else "aarch64"
-    said = {"version": [3, 11, 2], "bits": 64, "machine": other, "implementation": "CPython"}
-    said |= {"libc": ["glibc", "2.36"], "packages": {}}
-    _tool(board, "other", f"echo '@@python {json.dumps(said)}'")
+    output = {"version": [3, 11, 2], "bits": 64, "machine": other, "implementation": "CPython"}
+    output |= {"libc": ["glibc", "2.36"], "packages": {}}
+    _tool(board, "other", f"echo '@@python {json.dumps(output)}'")
     with _device(options=DeviceOptions(python="other")) as device:
         assert device.describe().kind == "emulated"
 

@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from benchmark.config import Protocol
-from benchmark.devices import DEVICES, Device, Job, Reading, get_device
+from benchmark.devices import DEVICES, Device, Job, TextInputs, get_device
 from benchmark.devices.facts import Facts
 from benchmark.devices.link import Link
 from edge.engines import ENGINES, get_engine
@@ -125,7 +125,7 @@ def test_answers_are_the_engines_own_for_inputs_of_any_length(bundle: Path) -> N
 
 
 def test_texts_are_timed_from_end_to_end(bundle: Path) -> None:
-    reading = Reading(
+    text_inputs = TextInputs(
         tokenizer=bundle / "tokenizer.json",
         texts=("a fine day", "an even longer text here."),
         pairs=None,
@@ -134,7 +134,7 @@ def test_texts_are_timed_from_end_to_end(bundle: Path) -> None:
         pad_id=0,
         names=NAMES,
     )
-    job = Job("onnx-fp32", "onnxruntime", _model(bundle), 1, FEEDS, reading)
+    job = Job("onnx-fp32", "onnxruntime", _model(bundle), 1, FEEDS, text_inputs)
     with get_device("local").open(job) as timer:
         timer.load()
         times = timer.stages()

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from benchmark.devices.adb.link import AdbLink, quoted
-from benchmark.devices.adb.staging import QUESTION_S, Staging
+from benchmark.devices.adb.staging import QUERY_S, Staging
 from benchmark.devices.base import Job
 from benchmark.devices.messages import MessageTimer
 from edge.errors import MeasurementError
@@ -48,7 +48,7 @@ class App:
         """Return the app without starting it; None if it is not installed."""
         done = link.shell(
             f"pm path {PACKAGE} && dumpsys package {PACKAGE}",
-            timeout_s=min(QUESTION_S, link.timeout_s),
+            timeout_s=min(QUERY_S, link.timeout_s),
         )
         if not done.output.lstrip().startswith("package:"):
             return None
@@ -60,7 +60,7 @@ class App:
         with contextlib.suppress(MeasurementError):
             self.link.shell(
                 f"am force-stop {PACKAGE}; rm -rf {_REPLIES}",
-                timeout_s=min(QUESTION_S, self.link.timeout_s),
+                timeout_s=min(QUERY_S, self.link.timeout_s),
             )
 
     def request(

@@ -12,12 +12,12 @@ from benchmark.devices.adb.facts import (
     AndroidFacts,
     read_conditions,
 )
-from benchmark.devices.adb.link import AdbLink, Attached, attached, choose, find_adb
+from benchmark.devices.adb.link import AdbLink, ListedDevice, find_adb, list_devices, select_device
 from benchmark.devices.adb.litert import ModelTimer
 from benchmark.devices.adb.onnxruntime import PerfTimer
-from benchmark.devices.adb.staging import QUESTION_S, Staging
+from benchmark.devices.adb.staging import QUERY_S, Staging
 from benchmark.devices.adb.tools import PROGRAMS, Tool, find_tools
-from benchmark.devices.base import Device, Found, Job, Timer
+from benchmark.devices.base import Device, DiscoveredDevice, Job, Timer
 from benchmark.schema import Conditions, DeviceInfo
 from edge.engines.base import Availability
 from edge.errors import ConfigError, EdgeError
@@ -37,23 +37,23 @@ class AdbDevice(Device):
 
     def __init__(self, address: str | None, options: DeviceOptions) -> None:
         program = find_adb()
-        self.address = choose(program, address).serial
+        self.address = select_device(program, address).serial
         self.link = AdbLink(program, self.address, timeout_s=options.timeout_s)
-        self._facts = AndroidFacts.parse(_ask(self.link, DESCRIBE_SCRIPT))
-        self._tools, self._app = _means(self.link, self._facts, options)
+        self._facts = AndroidFacts.parse(_query(self.link, DESCRIBE_SCRIPT))
+        self._tools, self._app = _runners(self.link, self._facts, options)
         self._titles = {engine: tool.title for engine, tool in self._tools.items()}
         self._staging = Staging(self.link)
 
     @classmethod
-    def discover(cls, options: DeviceOptions) -> list[Found]:
+    def discover(cls, options: DeviceOptions) -> list[DiscoveredDevice]:
         """List the devices of `adb`; nothing is pushed to them."""
         try:
-            seen = attached(find_adb())
+            seen = list_devices(find_adb())
         except EdgeError as error:
-            return [Found(cls.kind, "Android devices", reason=str(error))]
+            return [DiscoveredDevice(cls.kind, "Android devices", reason=str(error))]
         if not seen:
-            return [Found(cls.kind, "Android devices", reason=_NONE)]
-        return [_found(entry, options) for entry in seen]
+            return [DiscoveredDevice(cls.kind, "Android devices", reason=_NONE)]
+        return [_listing(entry, options) for entry in seen]
 
     def availability(self, engine: str) -> Availability:
         if engine in self._titles:
@@ -88,17 +88,17 @@ class AdbDevice(Device):
         return timer(self._staging, job, self._tools[job.engine], cores)
 
     def close(self) -> None:
-        if self._app is not None and self._staging.made:
+        if self._app is not None and self._staging.created:
             self._app.stop()
         self._staging.remove()
 
 
-def _ask(link: AdbLink, script: str) -> str:
+def _query(link: AdbLink, script: str) -> str:
     """Run a script with a short timeout, before anything is measured."""
-    return link.check(script, "a question", timeout_s=min(QUESTION_S, link.timeout_s))
+    return link.check(script, "a question", timeout_s=min(QUERY_S, link.timeout_s))
 
 
-def _means(
+def _runners(
     link: AdbLink, facts: AndroidFacts, options: DeviceOptions
 ) -> tuple[dict[str, Tool], App | None]:
     """Return the programs that run models there: tools if a folder is given, else the app.
@@ -116,17 +116,17 @@ def _means(
     return {}, app
 
 
-def _found(one: Attached, options: DeviceOptions) -> Found:
-    spec, title = f"adb:{one.serial}", one.properties.get("model", "Android device")
-    if one.obstacle is not None:
-        return Found(spec, title.replace("_", " "), reason=one.obstacle)
+def _listing(device: ListedDevice, options: DeviceOptions) -> DiscoveredDevice:
+    spec, title = f"adb:{device.serial}", device.properties.get("model", "Android device")
+    if device.obstacle is not None:
+        return DiscoveredDevice(spec, title.replace("_", " "), reason=device.obstacle)
     try:
-        link = AdbLink(find_adb(), one.serial, timeout_s=QUESTION_S)
-        facts = AndroidFacts.parse(_ask(link, DESCRIBE_SCRIPT))
+        link = AdbLink(find_adb(), device.serial, timeout_s=QUERY_S)
+        facts = AndroidFacts.parse(_query(link, DESCRIBE_SCRIPT))
         title = facts.title or title
-        tools, app = _means(link, facts, options)
+        tools, app = _runners(link, facts, options)
     except EdgeError as error:
-        return Found(spec, title, reason=str(error))
+        return DiscoveredDevice(spec, title, reason=str(error))
     engines: Sequence[str] = (*tools, *(() if app is None else app.engines))
     formats = tuple(name for name, form in FORMATS.items() if form.runtimes[0] in engines)
-    return Found(spec, title, formats)
+    return DiscoveredDevice(spec, title, formats)

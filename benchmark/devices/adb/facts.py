@@ -25,18 +25,20 @@ _PROCESSOR, _CHARGING = "0", "2"
 _PLAUSIBLE_C = (0.0, 150.0)
 
 
-def _ask(**commands: str) -> str:
+def _query(**commands: str) -> str:
     """Return a script of sections for `Facts`; a command that fails prints nothing."""
     return "\n".join(
         f'echo; echo "@@ {name}"; ({command}) 2>/dev/null' for name, command in commands.items()
     )
 
 
-DESCRIBE_SCRIPT = SCRIPT + _ask(
+DESCRIBE_SCRIPT = SCRIPT + _query(
     properties="; ".join(f'echo "{name}=$(getprop {name})"' for name in _PROPERTIES),
     taskset="command -v taskset",
 )
-STATE_SCRIPT = CONDITIONS_SCRIPT + _ask(battery="dumpsys battery", thermal="dumpsys thermalservice")
+STATE_SCRIPT = CONDITIONS_SCRIPT + _query(
+    battery="dumpsys battery", thermal="dumpsys thermalservice"
+)
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ _REMEDIES = {
 
 
 @dataclass(frozen=True)
-class Attached:
+class ListedDevice:
     """A line of `adb devices -l`. state: "device" if it can be used."""
 
     serial: str
@@ -50,7 +50,7 @@ class Attached:
 
 
 @dataclass(frozen=True)
-class Done:
+class ShellResult:
     """Exit code and output of a script on the device."""
 
     code: int
@@ -80,7 +80,7 @@ def find_adb() -> Path:
     )
 
 
-def attached(program: Path) -> list[Attached]:
+def list_devices(program: Path) -> list[ListedDevice]:
     """List the devices of `adb`; raises MeasurementError if its server does not answer."""
     try:
         done = subprocess.run(
@@ -103,27 +103,27 @@ def attached(program: Path) -> list[Attached]:
         )
     lines = done.stdout.splitlines()
     header = next((n for n, line in enumerate(lines) if line.startswith("List of devices")), -1)
-    return [_attached(line) for line in lines[header + 1 :] if line.strip()]
+    return [_parse_device(line) for line in lines[header + 1 :] if line.strip()]
 
 
-def _attached(line: str) -> Attached:
+def _parse_device(line: str) -> ListedDevice:
     serial, _, rest = line.partition(" ") if "\t" not in line else line.partition("\t")
     rest = rest.strip()
     if rest.startswith("no permissions"):
-        return Attached(serial, "not permitted")
+        return ListedDevice(serial, "not permitted")
     state, *others = rest.split()
     pairs = (word.partition(":") for word in others if ":" in word)
-    return Attached(serial, state, {key: value for key, _, value in pairs})
+    return ListedDevice(serial, state, {key: value for key, _, value in pairs})
 
 
-def choose(program: Path, serial: str | None) -> Attached:
+def select_device(program: Path, serial: str | None) -> ListedDevice:
     """Return the device of a serial, or the only one; raises ConfigError, with the remedy."""
     if serial is not None and not _SERIAL.fullmatch(serial):
         raise ConfigError(
             f"'{serial}' is no serial of a device: take one that adb devices lists, of letters, "
             "figures and . _ : -"
         )
-    seen = attached(program)
+    seen = list_devices(program)
     if not seen:
         raise ConfigError(
             "no Android device is attached: plug one in and allow USB debugging on it "
@@ -149,7 +149,7 @@ class AdbLink:
     def __init__(self, program: Path, serial: str, *, timeout_s: float) -> None:
         self.program, self.serial, self.timeout_s = program, serial, timeout_s
 
-    def shell(self, script: str, *, timeout_s: float | None = None) -> Done:
+    def shell(self, script: str, *, timeout_s: float | None = None) -> ShellResult:
         """Run a script in the device's shell; its exit code may be any.
 
         Raises MeasurementError if the device is gone, or does not answer in time.
@@ -160,14 +160,14 @@ class AdbLink:
         )
         body, marker, status = output.replace("\r\n", "\n").rpartition(_END)
         if not marker or not status.strip().isdigit():
-            raise self._gone(errors or output, code)
-        return Done(int(status), body, errors)
+            raise self._connection_error(errors or output, code)
+        return ShellResult(int(status), body, errors)
 
-    def check(self, script: str, what: str, *, timeout_s: float | None = None) -> str:
+    def check(self, script: str, action: str, *, timeout_s: float | None = None) -> str:
         """Return the output of a script; raises MeasurementError if it fails."""
         done = self.shell(script, timeout_s=timeout_s)
         if done.code != 0:
-            raise MeasurementError(f"{what} failed on {self.serial}: {done.last_line}")
+            raise MeasurementError(f"{action} failed on {self.serial}: {done.last_line}")
         return done.output
 
     def push(self, sources: Sequence[Path], target: str) -> None:
@@ -190,7 +190,7 @@ class AdbLink:
             )
         if self._state() == "device":
             raise MeasurementError(f"adb {verb} of {where} failed on {self.serial}: {_last(text)}")
-        raise self._gone(text, code)
+        raise self._connection_error(text, code)
 
     def _state(self) -> str:
         return self._run(["get-state"], min(self.timeout_s, _LIST_S))[1].strip()
@@ -220,7 +220,7 @@ class AdbLink:
                     stream.close()
         return process.returncode, _text(output), _text(errors)
 
-    def _gone(self, text: str, code: int) -> MeasurementError:
+    def _connection_error(self, text: str, code: int) -> MeasurementError:
         reason = _last(text) if text.strip() else f"adb ended with exit code {code}"
         return MeasurementError(
             f"the device {self.serial} is gone ({reason}): attach it again, see adb devices, and "

@@ -19,7 +19,7 @@ from benchmark.devices.adb.tool_timer import (
     PROFILED_RUNS,
     UNRECORDED_S,
     ToolTimer,
-    tenth,
+    rounded_mb,
 )
 from benchmark.devices.adb.tools import Tool
 from benchmark.devices.base import Job, Loaded, ModelRefused, Turn, Warmed
@@ -51,23 +51,23 @@ class ModelTimer(ToolTimer):
         self._write(job.feeds, "inputs")
 
     def first_run(self) -> Loaded:
-        ended = self.run_tool(
+        completed = self.run_tool(
             [
                 *self._first_input(),
                 *("--num_runs=1", "--min_secs=0", "--warmup_runs=1", "--warmup_min_secs=0"),
                 "--output_filepath=first",
             ]
         )
-        ignored = logs.ignored_flags(ended.log)
+        ignored = logs.ignored_flags(completed.log)
         if unknown := [flag for flag in _NEEDED if flag in ignored]:
             raise ModelRefused(
                 f"{self.job.label}: this build of {self.program} does not know --{unknown[0]}: "
                 "get the one of docs/android.md"
             )
         self._shows_outputs = "output_filepath" not in ignored
-        log = logs.read_model_log(ended.log)
+        log = logs.read_model_log(completed.log)
         if log.init_ms is None or log.first_ms is None:
-            raise self.silent("how long loading took")
+            raise self.missing_value("how long loading took")
         return Loaded(load_ms=log.init_ms, first_ms=log.first_ms)
 
     def warm(self, protocol: Protocol) -> Warmed:
@@ -85,7 +85,7 @@ class ModelTimer(ToolTimer):
 
     def turn(self, block: Block) -> Turn:
         number, self._next = self._next, (self._next + 1) % len(self.job.feeds)
-        ended = self.run_tool(
+        completed = self.run_tool(
             [
                 *self._input(self.job.feeds[number], f"inputs/{number}"),
                 f"--num_runs={block.runs}",
@@ -95,14 +95,14 @@ class ModelTimer(ToolTimer):
                 f"--warmup_min_secs={UNRECORDED_S:g}",
             ]
         )
-        log = logs.read_model_log(ended.log)
+        log = logs.read_model_log(completed.log)
         runs = self._recorded(log)
         unrecorded_s = 0.0 if log.warm is None else log.warm.total_s
         # Without starting the tool and opening the model, as on other devices.
         return Turn(
-            raw_ns=[round(runs.middle * 1e3)],
+            raw_ns=[round(runs.median_or_mean * 1e3)],
             duration_s=unrecorded_s + runs.total_s,
-            processor_s=ended.processor_s,
+            processor_s=completed.processor_s,
             single=False,
             runs=runs.count,
         )
@@ -111,10 +111,10 @@ class ModelTimer(ToolTimer):
         log = self._timed(["--num_runs=8", "--min_secs=0", "--report_peak_memory_footprint=true"])
         if log.peak_mb is None and log.delta_mb is None:
             return None
-        return Memory(peak_rss_mb=tenth(log.peak_mb), delta_mb=tenth(log.delta_mb))
+        return Memory(peak_rss_mb=rounded_mb(log.peak_mb), delta_mb=rounded_mb(log.delta_mb))
 
     def profile(self) -> tuple[Operator, ...] | None:
-        ended = self.run_tool(
+        completed = self.run_tool(
             [
                 *self._first_input(),
                 f"--num_runs={PROFILED_RUNS}",
@@ -122,7 +122,7 @@ class ModelTimer(ToolTimer):
                 "--enable_op_profiling=true",
             ]
         )
-        spent = logs.read_operators(ended.log)
+        spent = logs.read_operators(completed.log)
         total = sum(operator.total_ms for operator in spent) or 1.0
         return (
             tuple(
@@ -158,13 +158,13 @@ class ModelTimer(ToolTimer):
             lines.append(f"{self.command(arguments)} > log 2>&1 || {{ cat log; exit 1; }}")
         done = self.link.shell("\n".join(lines))
         if done.code != 0:
-            raise self.ended(done.output, done.code)
+            raise self.failure(done.output, done.code)
         with tempfile.TemporaryDirectory() as scratch:
             self.link.pull(f"{self.folder}/answered", Path(scratch))
             for number, feed in enumerate(feeds):
                 file = Path(scratch) / "answered" / str(number)
                 if not file.is_file():
-                    raise self.silent("its outputs")
+                    raise self.missing_value("its outputs")
                 yield _outputs(self._signature(feed), file.read_bytes(), self.job.label)
         self.link.shell(f"cd {quoted(self.folder)} && rm -rf asked answered log")
 
@@ -177,7 +177,7 @@ class ModelTimer(ToolTimer):
 
     def _recorded(self, log: logs.ModelLog) -> logs.Runs:
         if log.recorded is None or not log.recorded.count:
-            raise self.silent("how long its runs took")
+            raise self.missing_value("how long its runs took")
         return log.recorded
 
     def _first_input(self) -> list[str]:

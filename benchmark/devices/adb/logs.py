@@ -28,12 +28,12 @@ class Runs:
     average: float
     median: float | None = None
     first: float | None = None
-    least: float | None = None
-    most: float | None = None
+    minimum: float | None = None
+    maximum: float | None = None
     p95: float | None = None
 
     @property
-    def middle(self) -> float:
+    def median_or_mean(self) -> float:
         """Median, or the mean if the build does not print a median."""
         return self.average if self.median is None else self.median
 
@@ -55,7 +55,7 @@ class ModelLog:
 
 
 @dataclass(frozen=True)
-class Spent:
+class OperatorTime:
     """One operator type in an inference, as `benchmark_model` lists it."""
 
     type: str
@@ -100,13 +100,13 @@ def _statistics(text: str) -> Iterator[Runs]:
                 average=average,
                 median=figures.get("median", same),
                 first=figures.get("first", same),
-                least=figures.get("min", same),
-                most=figures.get("max", same),
+                minimum=figures.get("min", same),
+                maximum=figures.get("max", same),
                 p95=figures.get("p95", same),
             )
 
 
-def read_operators(text: str) -> list[Spent]:
+def read_operators(text: str) -> list[OperatorTime]:
     """Parse the operators by type of `benchmark_model --enable_op_profiling=true`.
 
     Only of the recorded runs, without the internal nodes of delegates, which are listed twice.
@@ -114,7 +114,7 @@ def read_operators(text: str) -> list[Spent]:
     """
     _, _, runs = text.rpartition("Profiling Info for Regular Benchmark Runs")
     graphs, _, _ = runs.partition("Delegate internal")
-    spent: dict[str, Spent] = {}
+    spent: dict[str, OperatorTime] = {}
     for table in graphs.split("Summary by node type")[1:]:
         for line in itertools.takewhile(str.strip, table.splitlines()[1:]):
             cells = [cell.strip() for cell in line.split("\t") if cell.strip()]
@@ -122,9 +122,9 @@ def read_operators(text: str) -> list[Spent]:
                 continue
             # After a slash follows a detail of one node.
             kind, count, total_ms = cells[0].partition("/")[0], int(cells[1]), float(cells[2])
-            before = spent.get(kind, Spent(kind, 0, 0.0))
-            spent[kind] = Spent(kind, before.count + count, before.total_ms + total_ms)
-    return sorted(spent.values(), key=lambda one: -one.total_ms)
+            before = spent.get(kind, OperatorTime(kind, 0, 0.0))
+            spent[kind] = OperatorTime(kind, before.count + count, before.total_ms + total_ms)
+    return sorted(spent.values(), key=lambda operator: -operator.total_ms)
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from benchmark.devices.adb.tool_timer import (
     MARGIN,
     PROFILED_RUNS,
     UNRECORDED_S,
-    Ended,
+    ToolOutput,
     ToolTimer,
-    tenth,
+    rounded_mb,
 )
 from benchmark.devices.adb.tools import Tool
 from benchmark.devices.base import Job, Loaded, Turn, Warmed
@@ -52,10 +52,10 @@ class PerfTimer(ToolTimer):
         self._write(job.feeds)
 
     def first_run(self) -> Loaded:
-        ended, raw_ns = self._times(_FIRST_RUNS)
-        log = logs.read_perf_log(ended.log)
+        completed, raw_ns = self._times(_FIRST_RUNS)
+        log = logs.read_perf_log(completed.log)
         if log.load_ms is None or log.first_ms is None:
-            raise self.silent("how long loading took")
+            raise self.missing_value("how long loading took")
         self._run_s = float(np.median(raw_ns)) / _NS_PER_S
         return Loaded(load_ms=log.load_ms, first_ms=log.first_ms)
 
@@ -79,10 +79,10 @@ class PerfTimer(ToolTimer):
             runs = self._runs(
                 block.runs - len(recorded), left_s, block.max_s - UNRECORDED_S - spent_s
             )
-            ended, raw_ns = self._times(skipped + runs)
+            completed, raw_ns = self._times(skipped + runs)
             recorded += raw_ns[skipped:]
             unrecorded_ns += sum(raw_ns[:skipped])
-            processor_s.append(ended.processor_s)
+            processor_s.append(completed.processor_s)
             self._run_s = float(np.median(raw_ns[skipped:])) / _NS_PER_S
         known = [spent for spent in processor_s if spent is not None]
         return Turn(
@@ -94,7 +94,7 @@ class PerfTimer(ToolTimer):
     def memory(self) -> Memory | None:
         if self._peak_bytes is None:
             return None
-        return Memory(peak_rss_mb=tenth(self._peak_bytes / 1e6))
+        return Memory(peak_rss_mb=rounded_mb(self._peak_bytes / 1e6))
 
     def profile(self) -> tuple[Operator, ...] | None:
         from benchmark.worker.profiling import onnxruntime_operators
@@ -117,17 +117,17 @@ class PerfTimer(ToolTimer):
         enough = max(runs, math.ceil(min_s / self._run_s))
         return max(1, min(enough, math.floor(max(max_s, min_s) / self._run_s)))
 
-    def _times(self, runs: int, *arguments: str) -> tuple[Ended, list[int]]:
+    def _times(self, runs: int, *arguments: str) -> tuple[ToolOutput, list[int]]:
         """Run the tool; return its output and the nanoseconds of all runs after the first."""
         # It appends to an existing result file.
         self.link.shell(f"rm -f {quoted(self.folder)}/result")
-        ended = self.run_tool([*arguments, "-r", str(runs), "model.onnx", "result"])
+        completed = self.run_tool([*arguments, "-r", str(runs), "model.onnx", "result"])
         text = self.link.check(f"cat {quoted(self.folder)}/result", "reading the result")
         result = logs.read_perf_result(text)
         if len(result.raw_ns) != runs:
-            raise self.silent(f"how long each of its {runs} runs took")
+            raise self.missing_value(f"how long each of its {runs} runs took")
         self._peak_bytes = max(self._peak_bytes or 0, result.peak_bytes or 0) or None
-        return ended, result.raw_ns
+        return completed, result.raw_ns
 
     def _write(self, feeds: Sequence[Feed]) -> None:
         """Push each feed as a test data set beside the model."""

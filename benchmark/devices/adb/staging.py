@@ -15,13 +15,13 @@ from edge.storage import sha256, size_bytes
 # A folder in which the shell can write and run programs, and apps can read.
 _ROOT = "/data/local/tmp"
 # Timeout of commands outside of the measurement.
-QUESTION_S = 30.0
+QUERY_S = 30.0
 # Free space beyond the pushed files, for results and for Android itself.
 _SPARE_BYTES = 16_000_000
 
 
 class Staging:
-    """A folder on a device. folder: its path there. made: True once it exists.
+    """A folder on a device. folder: its path there. created: True once it exists.
 
     Raises MeasurementError if the device has no space, or files arrive altered.
     """
@@ -30,12 +30,12 @@ class Staging:
         self.link, self.folder = link, f"{_ROOT}/edge-{secrets.token_hex(6)}"
         self._placed: dict[str, str] = {}
         self._jobs = 0
-        self.made = False
+        self.created = False
 
     def make(self) -> None:
         """Create the folder if it does not exist."""
-        if not self.made:
-            self.made = True
+        if not self.created:
+            self.created = True
             # Apps read its files.
             folder = quoted(self.folder)
             self.link.check(f"mkdir -p {folder} && chmod 755 {folder}", "making a folder")
@@ -71,27 +71,27 @@ class Staging:
             self._placed[key] = target
         return self._placed[key]
 
-    def take_away(self, folder: str) -> None:
+    def remove_job_folder(self, folder: str) -> None:
         """End a process that runs in a folder and remove it; do nothing if the device is gone."""
         name = quoted(folder)
         script = f"[ -f {name}/pid ] && kill -9 $(cat {name}/pid); rm -rf {name}"
         with contextlib.suppress(MeasurementError):
-            self.link.shell(script, timeout_s=self._question_s)
+            self.link.shell(script, timeout_s=self._query_s)
 
     def remove(self) -> None:
         """Remove everything; report the remaining folder if the device is gone."""
-        if not self.made:
+        if not self.created:
             return
-        self.made = False
+        self.created = False
         try:
             script = f"rm -rf {quoted(self.folder)}"
-            self.link.check(script, "clearing up", timeout_s=self._question_s)
+            self.link.check(script, "clearing up", timeout_s=self._query_s)
         except MeasurementError:
             say(f"{self.link.serial} cannot be reached: {self.folder} is left on it")
 
     @property
-    def _question_s(self) -> float:
-        return min(QUESTION_S, self.link.timeout_s)
+    def _query_s(self) -> float:
+        return min(QUERY_S, self.link.timeout_s)
 
     def _check_space(self, wanted_bytes: int, name: str) -> None:
         output = self.link.check(f"df -k -P {_ROOT}", "asking for free space")

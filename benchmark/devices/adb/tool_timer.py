@@ -29,7 +29,7 @@ _LINE_CHARACTERS = 300
 
 
 @dataclass(frozen=True)
-class Ended:
+class ToolOutput:
     """Log of a successful tool. processor_s: its processor time; None if unknown."""
 
     log: str
@@ -59,7 +59,7 @@ class ToolTimer(Timer):
     def close(self) -> None:
         if not self._closed:
             self._closed = True
-            self._staging.take_away(self.folder)
+            self._staging.remove_job_folder(self.folder)
 
     def load(self) -> Loaded:
         try:
@@ -75,7 +75,7 @@ class ToolTimer(Timer):
     def arguments(self) -> list[str]:
         """Return the arguments of every call."""
 
-    def run_tool(self, arguments: Sequence[str]) -> Ended:
+    def run_tool(self, arguments: Sequence[str]) -> ToolOutput:
         """Run the tool in the folder; raises MeasurementError if it fails."""
         done = self.link.shell(
             f"cd {quoted(self.folder)} || exit 1\nexport ORT_DISABLE_TELEMETRY=1\n"
@@ -85,8 +85,8 @@ class ToolTimer(Timer):
         )
         log, _, times = done.output.rpartition(_TIMES)
         if done.code != 0:
-            raise self.ended(log or done.errors, done.code)
-        return Ended(log, _processor_s(times))
+            raise self.failure(log or done.errors, done.code)
+        return ToolOutput(log, _processor_s(times))
 
     def command(self, arguments: Sequence[str]) -> str:
         """Return a shell line that starts the tool, on the fast cores if they are known."""
@@ -97,14 +97,14 @@ class ToolTimer(Timer):
             words = ["env", f"LD_LIBRARY_PATH={PurePosixPath(self._tool).parent}", *words]
         return quoted(*words)
 
-    def silent(self, what: str) -> MeasurementError:
+    def missing_value(self, value: str) -> MeasurementError:
         """Return the error for a successful tool whose log lacks a value."""
         return MeasurementError(
-            f"{self.job.label}: {self.program} on {self.link.serial} did not tell {what}: is it "
+            f"{self.job.label}: {self.program} on {self.link.serial} did not tell {value}: is it "
             "the tool of docs/android.md?"
         )
 
-    def ended(self, log: str, code: int) -> ToolFailed:
+    def failure(self, log: str, code: int) -> ToolFailed:
         """Return the error for a failed tool: its first error message, else its last line."""
         lines = [" ".join(line.split()) for line in log.splitlines() if line.strip()]
         errors = [line for line in lines if line.upper().startswith(("ERROR", "FATAL", "CANNOT"))]
@@ -127,6 +127,6 @@ def _processor_s(times: str) -> float | None:
         return None
 
 
-def tenth(value: float | None) -> float | None:
+def rounded_mb(value: float | None) -> float | None:
     """Round megabytes for a row."""
     return None if value is None else round(value, 1)

@@ -17,19 +17,19 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.config import DeviceOptions
-from benchmark.devices.base import Device, Found, Job, Timer
+from benchmark.devices.base import Device, DiscoveredDevice, Job, Timer
 from benchmark.devices.browser.exchange import (
     GONE_S,
     Exchange,
-    Forged,
+    InvalidReply,
     NoAnswer,
     PageGone,
     PageInfo,
     PageReopened,
 )
 from benchmark.devices.browser.facts import browser, device_info
-from benchmark.devices.browser.server import PageServer, listed
-from benchmark.devices.browser.timer import BrowserTimer, Visit
+from benchmark.devices.browser.server import PageServer, list_files
+from benchmark.devices.browser.timer import BrowserTimer, PageSession
 from benchmark.measure.environment import utc_now
 from benchmark.schema import Conditions, DeviceInfo
 from edge.console import is_terminal, say
@@ -77,11 +77,11 @@ class BrowserDevice(Device):
         self.address = address
         self._provider = address or "wasm"
         self._timeout_s = options.timeout_s
-        self._versions = built(PAGE)
+        self._versions = page_versions(PAGE)
         self.exchange = Exchange(gone_s=gone_s)
         self.server = PageServer(
             self.exchange,
-            listed(PAGE),
+            list_files(PAGE),
             host=options.host,
             port=options.port,
             title="edge benchmark",
@@ -89,17 +89,17 @@ class BrowserDevice(Device):
         )
         self._announced, self._complete = False, True
         self._numbers = itertools.count(1)
-        self._visit = Visit(self.exchange, self.server.files, options.timeout_s)
+        self._session = PageSession(self.exchange, self.server.files, options.timeout_s)
 
     @classmethod
-    def discover(cls, options: DeviceOptions) -> list[Found]:
+    def discover(cls, options: DeviceOptions) -> list[DiscoveredDevice]:
         """List one entry for any browser, if the page is built."""
         title = "a browser on this machine, or on a phone"
         try:
-            built(PAGE)
+            page_versions(PAGE)
         except ConfigError as error:
-            return [Found(cls.kind, title, reason=str(error))]
-        return [Found(cls.kind, title, tuple(_ENGINES["wasm"]))]
+            return [DiscoveredDevice(cls.kind, title, reason=str(error))]
+        return [DiscoveredDevice(cls.kind, title, tuple(_ENGINES["wasm"]))]
 
     @property
     def interruptions(self) -> int:
@@ -123,7 +123,7 @@ class BrowserDevice(Device):
         return device_info(self.exchange.info, self._versions, address=self.address)
 
     def conditions(self) -> Conditions:
-        battery = self.exchange.beat.battery
+        battery = self.exchange.page_state.battery
         return Conditions(
             at_utc=utc_now(),
             battery_percent=None if battery is None else round(100 * battery.level, 1),
@@ -135,13 +135,13 @@ class BrowserDevice(Device):
 
     def open(self, job: Job) -> Timer:
         self.page()
-        return BrowserTimer(job, self._visit, f"model-{next(self._numbers)}")
+        return BrowserTimer(job, self._session, f"model-{next(self._numbers)}")
 
     def close(self) -> None:
         if self.exchange.info is not None:
-            with contextlib.suppress(PageReopened, PageGone, NoAnswer, Forged):
+            with contextlib.suppress(PageReopened, PageGone, NoAnswer, InvalidReply):
                 farewell = {"do": "finish", "complete": self._complete}
-                self.exchange.ask(farewell, judge=_anything, timeout_s=_FAREWELL_S)
+                self.exchange.ask(farewell, validate=_accept_any, timeout_s=_FAREWELL_S)
         self.server.close()
 
     def __exit__(self, *exc: object) -> None:
@@ -185,17 +185,17 @@ class BrowserDevice(Device):
             )
 
 
-def _anything(reply: Message, arrays: Arrays) -> None:
+def _accept_any(reply: Message, arrays: Arrays) -> None:
     """Accept any reply."""
 
 
-def built(page: Path) -> dict[str, str]:
+def page_versions(page: Path) -> dict[str, str]:
     """Return the versions of a built page's engines; raises ConfigError if it must be built."""
     remedy = _remedy()
     try:
         values: Any = json.loads((page / _BUILD).read_text(encoding="utf-8"))
         versions = {str(name): str(value) for name, value in values["versions"].items()}
-        listed(page)
+        list_files(page)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise ConfigError(f"the page of --device browser is not built: {remedy}") from None
     if values.get("protocol") != PROTOCOL or not {*_PACKAGES.values()} <= set(versions):

@@ -21,9 +21,9 @@ from edge.process.wire import Array, Arrays, Message, pack, unpack
 
 # Browsers let a hidden page run only once a minute; a left page is reloaded soon, or never.
 GONE_S = 75.0
-_LEFT_S = 25.0
-Judge = Callable[[Message, Arrays], None]
-Taken = Literal["taken", "stale", "refused"]
+_RELOAD_S = 25.0
+Validator = Callable[[Message, Arrays], None]
+ReplyStatus = Literal["accepted", "stale", "refused"]
 
 
 class PageReopened(Exception):
@@ -38,7 +38,7 @@ class NoAnswer(Exception):
     """The page is connected, but did not reply in time."""
 
 
-class Forged(Exception):
+class InvalidReply(Exception):
     """The page's reply is invalid; message: the reason, one line."""
 
 
@@ -71,7 +71,7 @@ class Battery(Config):
     charging: bool
 
 
-class Beat(Config):
+class PageState(Config):
     """The state that a page sends every few seconds."""
 
     hidden: bool
@@ -96,18 +96,18 @@ class _Pending:
     number: int
     data: bytes
     artifact: str
-    judge: Judge
+    validate: Validator
     outcome: tuple[Message, Arrays] | Exception | None = None
 
 
 @dataclass
 class _Page:
-    """A page. name: of its tab, kept on a reload. key: of this opening. left: it was closed."""
+    """A page. name: of its tab, kept on a reload. key: of this opening. closed: by the user."""
 
     name: str
     info: PageInfo
     key: str = field(default_factory=lambda: secrets.token_urlsafe(16))
-    left: bool = False
+    closed: bool = False
 
 
 class Exchange:
@@ -123,11 +123,11 @@ class Exchange:
         self._page: _Page | None = None
         self._pending: _Pending | None = None
         self._number = 0
-        self._heard = 0.0
+        self._last_contact = 0.0
         self._closed = False
-        self._bound: PageInfo | None = None
+        self._accepted_info: PageInfo | None = None
         self.openings = 0
-        self.beat = Beat(hidden=False, battery=None)
+        self.page_state = PageState(hidden=False, battery=None)
 
     # Methods for the measurement.
 
@@ -152,15 +152,15 @@ class Exchange:
         arrays: Mapping[str, Array] | None = None,
         *,
         artifact: str = "",
-        judge: Judge,
+        validate: Validator,
         timeout_s: float,
         key: str | None = None,
     ) -> tuple[Message, Arrays]:
         """Send a request, return the page's reply.
 
-        artifact: the checksum that the reply must state. judge: raises ValueError for an invalid
-        reply to this request. key: of the page to ask, the active one by default.
-        Raises PageReopened, PageGone, NoAnswer or Forged.
+        artifact: the checksum that the reply must state. validate: raises ValueError for an
+        invalid reply to this request. key: of the page to ask, the active one by default.
+        Raises PageReopened, PageGone, NoAnswer or InvalidReply.
         """
         deadline = time.monotonic() + timeout_s
         with self._changed:
@@ -168,7 +168,7 @@ class Exchange:
                 raise PageReopened
             self._number += 1
             data = pack({**message, "number": self._number}, arrays)
-            pending = _Pending(self._number, data, artifact, judge)
+            pending = _Pending(self._number, data, artifact, validate)
             self._pending = pending
             self._changed.notify_all()
             try:
@@ -193,10 +193,13 @@ class Exchange:
         with self._changed:
             if self._page is not None and not self._may_replace(self._page, claim.page):
                 raise PermissionError("this benchmark is open in another browser or tab")
-            if self._bound is not None and self._bound.identity != claim.info.identity:
+            if (
+                self._accepted_info is not None
+                and self._accepted_info.identity != claim.info.identity
+            ):
                 raise PermissionError("this benchmark was begun in another browser")
             self._page = _Page(claim.page, claim.info)
-            self._heard = time.monotonic()
+            self._last_contact = time.monotonic()
             self.openings += 1
             if self._pending is not None:
                 self._pending.outcome = PageReopened()
@@ -210,22 +213,22 @@ class Exchange:
         Raises PermissionError for a page that is not the active one.
         """
         with self._changed:
-            self._hear(key)
+            self._touch(key)
             self._changed.wait_for(
                 lambda: self._closed or self._unanswered is not None or self.key != key, wait_s
             )
-            self._hear(key)
+            self._touch(key)
             return None if self._unanswered is None else self._unanswered.data
 
     def check(self, key: str) -> None:
         """Check a page's key before its body is read; PermissionError as `next`."""
         with self._changed:
-            self._hear(key)
+            self._touch(key)
 
-    def reply(self, key: str, body: bytes) -> tuple[Taken, str]:
+    def reply(self, key: str, body: bytes) -> tuple[ReplyStatus, str]:
         """Take a reply; return its status and a reason of refusal; PermissionError as `next`."""
         with self._changed:
-            self._hear(key)
+            self._touch(key)
             pending = self._pending
         try:
             message, arrays = _unpacked(body)
@@ -238,25 +241,25 @@ class Exchange:
             if not _same(answer.artifact, pending.artifact):
                 return self._refuse(pending, "it is of another file than the one that was sent")
             try:
-                pending.judge(answer.reply, arrays)
+                pending.validate(answer.reply, arrays)
             except ValueError as error:
                 return self._refuse(pending, _first_line(error))
         self._settle(pending, (answer.reply, arrays))
-        self._bound = self._bound or self.info
-        return "taken", ""
+        self._accepted_info = self._accepted_info or self.info
+        return "accepted", ""
 
-    def hear(self, key: str, body: bytes) -> None:
+    def record_state(self, key: str, body: bytes) -> None:
         """Record the page's state; PermissionError as `next`, ValueError as `claim`."""
         with self._changed:
-            self._hear(key)
-            self.beat = _parsed(Beat, body)
+            self._touch(key)
+            self.page_state = _parsed(PageState, body)
 
     def leave(self, key: str) -> bool:
         """Mark a page as closed, so that another may replace it; True for the active page."""
         with self._changed:
             if self._page is None or not _same(self._page.key, key):
                 return False
-            self._page.left = True
+            self._page.closed = True
             self._changed.notify_all()
             return True
 
@@ -267,7 +270,7 @@ class Exchange:
 
     def _outcome(self, pending: _Pending, deadline: float) -> tuple[Message, Arrays]:
         while pending.outcome is None:
-            now, gone = time.monotonic(), self._heard + self._patience_s
+            now, gone = time.monotonic(), self._last_contact + self._gone_after_s
             if now >= gone:
                 raise PageGone
             if now >= deadline:
@@ -278,23 +281,23 @@ class Exchange:
         return pending.outcome
 
     @property
-    def _patience_s(self) -> float:
-        left = self._page is not None and self._page.left
-        return min(self._gone_s, _LEFT_S) if left else self._gone_s
+    def _gone_after_s(self) -> float:
+        closed = self._page is not None and self._page.closed
+        return min(self._gone_s, _RELOAD_S) if closed else self._gone_s
 
     def _may_replace(self, page: _Page, name: str) -> bool:
-        silent = time.monotonic() >= self._heard + self._gone_s
-        return page.left or silent or _same(page.name, name)
+        silent = time.monotonic() >= self._last_contact + self._gone_s
+        return page.closed or silent or _same(page.name, name)
 
-    def _hear(self, key: str) -> None:
+    def _touch(self, key: str) -> None:
         if self._page is None or not _same(self._page.key, key):
             raise PermissionError("another page is at work")
-        self._page.left = False
-        self._heard = time.monotonic()
+        self._page.closed = False
+        self._last_contact = time.monotonic()
 
-    def _refuse(self, pending: _Pending | None, reason: str) -> tuple[Taken, str]:
+    def _refuse(self, pending: _Pending | None, reason: str) -> tuple[ReplyStatus, str]:
         if pending is not None:
-            self._settle(pending, Forged(reason))
+            self._settle(pending, InvalidReply(reason))
         return "refused", reason
 
     def _settle(self, pending: _Pending, outcome: tuple[Message, Arrays] | Exception) -> None:
@@ -304,10 +307,10 @@ class Exchange:
             self._changed.notify_all()
 
 
-def _same(expected: str, given: str) -> bool:
+def _same(expected: str, actual: str) -> bool:
     """Compare two texts in constant time."""
     return secrets.compare_digest(
-        expected.encode("utf-8", "surrogatepass"), given.encode("utf-8", "surrogatepass")
+        expected.encode("utf-8", "surrogatepass"), actual.encode("utf-8", "surrogatepass")
     )
 
 

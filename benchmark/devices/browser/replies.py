@@ -85,11 +85,11 @@ ANSWERS: dict[str, type[Answer]] = {
 }
 
 
-def judged_as(model: type[Answer], *, texts: int = 0) -> Callable[[Message, Arrays], None]:
+def reply_validator(model: type[Answer], *, texts: int = 0) -> Callable[[Message, Arrays], None]:
     """Return a validator of a reply's schema and of its times, which start now."""
     start = time.monotonic()
 
-    def judge(reply: Message, arrays: Arrays) -> None:
+    def validate(reply: Message, arrays: Arrays) -> None:
         try:
             answer = model.model_validate(reply)
         except ValidationError as error:
@@ -106,10 +106,10 @@ def judged_as(model: type[Answer], *, texts: int = 0) -> Callable[[Message, Arra
                 f"it tells of {answer.spent_s():.1f} s, and {passed_s:.1f} s have passed"
             )
 
-    return judge
+    return validate
 
 
-def judge_outputs(feeds: Mapping[str, Array], reply: Message, arrays: Arrays) -> None:
+def validate_outputs(feeds: Mapping[str, Array], reply: Message, arrays: Arrays) -> None:
     """Raise ValueError unless there are outputs for each feed, with as many texts."""
     texts = {key.partition("/")[0]: len(value) for key, value in feeds.items()}
     records = {key.partition("/")[0] for key in arrays}

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from benchmark.devices.browser.exchange import Exchange
 from benchmark.devices.browser.facts import browser
-from benchmark.devices.browser.sockets import TimedReader, authority, own_address, secured
+from benchmark.devices.browser.sockets import TimedReader, authority, bindable_address, with_tls
 from edge.console import say
 from edge.errors import ConfigError
 
@@ -79,11 +79,11 @@ class PageServer:
         self.exchange, self.page, self.title = exchange, dict(page), title
         self.files: dict[str, Path] = {}
         self.token = secrets.token_urlsafe(16)
-        address = own_address(host)
-        self._server = _bound(address, port)
+        address = bindable_address(host)
+        self._server = _start_server(address, port)
         self._server.owner = self
         if certificate is not None:
-            self._server.socket = secured(self._server.socket, certificate)
+            self._server.socket = with_tls(self._server.socket, certificate)
         number = self._server.server_address[1]
         scheme = "http" if certificate is None else "https"
         names = {host, address}
@@ -141,7 +141,7 @@ class _Handler(BaseHTTPRequestHandler):
         if name == "next":
             self._next()
         elif name == "":
-            self._send_file(owner.page["index.html"], kept=False)
+            self._send_file(owner.page["index.html"], cacheable=False)
         elif name in owner.page:
             self._send_file(owner.page[name])
         elif name.startswith("files/") and name[6:] in owner.files:
@@ -190,8 +190,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._say(HTTPStatus.FORBIDDEN, "another page may not ask here")
             return None
         token, slash, name = self.path.partition("?")[0].lstrip("/").partition("/")
-        given = token.encode("utf-8", "surrogateescape")
-        if not secrets.compare_digest(given, owner.token.encode()) or not slash:
+        token_bytes = token.encode("utf-8", "surrogateescape")
+        if not secrets.compare_digest(token_bytes, owner.token.encode()) or not slash:
             self._say(
                 HTTPStatus.NOT_FOUND, "this address is not valid: see the one in the terminal"
             )
@@ -218,19 +218,19 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(HTTPStatus.OK, data, "application/octet-stream")
 
     def _reply(self, body: bytes) -> None:
-        taken, reason = self.server.owner.exchange.reply(self._key(), body)
+        outcome, reason = self.server.owner.exchange.reply(self._key(), body)
         status = {
-            "taken": HTTPStatus.NO_CONTENT,
+            "accepted": HTTPStatus.NO_CONTENT,
             "stale": HTTPStatus.GONE,
             "refused": HTTPStatus.BAD_REQUEST,
-        }[taken]
-        if taken == "taken":
+        }[outcome]
+        if outcome == "accepted":
             self._send(status, b"", None)
         else:
             self._say(status, reason)
 
     def _beat(self, body: bytes) -> None:
-        self.server.owner.exchange.hear(self._key(), body)
+        self.server.owner.exchange.record_state(self._key(), body)
         self._send(HTTPStatus.NO_CONTENT, b"", None)
 
     def _bye(self, body: bytes) -> None:
@@ -265,7 +265,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
         return None
 
-    def _send_file(self, path: Path, *, kept: bool = True) -> None:
+    def _send_file(self, path: Path, *, cacheable: bool = True) -> None:
         try:
             file = path.open("rb")
         except OSError:
@@ -275,7 +275,9 @@ class _Handler(BaseHTTPRequestHandler):
             size = path.stat().st_size
             kind = _TYPES.get(path.suffix, "application/octet-stream")
             # Names contain a checksum of the content, so that a phone can cache the files.
-            self._head(HTTPStatus.OK, size, kind, "private, max-age=86400" if kept else "no-store")
+            self._head(
+                HTTPStatus.OK, size, kind, "private, max-age=86400" if cacheable else "no-store"
+            )
             shutil.copyfileobj(file, self.wfile, 1 << 18)
 
     def _say(self, status: HTTPStatus, text: str) -> None:
@@ -304,7 +306,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Log nothing: the terminal shows the measurement."""
 
 
-def _bound(address: str, port: int | None) -> _Server:
+def _start_server(address: str, port: int | None) -> _Server:
     class Server(_Server):
         address_family = socket.AF_INET6 if ":" in address else socket.AF_INET
 
@@ -317,7 +319,7 @@ def _bound(address: str, port: int | None) -> _Server:
         ) from None
 
 
-def listed(folder: Path) -> dict[str, Path]:
+def list_files(folder: Path) -> dict[str, Path]:
     """Return the files of a folder by relative path; raises FileNotFoundError without an index."""
     files: dict[str, Path] = {}
     with contextlib.suppress(OSError):

@@ -43,7 +43,7 @@ class TimedReader(io.RawIOBase):
             self._connection.settimeout(self._idle_s)
 
 
-def own_address(host: str) -> str:
+def bindable_address(host: str) -> str:
     """Return the address of this machine to bind; raises ConfigError for any other host."""
     if host == "localhost":
         return "127.0.0.1"
@@ -67,7 +67,7 @@ def machine_addresses() -> list[str]:
     return list(dict.fromkeys(a for a in addresses if "%" not in a and not a.startswith("fe80")))
 
 
-def secured(plain: socket.socket, certificate: Path) -> socket.socket:
+def with_tls(plain: socket.socket, certificate: Path) -> socket.socket:
     """Wrap a socket in TLS; raises ConfigError for a file without a certificate and its key."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:

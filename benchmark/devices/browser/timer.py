@@ -13,7 +13,7 @@ from benchmark.config import Block, Protocol
 from benchmark.devices.base import Job, Loaded, ModelRefused, StageTimes, Turn, Warmed
 from benchmark.devices.browser.exchange import (
     Exchange,
-    Forged,
+    InvalidReply,
     NoAnswer,
     PageGone,
     PageReopened,
@@ -24,8 +24,8 @@ from benchmark.devices.browser.replies import (
     MemoryAnswer,
     TurnedAnswer,
     WarmedAnswer,
-    judge_outputs,
-    judged_as,
+    reply_validator,
+    validate_outputs,
 )
 from benchmark.devices.messages import MessageTimer
 from benchmark.schema import Memory, Operator
@@ -41,7 +41,7 @@ _SOFTWARE = ("swiftshader", "llvmpipe", "lavapipe", "software", "basic render")
 
 
 @dataclass(frozen=True)
-class Visit:
+class PageSession:
     """State that all models of a page share.
 
     files: checksum -> file that the page may fetch. ended: models that the page can unload, sent
@@ -58,14 +58,14 @@ class BrowserTimer(MessageTimer):
     """One model in a worker of the page; loaded again when the page is opened again."""
 
     # Outputs of a large vocabulary still fit into one answer.
-    at_once: ClassVar[int] = 8
+    feeds_per_message: ClassVar[int] = 8
 
-    def __init__(self, job: Job, visit: Visit, cell: str) -> None:
+    def __init__(self, job: Job, session: PageSession, cell: str) -> None:
         super().__init__(job)
-        self._visit, self._cell = visit, cell
+        self._session, self._cell = session, cell
         self._artifact = Path(self.place(job.path)).name
         self._key = ""
-        self._known: Loaded | None = None
+        self._first_loaded: Loaded | None = None
         self._threads = job.threads
         self._protocol: Protocol | None = None
         self._raw_ns: list[int] = []
@@ -74,7 +74,7 @@ class BrowserTimer(MessageTimer):
     def place(self, path: Path) -> str:
         """Return the path from which the page fetches a file, with the checksum to verify."""
         digest = _checksum(path.resolve())
-        self._visit.files[digest] = path.resolve()
+        self._session.files[digest] = path.resolve()
         return f"files/{digest}"
 
     def load(self) -> Loaded:
@@ -82,8 +82,8 @@ class BrowserTimer(MessageTimer):
         for attempt, threads in enumerate((self._job.threads, 1, 1)):
             self._threads = threads
             with contextlib.suppress(PageReopened):
-                self._known = self._load(fewer=attempt > 0)
-                return self._known
+                self._first_loaded = self._load(fewer=attempt > 0)
+                return self._first_loaded
             self._say_reopened()
         raise ModelRefused(
             "the page was lost three times while it loaded the model: the device may have too "
@@ -102,8 +102,8 @@ class BrowserTimer(MessageTimer):
             "recorded": {"turns": self._turns, "raw_ns": self._raw_ns},
         }
         feeds = joined(self._job.feeds)
-        key = self._visit.exchange.key
-        reply, _ = self._send(request, feeds, judge=judged_as(LoadedAnswer), key=key)
+        key = self._session.exchange.key
+        reply, _ = self._send(request, feeds, validate=reply_validator(LoadedAnswer), key=key)
         self._key = key
         answer = LoadedAnswer.model_validate(reply)
         notes = answer.notes
@@ -114,24 +114,26 @@ class BrowserTimer(MessageTimer):
             first_ms=answer.first_ns / 1e6,
             threads=answer.threads,
             provider=answer.provider,
-            notes=tuple(f"in the browser it {note}" for note in (*notes, *self._pretence(answer))),
+            notes=tuple(
+                f"in the browser it {note}" for note in (*notes, *self._software_notes(answer))
+            ),
         )
 
-    def _pretence(self, found: LoadedAnswer) -> tuple[str, ...]:
+    def _software_notes(self, answer: LoadedAnswer) -> tuple[str, ...]:
         """Return a note if the browser runs WebGPU on the processor."""
-        info = self._visit.exchange.info
-        adapter = "" if info is None or found.provider != "WebGPU" else info.webgpu or ""
+        info = self._session.exchange.info
+        adapter = "" if info is None or answer.provider != "WebGPU" else info.webgpu or ""
         if not any(word in adapter.lower() for word in _SOFTWARE):
             return ()
         return (f"ran WebGPU in software ({adapter}), on no GPU",)
 
-    def warming(self, protocol: Protocol) -> Message:
+    def warm_request(self, protocol: Protocol) -> Message:
         # The page shows how many rounds are to come.
-        return {**super().warming(protocol), "rounds": protocol.rounds}
+        return {**super().warm_request(protocol), "rounds": protocol.rounds}
 
     def warm(self, protocol: Protocol) -> Warmed:
         self._protocol = protocol
-        reply, _ = self.ask(self.warming(protocol))
+        reply, _ = self.ask(self.warm_request(protocol))
         answer = WarmedAnswer.model_validate(reply)
         notes: tuple[str, ...] = ()
         if answer.group > 1:
@@ -142,7 +144,7 @@ class BrowserTimer(MessageTimer):
         return Warmed(answer.runs, answer.duration_s, notes)
 
     def turn(self, block: Block) -> Turn:
-        reply, _ = self.ask(self.turning(block))
+        reply, _ = self.ask(self.turn_request(block))
         answer = TurnedAnswer.model_validate(reply)
         self._turns += 1
         self._raw_ns += answer.raw_ns
@@ -154,7 +156,7 @@ class BrowserTimer(MessageTimer):
         return None if wasm_bytes is None else Memory(wasm_mb=round(wasm_bytes / 1e6, 1))
 
     def stages(self) -> StageTimes | None:
-        return None if self._job.reading is None else super().stages()
+        return None if self._job.text_inputs is None else super().stages()
 
     def profile(self) -> tuple[Operator, ...] | None:
         return None
@@ -167,8 +169,8 @@ class BrowserTimer(MessageTimer):
         for _ in range(_OPENINGS):
             try:
                 self._restore()
-                judge = self._judge(request, arrays or {})
-                return self._send(request, arrays, judge=judge, key=self._key)
+                validate = self._validator(request, arrays or {})
+                return self._send(request, arrays, validate=validate, key=self._key)
             except PageReopened:
                 self._say_reopened()
         raise MeasurementError(
@@ -179,41 +181,41 @@ class BrowserTimer(MessageTimer):
     def close(self) -> None:
         # The page unloads it with the next request.
         if self._key:
-            self._visit.ended.append(self._cell)
+            self._session.ended.append(self._cell)
             self._key = ""
 
     def _restore(self) -> None:
         """Load the model again if the page was opened again."""
-        if self._key == self._visit.exchange.key:
+        if self._key == self._session.exchange.key:
             return
-        known = self._known
+        first_loaded = self._first_loaded
         loaded = self._load()
-        if known is not None and loaded.threads != known.threads:
+        if first_loaded is not None and loaded.threads != first_loaded.threads:
             raise MeasurementError(
                 f"{self._job.label}: the page was opened again, and the model now runs on "
-                f"{loaded.threads} threads in place of {known.threads}"
+                f"{loaded.threads} threads in place of {first_loaded.threads}"
             )
         if self._protocol is not None:
-            request = self.warming(self._protocol)
-            self._send(request, None, judge=judged_as(WarmedAnswer), key=self._key)
+            request = self.warm_request(self._protocol)
+            self._send(request, None, validate=reply_validator(WarmedAnswer), key=self._key)
 
     def _send(
         self,
         request: Message,
         arrays: Mapping[str, Array] | None,
         *,
-        judge: Callable[[Message, Arrays], None],
+        validate: Callable[[Message, Arrays], None],
         key: str,
     ) -> tuple[Message, Arrays]:
-        visit, label = self._visit, self._job.label
-        message = {**request, "cell": self._cell, "ended": list(visit.ended)}
+        session, label = self._session, self._job.label
+        message = {**request, "cell": self._cell, "ended": list(session.ended)}
         try:
-            reply, outputs = visit.exchange.ask(
+            reply, outputs = session.exchange.ask(
                 message,
                 arrays,
                 artifact=self._artifact,
-                judge=judge,
-                timeout_s=visit.timeout_s,
+                validate=validate,
+                timeout_s=session.timeout_s,
                 key=key,
             )
         except PageGone:
@@ -223,29 +225,29 @@ class BrowserTimer(MessageTimer):
             ) from None
         except NoAnswer:
             raise MeasurementError(
-                f"{label}: the page did not answer '{request['do']}' within {visit.timeout_s:g} s: "
-                "time a smaller model, or wait longer with --timeout"
+                f"{label}: the page did not answer '{request['do']}' within "
+                f"{session.timeout_s:g} s: time a smaller model, or wait longer with --timeout"
             ) from None
-        except Forged as error:
+        except InvalidReply as error:
             raise MeasurementError(
                 f"{label}: the page's answer to '{request['do']}' is refused: {error}"
             ) from None
-        visit.ended.clear()
+        session.ended.clear()
         if "error" in reply:
             raise self._failure(request, " ".join(str(reply["error"]).split())[:300])
         return reply, outputs
 
     def _failure(self, request: Message, reason: str) -> MeasurementError:
-        if request["do"] == "load" and self._known is None:
+        if request["do"] == "load" and self._first_loaded is None:
             return ModelRefused(f"the browser cannot run it: {reason}")
         return MeasurementError(f"{self._job.label}: {reason}")
 
-    def _judge(
+    def _validator(
         self, request: Message, arrays: Mapping[str, Array]
     ) -> Callable[[Message, Arrays], None]:
         if request["do"] == "answers":
-            return functools.partial(judge_outputs, arrays)
-        return judged_as(ANSWERS[request["do"]], texts=len(request.get("texts", ())))
+            return functools.partial(validate_outputs, arrays)
+        return reply_validator(ANSWERS[request["do"]], texts=len(request.get("texts", ())))
 
     def _say_reopened(self) -> None:
         say(f"{self._job.label}: the page was opened again, its models are loaded again")

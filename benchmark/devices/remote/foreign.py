@@ -33,9 +33,9 @@ ENGINES = {
     "onnxruntime": ("onnxruntime", "numpy"),
     "litert": ("ai-edge-litert", "numpy"),
 }
-READING = ("tokenizers",)
+TOKENIZER_PACKAGES = ("tokenizers",)
 _ROOT = Path(__file__).resolve().parents[3]
-_CARRIED = (
+_ARCHIVED = (
     "benchmark/devices/remote/counting.py",
     "benchmark/worker/memory.py",
     "benchmark/worker/profiling.py",
@@ -136,7 +136,7 @@ def code_archive() -> bytes:
         # Empty ones: this project's import packages that a board does not have.
         for package in ("", "/devices", "/devices/remote", "/worker"):
             archive.writestr(f"benchmark{package}/__init__.py", "")
-        for name in _CARRIED:
+        for name in _ARCHIVED:
             archive.writestr(name, (_ROOT / name).read_bytes())
         archive.writestr("typing_extensions.py", Path(typing_extensions.__file__).read_bytes())
     return buffer.getvalue()

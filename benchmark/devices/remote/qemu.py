@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmark.config import Block, DeviceOptions, Protocol
-from benchmark.devices.base import Device, Found, Job, StageTimes, Timer, Turn, Warmed
+from benchmark.devices.base import Device, DiscoveredDevice, Job, StageTimes, Timer, Turn, Warmed
 from benchmark.devices.link import Link
 from benchmark.devices.messages import MessageTimer
 from benchmark.devices.remote import foreign, wheels
@@ -34,7 +34,7 @@ _TITLE = "an emulated Arm processor: right answers and instruction counts, no la
 # Some of QEMU's processors: an old small core, its successor with int8 dot products, a large one.
 _USUAL = ("cortex-a53", "cortex-a55", "cortex-a76")
 _PROBE_S = 60.0
-_NEITHER = Block(runs=1, min_s=0, max_s=1)
+_ONE_RUN = Block(runs=1, min_s=0, max_s=1)
 # Linux's names of an Arm processor's features, by bit of the auxiliary vector's words 16 and 26.
 _FEATURES = {16: {1: "asimd", 10: "asimdhp", 20: "asimddp", 22: "sve"}}
 _FEATURES[26] = {1: "sve2", 13: "i8mm", 14: "bf16", 23: "sme"}
@@ -67,21 +67,23 @@ class QemuDevice(Device):
         if address not in known:
             raise unknown_name("processor", address, [name for name in known if name])
         self.address = address
-        said = self._run(self._python("-c", f"{foreign.PROBE}\n{_WORDS_PROBE}"))
-        self._foreign = foreign.read_probe(said, where=f"qemu:{address}", python=_PYTHON)
-        self._features = _features(said)
+        output = self._run(self._python("-c", f"{foreign.PROBE}\n{_WORDS_PROBE}"))
+        self._foreign = foreign.read_probe(output, where=f"qemu:{address}", python=_PYTHON)
+        self._features = _features(output)
         self._versions: dict[str, str] = {}
         self._temporary = tempfile.TemporaryDirectory(prefix="edge-qemu-")
         self._opened = 0
         (self._folder / "code.zip").write_bytes(foreign.code_archive())
 
     @classmethod
-    def discover(cls, options: DeviceOptions) -> list[Found]:
+    def discover(cls, options: DeviceOptions) -> list[DiscoveredDevice]:
         """List the usual processors of boards and phones, if there is a sysroot."""
         root = options.sysroot or default_sysroot()
         if not (root / INFO).is_file():
-            return [Found(f"{cls.kind}:{_USUAL[-1]}", _TITLE, (), _missing(root))]
-        return [Found(f"{cls.kind}:{name}", _TITLE, ("onnx", "tflite")) for name in _USUAL]
+            return [DiscoveredDevice(f"{cls.kind}:{_USUAL[-1]}", _TITLE, (), _missing(root))]
+        return [
+            DiscoveredDevice(f"{cls.kind}:{name}", _TITLE, ("onnx", "tflite")) for name in _USUAL
+        ]
 
     def engine(self, format_name: str, runtimes: Sequence[str]) -> str:
         return foreign.choose_engine(runtimes)
@@ -110,7 +112,7 @@ class QemuDevice(Device):
 
     def open(self, job: Job) -> Timer:
         runtime = self._runtime(job.engine)
-        path = [str(self._folder / "code.zip"), *map(str, wheels.unpacked(runtime))]
+        path = [str(self._folder / "code.zip"), *map(str, wheels.unpack_wheels(runtime))]
         variables = foreign.worker_variables(job.threads, path, str(self._folder))
         self._opened += 1
         # Counts of several threads vary: waiting threads spin.
@@ -121,7 +123,7 @@ class QemuDevice(Device):
         argv = [str(self._root / PROGRAM), *plugin, *self._python("-m", module)]
         # Stage times under an emulator say nothing.
         return _QemuTimer(
-            dataclasses.replace(job, reading=None),
+            dataclasses.replace(job, text_inputs=None),
             Link(argv, label=job.label, env={**variables, **self._environment}, cwd=self._folder),
             marks,
             self._timeout_s,
@@ -195,7 +197,7 @@ class _QemuTimer(MessageTimer):
         return super().warm(protocol.model_copy(update=once))
 
     def turn(self, block: Block) -> Turn:
-        return super().turn(_NEITHER)
+        return super().turn(_ONE_RUN)
 
     def memory(self) -> Memory | None:
         # It would be the emulator's.
@@ -221,9 +223,9 @@ def _missing(root: Path) -> str:
     return f"there is no Arm system in {root}: run .venv/bin/python scripts/qemu_sysroot.py"
 
 
-def _features(said: str) -> tuple[str, ...]:
+def _features(output: str) -> tuple[str, ...]:
     """Parse the processor's features from the probe's auxiliary vector."""
-    line = next((line for line in said.splitlines() if line.startswith(_WORDS)), _WORDS)
+    line = next((line for line in output.splitlines() if line.startswith(_WORDS)), _WORDS)
     words = zip(_FEATURES, map(int, line[len(_WORDS) :].split()), strict=False)
     return tuple(
         name for key, word in words for bit, name in _FEATURES[key].items() if word >> bit & 1

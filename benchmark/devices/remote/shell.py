@@ -23,7 +23,7 @@ from edge.console import human_bytes
 from edge.errors import ConfigError, EdgeError, MeasurementError, StorageError
 
 # Exit code of ssh itself, without a connection or if it loses it.
-LOST = 255
+CONNECTION_LOST = 255
 # A lost board is noticed after 15 s, before TCP does.
 _OPTIONS = (
     *("-o", "BatchMode=yes", "-o", "ConnectTimeout=10"),
@@ -97,7 +97,7 @@ class Shell:
             self._shared = f"ControlPath={sockets}/c"
             self._keeper = self._start_keeper()
             stack.callback(self._end_keeper)
-            self.folder = self._made_folder()
+            self.folder = self._read_folder()
             self._open = stack.pop_all()
 
     def run(self, script: str, *, timeout_s: float = _COMMAND_S) -> str:
@@ -114,7 +114,9 @@ class Shell:
         line = f"cd {shlex.quote(self.folder)} && {shlex.join(command)}"
         done = self._finish(_in_sh(line), b"", self._timeout_s)
         if done.returncode:
-            raise MeasurementError(f"{self.host}: {command[0]} failed there: {_last(done.stderr)}")
+            raise MeasurementError(
+                f"{self.host}: {command[0]} failed there: {_last_line(done.stderr)}"
+            )
         return done.stdout.decode(errors="replace")
 
     def put(self, source: bytes | Path, name: str) -> str:
@@ -129,7 +131,7 @@ class Shell:
             done = self._finish(command, data, self._timeout_s)
         if done.returncode:
             raise StorageError(
-                f"{self.host}: {name} cannot be written to {self.folder}: {_last(done.stderr)}"
+                f"{self.host}: {name} cannot be written to {self.folder}: {_last_line(done.stderr)}"
             )
         return path
 
@@ -183,7 +185,7 @@ class Shell:
             self._keeper.wait()
             self._keeper.stdout.close()
 
-    def _made_folder(self) -> str:
+    def _read_folder(self) -> str:
         """Return the folder that the keeper created."""
         line = self._first_line()
         if line.startswith(_FOLDER):
@@ -216,11 +218,11 @@ class Shell:
                 received += part
         return received.partition(b"\n")[0].decode(errors="replace").strip()
 
-    def _refusal(self, said: str) -> EdgeError:
+    def _refusal(self, output: str) -> EdgeError:
         for sign, advice in _MISTAKES:
-            if sign in said:
+            if sign in output:
                 return ConfigError(f"{self.host}: {advice.replace('HOST', self.host)}")
-        reason = _last(said.encode()) or "no answer"
+        reason = _last_line(output.encode()) or "no answer"
         return MeasurementError(
             f"{self.host} cannot be reached ({reason}): is it switched on, and does "
             f"`ssh {self.host}` work?"
@@ -231,11 +233,11 @@ class Shell:
     ) -> subprocess.CompletedProcess[bytes]:
         """Run a command with its input through the shared connection, until it ends."""
         argv = [*self._ssh, "-o", "ControlMaster=no", "-o", self._shared, "--", self.host, command]
-        given: dict[str, Any] = {"input": data} if isinstance(data, bytes) else {"stdin": data}
+        source: dict[str, Any] = {"input": data} if isinstance(data, bytes) else {"stdin": data}
         try:
             done = subprocess.run(
                 argv,
-                **given,
+                **source,
                 capture_output=True,
                 timeout=timeout_s,
                 check=False,
@@ -243,19 +245,19 @@ class Shell:
             )
         except subprocess.TimeoutExpired:
             raise MeasurementError(
-                f"{self.host} did not answer within {timeout_s:g} s: {ADVICE}"
+                f"{self.host} did not answer within {timeout_s:g} s: {RETRY_ADVICE}"
             ) from None
-        if done.returncode == LOST:
-            raise MeasurementError(f"{lost(self.host)} ({_last(done.stderr)})")
+        if done.returncode == CONNECTION_LOST:
+            raise MeasurementError(f"{connection_lost(self.host)} ({_last_line(done.stderr)})")
         return done
 
 
-ADVICE = "check its power and its network, and run the same command again"
+RETRY_ADVICE = "check its power and its network, and run the same command again"
 
 
-def lost(host: str) -> str:
+def connection_lost(host: str) -> str:
     """Return the message for a lost connection."""
-    return f"the connection to {host} was lost: {ADVICE}"
+    return f"the connection to {host} was lost: {RETRY_ADVICE}"
 
 
 def _in_sh(line: str) -> str:
@@ -263,6 +265,6 @@ def _in_sh(line: str) -> str:
     return f"sh -c {shlex.quote(line)}"
 
 
-def _last(said: bytes) -> str:
-    lines = [line.strip() for line in said.decode(errors="replace").splitlines() if line.strip()]
+def _last_line(output: bytes) -> str:
+    lines = [line.strip() for line in output.decode(errors="replace").splitlines() if line.strip()]
     return lines[-1][:200] if lines else ""

@@ -10,13 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from benchmark.config import DeviceOptions
-from benchmark.devices.base import Device, Found, Job, Timer
+from benchmark.devices.base import Device, DiscoveredDevice, Job, Timer
 from benchmark.devices.facts import CONDITIONS_SCRIPT, SCRIPT, Facts
 from benchmark.devices.link import Link
 from benchmark.devices.local import worker_command
 from benchmark.devices.messages import MessageTimer
 from benchmark.devices.remote import foreign, wheels
-from benchmark.devices.remote.shell import LOST, Shell, lost
+from benchmark.devices.remote.shell import CONNECTION_LOST, Shell, connection_lost
 from benchmark.schema import Conditions, DeviceInfo
 from edge.console import say, step
 from edge.engines.base import Availability
@@ -40,7 +40,7 @@ class SshDevice(Device):
         self._timeout_s, self._python = options.timeout_s, options.python
         self._shell = Shell(address, timeout_s=options.timeout_s)
         self.host = self._shell.host
-        self._carried: dict[str, str] = {}
+        self._uploaded: dict[str, str] = {}
         self._versions: dict[str, str] = {}
         try:
             self._foreign = self._probe()
@@ -51,7 +51,7 @@ class SshDevice(Device):
             raise
 
     @classmethod
-    def discover(cls, options: DeviceOptions) -> list[Found]:
+    def discover(cls, options: DeviceOptions) -> list[DiscoveredDevice]:
         """List the hosts of ~/.ssh/config, without connecting to them."""
         reason = "not asked yet: it is connected to when it is used"
         hosts = configured_hosts(Path.home() / ".ssh" / "config")
@@ -61,7 +61,8 @@ class SshDevice(Device):
         if shutil.which("ssh") is None:
             reason = "there is no ssh here: install it (Debian: openssh-client)"
         return [
-            Found(f"{cls.kind}:{host}", "a Linux board with Python", (), reason) for host in hosts
+            DiscoveredDevice(f"{cls.kind}:{host}", "a Linux board with Python", (), reason)
+            for host in hosts
         ]
 
     def engine(self, format_name: str, runtimes: Sequence[str]) -> str:
@@ -89,13 +90,15 @@ class SshDevice(Device):
         return self._facts.fast_cores(threads)
 
     def open(self, job: Job) -> Timer:
-        path = [self.carry_code(), *self._carry_wheels(self._runtime(job.engine))]
-        if job.reading is not None:
+        path = [self.upload_code(), *self._upload_wheels(self._runtime(job.engine))]
+        if job.text_inputs is not None:
             try:
-                path += self._carry_wheels(wheels.reader(self._foreign, where=self.host))
+                path += self._upload_wheels(
+                    wheels.tokenizer_runtime(self._foreign, where=self.host)
+                )
             except EngineError as error:
-                say(f"tokenising is not timed: {error}")
-                job = dataclasses.replace(job, reading=None)
+                say(f"tokenization is not timed: {error}")
+                job = dataclasses.replace(job, text_inputs=None)
         variables = foreign.worker_variables(job.threads, path, self._shell.folder)
         command = worker_command(self._python, self.affinity(job.threads))
         words = [*(f"{name}={value}" for name, value in variables.items()), *command]
@@ -109,35 +112,35 @@ class SshDevice(Device):
     def timeout_s(self) -> float:
         return self._timeout_s
 
-    def carry_code(self) -> str:
+    def upload_code(self) -> str:
         """Copy the worker's modules to the host; return the archive's path there."""
-        if "code" not in self._carried:
-            self._carried["code"] = self._shell.put(foreign.code_archive(), "code.zip")
-        return self._carried["code"]
+        if "code" not in self._uploaded:
+            self._uploaded["code"] = self._shell.put(foreign.code_archive(), "code.zip")
+        return self._uploaded["code"]
 
-    def carry(self, path: Path) -> str:
+    def upload(self, path: Path) -> str:
         """Copy a file to the host once; return its path there."""
         digest = sha256(path)
-        if digest not in self._carried:
+        if digest not in self._uploaded:
             self._shell.require_space(path.stat().st_size + _SPARE_BYTES)
             # With its own name: some runtimes check the suffix.
-            self._carried[digest] = self._shell.put(path, f"files/{digest[:16]}/{path.name}")
-        return self._carried[digest]
+            self._uploaded[digest] = self._shell.put(path, f"files/{digest[:16]}/{path.name}")
+        return self._uploaded[digest]
 
-    def _carry_wheels(self, runtime: wheels.Runtime) -> Iterator[str]:
-        missing = [wheel for wheel in runtime.wheels if wheel.name not in self._carried]
+    def _upload_wheels(self, runtime: wheels.Runtime) -> Iterator[str]:
+        missing = [wheel for wheel in runtime.wheels if wheel.name not in self._uploaded]
         if missing:
             largest = max(wheel.stat().st_size for wheel in missing)
-            unpacked = sum(wheels.unpacked_bytes(wheel) for wheel in missing)
-            self._shell.require_space(unpacked + largest + _SPARE_BYTES)
+            unpacked_bytes = sum(wheels.unpacked_bytes(wheel) for wheel in missing)
+            self._shell.require_space(unpacked_bytes + largest + _SPARE_BYTES)
         for wheel in missing:
             with step(f"carrying {wheel.name} to {self.host}"):
                 folder = f"lib/{wheel.stem}"
                 archive = self._shell.put(wheel, wheel.name)
                 self._shell.check([self._python, "-m", "zipfile", "-e", archive, folder])
                 self._shell.check(["rm", archive])
-                self._carried[wheel.name] = f"{self._shell.folder}/{folder}"
-        yield from (self._carried[wheel.name] for wheel in runtime.wheels)
+                self._uploaded[wheel.name] = f"{self._shell.folder}/{folder}"
+        yield from (self._uploaded[wheel.name] for wheel in runtime.wheels)
 
     def _runtime(self, engine: str) -> wheels.Runtime:
         runtime = wheels.runtime(engine, self._foreign, where=self.host)
@@ -147,11 +150,11 @@ class SshDevice(Device):
     def _probe(self) -> foreign.Foreign:
         # This is not a login shell: a Python that only its PATH has must be given as a path.
         python = shlex.quote(self._python)
-        said = self._shell.run(
+        output = self._shell.run(
             f"command -v {python} >/dev/null || echo {foreign.NO_PYTHON}\n"
             f"exec {python} - <<'EOF'\n{foreign.PROBE}\nEOF\n"
         )
-        return foreign.read_probe(said, where=self.host, python=self._python)
+        return foreign.read_probe(output, where=self.host, python=self._python)
 
 
 class _SshTimer(MessageTimer):
@@ -164,7 +167,7 @@ class _SshTimer(MessageTimer):
             env=os.environ,
             cwd=Path("/"),
             exits={
-                LOST: lost(device.host),
+                CONNECTION_LOST: connection_lost(device.host),
                 137: f"the worker was ended by SIGKILL on {device.host} ({_OUT_OF_MEMORY})",
                 132: f"{device.host} lacks an instruction that the runtime uses: install one made "
                 "for it for its Python there",
@@ -178,7 +181,7 @@ class _SshTimer(MessageTimer):
         return self._link.request(request, arrays, timeout_s=self._device.timeout_s)
 
     def place(self, path: Path) -> str:
-        return self._device.carry(path)
+        return self._device.upload(path)
 
     def close(self) -> None:
         self._link.close()

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmark.devices.remote.foreign import ENGINES, READING, Foreign
+from benchmark.devices.remote.foreign import ENGINES, TOKENIZER_PACKAGES, Foreign
 from edge.console import say, step
 from edge.engines.base import Availability
 from edge.errors import EngineError
@@ -60,7 +60,7 @@ def availability(engine: str, find: Callable[[str], Runtime]) -> Availability:
         return Availability(None, str(error), "or time other formats with --format")
 
 
-def unpacked(runtime: Runtime) -> list[Path]:
+def unpack_wheels(runtime: Runtime) -> list[Path]:
     """Unpack the wheels into the cache; return their folders."""
     folders = []
     for wheel in runtime.wheels:
@@ -86,9 +86,9 @@ def runtime(engine: str, foreign: Foreign, *, where: str) -> Runtime:
     return _runtime(ENGINES[engine], foreign, where)
 
 
-def reader(foreign: Foreign, *, where: str) -> Runtime:
+def tokenizer_runtime(foreign: Foreign, *, where: str) -> Runtime:
     """Return the packages of tokenization there; raises EngineError, one line, without wheels."""
-    return _runtime(READING, foreign, where)
+    return _runtime(TOKENIZER_PACKAGES, foreign, where)
 
 
 def _runtime(needs: Sequence[str], foreign: Foreign, where: str) -> Runtime:
@@ -106,7 +106,7 @@ def _runtime(needs: Sequence[str], foreign: Foreign, where: str) -> Runtime:
 @functools.cache
 def _compare(package: str, version: str, where: str) -> None:
     """Report a version that differs from this machine's, in which artifacts were verified."""
-    local_version = _own(package)
+    local_version = _local_version(package)
     if local_version not in (None, version):
         say(f"{where}: {package} {version} runs there, {local_version} here")
 
@@ -118,7 +118,7 @@ def _wheels(needs: Sequence[str], foreign: Foreign, where: str) -> tuple[Path, .
             f"{' and '.join(needs)} for its Python there"
         )
     tag = f"cp{foreign.version[0]}{foreign.version[1]}-{foreign.machine}-glibc2.{foreign.glibc}"
-    local_version = _own(needs[0])
+    local_version = _local_version(needs[0])
     # The version on this machine, if there is a wheel of it for that Python.
     attempts = (
         [needs] if local_version is None else [(f"{needs[0]}=={local_version}", *needs[1:]), needs]
@@ -187,7 +187,7 @@ def _last_error(text: str) -> str:
     return errors[-1].removeprefix("ERROR: ")[:200] if errors else "pip failed"
 
 
-def _own(package: str) -> str | None:
+def _local_version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package).partition("+")[0]
     except importlib.metadata.PackageNotFoundError:
