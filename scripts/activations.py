@@ -1,12 +1,12 @@
-"""Where int8 embeddings lose their digits, and what padding adds.
+"""Error of int8 sentence embeddings by kind of activation, and the effect of padding.
 
     .venv/bin/python scripts/activations.py CHECKPOINT TEXTS [--count 100]
 
-CHECKPOINT makes sentence embeddings and is like BERT; TEXTS has one a line. First ONNX and TFLite
-answer each text alone and padded to the longest; three mean cosines: alone and padded with the
-checkpoint's answers, and with one another. Time is of the processor, its lower quartile, for a text
-of full length, the artifacts in turn. Then, in PyTorch, weights are made int8, and one kind of
-product at a time gets activations of 8 bits, with a range of the tensor or of each token.
+CHECKPOINT is a BERT-like sentence-embedding model; TEXTS has one text per line. First ONNX and
+TFLite run each text alone and padded to the longest; three mean cosines are printed: alone and
+padded with the checkpoint's outputs, and with each other. Time is the lower quartile of processor
+time for a text of full length, the artifacts in turn. Then, in PyTorch, weights are quantized to
+int8, and one kind of linear layer at a time gets 8-bit activations, per tensor or per token.
 """
 
 from __future__ import annotations
@@ -58,12 +58,12 @@ def main() -> None:
 
 
 def of_tensor(x: torch.Tensor) -> torch.Tensor:
-    """8 bits between the least and the largest value of all tokens."""
+    """Round to 8 bits between the smallest and the largest value of all tokens."""
     return _rounded(x, x.min(), x.max())
 
 
 def of_token(x: torch.Tensor) -> torch.Tensor:
-    """8 bits between the least and the largest value of each token."""
+    """Round to 8 bits between the smallest and the largest value of each token."""
     return _rounded(x, x.amin(-1, keepdim=True), x.amax(-1, keepdim=True))
 
 
@@ -75,7 +75,7 @@ def _rounded(x: torch.Tensor, low: torch.Tensor, high: torch.Tensor) -> torch.Te
 
 
 def kind(name: str) -> str:
-    """What a linear layer reads: the four products of a layer, as BERT's modules are called."""
+    """Return the kind of a linear layer: one of four, by the names of BERT's modules."""
     if any(word in name for word in ("query", "key", "value")):
         return "query, key, value"
     if "attention" in name:
@@ -84,10 +84,10 @@ def kind(name: str) -> str:
 
 
 def ablate(source: str, encodings: list[Encoding]) -> None:
-    """Print a row for each kind of product."""
+    """Print a row for each kind of linear layer."""
     checkpoint = open_checkpoint(source)
     model = load_model(checkpoint)
-    wanted = list(Reference(checkpoint, model).infer(encodings))
+    reference = list(Reference(checkpoint, model).infer(encodings))
     for parameter in model.parameters():
         if parameter.dim() == 2 and parameter.numel() >= SMALL_ELEMENTS:
             values, scales = quantize(parameter.detach().numpy(), 8)
@@ -101,11 +101,11 @@ def ablate(source: str, encodings: list[Encoding]) -> None:
                 for name, layer in layers
                 if "layer" in name and kind(name) in chosen
             ]
-            found = list(Reference(checkpoint, model).infer(encodings))
+            outputs = list(Reference(checkpoint, model).infer(encodings))
             for handle in handles:
                 handle.remove()
             label = " + ".join(chosen) or "weights only"
-            print(f"{label:70s} {rounding.__name__:10s} {_cosine(found, wanted):.5f}")
+            print(f"{label:70s} {rounding.__name__:10s} {_cosine(outputs, reference):.5f}")
 
 
 def _hook(rounding: Callable[[torch.Tensor], torch.Tensor]) -> Callable[..., Any]:
@@ -115,21 +115,21 @@ def _hook(rounding: Callable[[torch.Tensor], torch.Tensor]) -> Callable[..., Any
 def measure(source: str, bundle: Bundle, encodings: list[Encoding]) -> None:
     """Print a row for each artifact."""
     checkpoint = open_checkpoint(source)
-    wanted = list(Reference(checkpoint, load_model(checkpoint)).infer(encodings))
+    reference = list(Reference(checkpoint, load_model(checkpoint)).infer(encodings))
     runners = {a.name: _open(bundle, a) for a in bundle.manifest.artifacts}
     for name, runner in runners.items():
         alone = [next(runner.infer([each])) for each in encodings]
         padded = [next(runner.infer([each], length=LENGTH)) for each in encodings]
-        figures = (_cosine(alone, wanted), _cosine(padded, wanted), _cosine(alone, padded))
+        figures = (_cosine(alone, reference), _cosine(padded, reference), _cosine(alone, padded))
         print(name, *(f"{figure:.5f}" for figure in figures))
     longest = Encoding((encodings[0].input_ids * LENGTH)[:LENGTH], None)
-    taken: dict[str, list[float]] = {name: [] for name in runners}
+    durations_s: dict[str, list[float]] = {name: [] for name in runners}
     for _ in range(ROUNDS):
         for name, runner in runners.items():
             start = time.process_time()
             next(runner.infer([longest], length=LENGTH))
-            taken[name].append(time.process_time() - start)
-    for name, seconds in taken.items():
+            durations_s[name].append(time.process_time() - start)
+    for name, seconds in durations_s.items():
         print(f"{name}: {1e3 * float(np.quantile(seconds, 0.25)):.2f} ms")
 
 
@@ -137,9 +137,9 @@ def _open(bundle: Bundle, artifact: Any) -> Runner:
     return Runner(bundle, artifact, runtime_engine(artifact.target_runtimes[0]), threads=1)
 
 
-def _cosine(found: list[Any], wanted: list[Any]) -> float:
-    """The mean over texts."""
-    pairs = [[o["sentence_embedding"].astype(float) for o in each] for each in (found, wanted)]
+def _cosine(outputs: list[Any], reference: list[Any]) -> float:
+    """Return the mean cosine over texts."""
+    pairs = [[o["sentence_embedding"].astype(float) for o in each] for each in (outputs, reference)]
     return float(np.mean([a @ b / np.sqrt((a @ a) * (b @ b)) for a, b in zip(*pairs, strict=True)]))
 
 

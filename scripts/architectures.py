@@ -1,9 +1,9 @@
-"""Convert a tiny random model of every architecture for every task, and print what passed.
+"""Convert a tiny random model of every architecture for every task, and print the errors.
 
     .venv/bin/python scripts/architectures.py [--architecture NAME ...] [--task NAME ...]
         [--others] [--format NAME ...] [--precision NAME ...]
 
-Takes about a quarter of a minute a model. Exits with 1 when one was refused.
+Takes about 15 seconds per model. Exits with 1 if one was refused.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ LENGTHS = (16, 32)
 
 
 def main() -> int:
-    """Print a line a model: architecture, task, and the largest error of each artifact."""
+    """Print a line per model: architecture, task, and the largest error of each artifact."""
     models = _load(MODELS)
     options = _options(models)
     refused = 0
@@ -42,7 +42,7 @@ def main() -> int:
 
 
 def _passed(models: ModuleType, architecture: str, task: str, options: argparse.Namespace) -> str:
-    """The figures of each artifact: relative error, and agreement where the task has answers."""
+    """Convert a model; return relative error and label agreement of each artifact."""
     with tempfile.TemporaryDirectory() as folder, hush():
         # A question-answering head has as many labels as outputs: two.
         source = models.tiny_checkpoint(
@@ -57,10 +57,12 @@ def _passed(models: ModuleType, architecture: str, task: str, options: argparse.
 
 
 def _figures(artifact: Artifact) -> str:
-    found = artifact.verification
-    assert found is not None and found.max_relative_error is not None
-    agreement = "" if found.label_agreement is None else f"/{found.label_agreement:.3f}"
-    return f"{artifact.name} {found.max_relative_error:.1e}{agreement}"
+    verification = artifact.verification
+    assert verification is not None and verification.max_relative_error is not None
+    agreement = (
+        "" if verification.label_agreement is None else f"/{verification.label_agreement:.3f}"
+    )
+    return f"{artifact.name} {verification.max_relative_error:.1e}{agreement}"
 
 
 def _options(models: ModuleType) -> argparse.Namespace:

@@ -1,17 +1,18 @@
-"""What distilled sentence embeddings are worth: for similarity on STS-B, for search on SQuAD.
+"""Quality of distilled sentence embeddings: similarity on STS-B, and search on SQuAD.
 
     .venv/bin/python scripts/embeddings.py --encoder FOLDER --text wiki.txt --stsb FOLDER \
         --squad FOLDER
 
-encoder: a sentence-embedding model. Similarity: students of half its layers learn its vectors by
-recipe `embedding`, from sentences of plain text, from those of STS-B, and cut to fewer numbers,
-beside one that learned from STS-B's labels; Spearman's correlation on its test file.
+encoder: a sentence-embedding model. Similarity: students with half its layers learn its vectors by
+recipe `embedding`, from sentences of plain text, from those of STS-B, and with fewer dimensions,
+beside one trained on STS-B's labels; Spearman's correlation on its test file.
 
-Search: which sentence of a paragraph answers a question? A cross-encoder is made of the encoder
-with the answers of SQuAD, and teaches students by recipe `bi-encoder`, which embed question and
-sentence apart; beside them one that learned from the labels. nDCG@10 and MRR on other articles.
+Search: rank the sentences of a paragraph by whether they answer a question. A cross-encoder is
+fine-tuned from the encoder on SQuAD, and distilled into students by recipe `bi-encoder`, which
+embed question and sentence separately; beside them one trained on the labels. nDCG@10 and MRR on
+other articles.
 
-Everything lies below --work; what is there is not made again. On two cores an hour and a half.
+All files are below --work, and existing models are reused. Takes 1.5 hours on two cores.
 """
 
 from __future__ import annotations
@@ -29,48 +30,48 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from scripts.made import UNTRAINED, distilled, scores, wait_quietly  # noqa: E402
+from scripts.made import UNTRAINED, distilled_student, scores, set_threads  # noqa: E402
 
 SHAPE = "layers=1/2"
 CANDIDATES = 4
 
 
 def main() -> None:
-    """Make what is missing, then print a table."""
+    """Train the missing models, then print a table."""
     args = _arguments()
-    wait_quietly(args.threads)
+    set_threads(args.threads)
     for part in args.parts:
         {"similarity": similarity, "search": search}[part](args)
 
 
 def similarity(args: argparse.Namespace) -> None:
-    """Students of the encoder's vectors."""
+    """Compare students of the encoder's vectors."""
     pairs = {"train": str(args.stsb / "train.tsv")}
     plain = {"train": str(_text(args))}
-    taught = {"teacher": str(args.encoder), "recipe": "embedding", "student": SHAPE}
+    from_teacher = {"teacher": str(args.encoder), "recipe": "embedding", "student": SHAPE}
     labels = {"recipe": "finetune", "task": "feature-extraction"}
     layers = _layers(args)
     runs: dict[str, dict[str, Any]] = {
-        "embedding, plain text": {**taught, **plain},
+        "embedding, plain text": {**from_teacher, **plain},
         "labels of STS-B": {**labels, **pairs, "student": str(layers)},
         "embedding, then labels": {
             **labels,
             **pairs,
             "student": str(args.work / _folder("embedding, plain text")),
         },
-        "embedding, STS-B's sentences": {**taught, **pairs},
-        "embedding, 64 numbers": {**taught, **plain, "student": f"{SHAPE},embedding_dim=64"},
+        "embedding, STS-B's sentences": {**from_teacher, **pairs},
+        "embedding, 64 numbers": {**from_teacher, **plain, "student": f"{SHAPE},embedding_dim=64"},
     }
-    made = {"encoder": args.encoder, "encoder's layers": layers}
-    _report(args, runs, args.stsb / "test.tsv", made)
+    models = {"encoder": args.encoder, "encoder's layers": layers}
+    _report(args, runs, args.stsb / "test.tsv", models)
 
 
 def search(args: argparse.Namespace) -> None:
-    """Students of a cross-encoder."""
+    """Compare students of a cross-encoder."""
     train = _ranking(args.squad / "train.json", args.work / "ranking.tsv", args.questions)
     test = _ranking(args.squad / "dev.json", args.work / "ranking-test.tsv", args.test_questions)
     rows = {"train": str(train)}
-    judge = distilled(
+    cross_encoder = distilled_student(
         args.work / "cross-encoder",
         **_common(args),
         **rows,
@@ -79,25 +80,30 @@ def search(args: argparse.Namespace) -> None:
         student=str(args.encoder),
         epochs=2,
     )
-    taught = {**rows, "teacher": str(judge), "recipe": "bi-encoder"}
+    from_teacher = {**rows, "teacher": str(cross_encoder), "recipe": "bi-encoder"}
     labels = {**rows, "recipe": "finetune", "task": "feature-extraction"}
     layers = _layers(args)
     runs = {
-        # Scored as it is distilled, which tells the teacher's own order as well.
-        "cross-encoder's layers": {**taught, **UNTRAINED, "student": SHAPE, "eval": str(test)},
-        "bi-encoder, cross-encoder's layers": {**taught, "student": SHAPE},
-        "bi-encoder, encoder's layers": {**taught, "student": str(layers)},
+        # Scored during distillation, which also gives the teacher's score.
+        "cross-encoder's layers": {
+            **from_teacher,
+            **UNTRAINED,
+            "student": SHAPE,
+            "eval": str(test),
+        },
+        "bi-encoder, cross-encoder's layers": {**from_teacher, "student": SHAPE},
+        "bi-encoder, encoder's layers": {**from_teacher, "student": str(layers)},
         "labels, encoder's layers": {**labels, "student": str(layers)},
     }
     _report(args, runs, test, {"encoder": args.encoder, "encoder's layers": layers})
     record = args.work / _folder("cross-encoder's layers") / "distillation.json"
-    found = json.loads(record.read_text(encoding="utf-8"))
-    print(f"cross-encoder: {found['metric']} {100 * found['teacher_value']:.1f}")
+    metrics = json.loads(record.read_text(encoding="utf-8"))
+    print(f"cross-encoder: {metrics['metric']} {100 * metrics['teacher_value']:.1f}")
 
 
 def _layers(args: argparse.Namespace) -> Path:
-    """A student of the encoder's layers as it is made."""
-    return distilled(
+    """Return an untrained student with the encoder's layers."""
+    return distilled_student(
         args.work / "layers",
         **_common(args),
         **UNTRAINED,
@@ -109,22 +115,22 @@ def _layers(args: argparse.Namespace) -> Path:
 
 
 def _report(
-    args: argparse.Namespace, runs: dict[str, dict[str, Any]], test: Path, made: dict[str, Path]
+    args: argparse.Namespace, runs: dict[str, dict[str, Any]], test: Path, models: dict[str, Path]
 ) -> None:
-    for name, folder in made.items():
-        _tell(name, folder, test, args)
+    for name, folder in models.items():
+        _print_scores(name, folder, test, args)
     for name, settings in runs.items():
-        folder = distilled(args.work / _folder(name), **_common(args), **settings)
-        _tell(name, folder, test, args)
+        folder = distilled_student(args.work / _folder(name), **_common(args), **settings)
+        _print_scores(name, folder, test, args)
 
 
 def _folder(name: str) -> str:
     return re.sub(r"\W+", "-", name)
 
 
-def _tell(name: str, folder: Path, test: Path, args: argparse.Namespace) -> None:
-    found = scores(folder, test, max_length=args.max_length)
-    print(f"{name}: " + ", ".join(f"{k} {100 * v:.1f}" for k, v in found.items()), flush=True)
+def _print_scores(name: str, folder: Path, test: Path, args: argparse.Namespace) -> None:
+    metrics = scores(folder, test, max_length=args.max_length)
+    print(f"{name}: " + ", ".join(f"{k} {100 * v:.1f}" for k, v in metrics.items()), flush=True)
 
 
 def _common(args: argparse.Namespace) -> dict[str, Any]:
@@ -132,13 +138,13 @@ def _common(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _text(args: argparse.Namespace) -> Path:
-    """The same sentences of --text at every run."""
+    """Write a fixed sample of the sentences of --text."""
     target: Path = args.work / "sentences.txt"
     texts = args.text.read_text(encoding="utf-8").splitlines()
-    found = [s for text in texts for s in _split(text) if len(s.split()) > 3]
+    sentences = [s for text in texts for s in _split(text) if len(s.split()) > 3]
     target.parent.mkdir(parents=True, exist_ok=True)
-    chosen = random.Random(0).sample(found, args.sentences)
-    target.write_text("".join(f"{_plain(one)}\n" for one in chosen), encoding="utf-8")
+    chosen = random.Random(0).sample(sentences, args.sentences)
+    target.write_text("".join(f"{_one_line(sentence)}\n" for sentence in chosen), encoding="utf-8")
     return target
 
 
@@ -147,42 +153,44 @@ def _split(text: str) -> list[str]:
 
 
 def _ranking(source: Path, target: Path, count: int) -> Path:
-    """`count` questions, each with the sentence of its answer and others of the paragraph."""
+    """Write `count` questions, each with the sentence of its answer and others of the paragraph."""
     questions = list(_questions(json.loads(source.read_text(encoding="utf-8"))))
-    choose = random.Random(0)
+    generator = random.Random(0)
     lines = ["sentence1\tsentence2\tscore"]
-    for question, answer, others in choose.sample(questions, min(count, len(questions))):
-        rows = [(answer, 1), *((other, 0) for other in choose.sample(others, CANDIDATES - 1))]
-        choose.shuffle(rows)
-        lines += [f"{_plain(question)}\t{_plain(sentence)}\t{score}" for sentence, score in rows]
+    for question, answer, others in generator.sample(questions, min(count, len(questions))):
+        rows = [(answer, 1), *((other, 0) for other in generator.sample(others, CANDIDATES - 1))]
+        generator.shuffle(rows)
+        lines += [
+            f"{_one_line(question)}\t{_one_line(sentence)}\t{score}" for sentence, score in rows
+        ]
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return target
 
 
 def _questions(squad: dict[str, Any]) -> Iterator[tuple[str, str, list[str]]]:
-    """A question, the sentence of its answer, the paragraph's other ones: no fewer than needed."""
+    """Yield each question, the sentence of its answer, and enough other sentences."""
     seen: set[str] = set()
     for article in squad["data"]:
         for paragraph in article["paragraphs"]:
             sentences = _split(paragraph["context"])
-            for asked in paragraph["qas"]:
-                question = asked["question"]
-                place = _place(sentences, asked["answers"][0]["answer_start"])
+            for entry in paragraph["qas"]:
+                question = entry["question"]
+                place = _sentence_index(sentences, entry["answers"][0]["answer_start"])
                 others = [s for s in dict.fromkeys(sentences) if s != sentences[place]]
                 if len(others) >= CANDIDATES - 1 and question not in seen:
                     seen.add(question)
                     yield question, sentences[place], others
 
 
-def _place(sentences: list[str], start: int) -> int:
-    """The sentence that a character of their paragraph is in: one of white space parts two."""
+def _sentence_index(sentences: list[str], start: int) -> int:
+    """Return the index of the sentence with a character; one space separates two sentences."""
     ends = itertools.accumulate(len(sentence) + 1 for sentence in sentences)
     return next(number for number, end in enumerate(ends) if start < end)
 
 
-def _plain(text: str) -> str:
-    """On one line of a file, whatever parts its words."""
+def _one_line(text: str) -> str:
+    """Return a text on one line."""
     return " ".join(text.split())
 
 

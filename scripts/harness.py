@@ -1,16 +1,16 @@
-"""Is the benchmark right? Its figures beside those of other harnesses, and of itself.
+"""Validate the benchmark: compare its figures with other harnesses, and with itself.
 
     .venv/bin/python scripts/harness.py CHECK [BUNDLE] [--rounds 9] [--work build/harness]
 
-loadgen     p50 and p90 beside MLPerf's loadgen (SingleStream) driving the same engine
+loadgen     p50 and p90 beside MLPerf's loadgen (SingleStream) with the same engine
 tools       p50 beside ONNX Runtime's bert_perf_test and LiteRT's benchmark_litert_model
-overhead    what the harness adds to an inference, in microseconds
-repeats     the same artifact against itself, on a machine that is kept busy: how often the
-            interval of the ratio covers 1
-difference  two models of 20 and 21 equal layers: is the difference found?
+overhead    time that the harness adds to an inference, in microseconds
+repeats     the same artifact against itself, on a busy machine: coverage of 1 by the interval of
+            the ratio
+difference  two models of 20 and 21 equal layers: how often the interval shows the difference
 
-Both sides take turns in one run, each in a process of its own, and what is printed is the median
-of the ratios of the rounds. BUNDLE holds fp32 ONNX and TFLite artifacts. Nothing is asserted.
+Both sides take turns in one run, each in a process of its own; the output is the median of the
+ratios of the rounds. BUNDLE holds fp32 ONNX and TFLite artifacts. Nothing is asserted.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LOADGEN = "mlcommons-loadgen==6.0.17"
 LENGTH, TURN_S = 64, 4.0
 PERCENTILES = (50, 90)
-# LiteRT's tool as it is, but for its inputs: it draws ids that no vocabulary has.
+# LiteRT's tool with other inputs: its own ids are outside of any vocabulary.
 _LITERT_MODEL = """
 import numpy as np
 from ai_edge_litert.tools import benchmark_litert_model as tool
@@ -51,7 +51,7 @@ Side = Callable[[], Figures]
 
 
 def main() -> int:
-    """Do one check, or be the other side of it."""
+    """Run one check, or loadgen's process of it."""
     options = _options()
     checks: Mapping[str, Callable[[argparse.Namespace], None]] = {
         "loadgen": loadgen,
@@ -69,35 +69,37 @@ def main() -> int:
 
 
 def loadgen(options: argparse.Namespace) -> None:
-    """MLPerf's loadgen in a process of its own, with the engine as its system under test."""
+    """Compare with MLPerf's loadgen in a process of its own."""
     target = options.work / "loadgen"
     if not target.is_dir():
         command = [sys.executable, "-m", "pip", "install", "-q", "--target", str(target)]
         subprocess.run([*command, "--no-deps", LOADGEN], check=True)
 
-    def theirs() -> Figures:
+    def loadgen_turn() -> Figures:
         command = [sys.executable, str(Path(__file__)), "loadgen-side", str(options.bundle)]
         path = os.pathsep.join([str(ROOT), str(target)])
-        found = _output(command, {"PYTHONPATH": path, **_one_thread()})
-        return {int(name): value for name, value in json.loads(found.splitlines()[-1]).items()}
+        output = _output(command, {"PYTHONPATH": path, **_one_thread()})
+        return {int(name): value for name, value in json.loads(output.splitlines()[-1]).items()}
 
-    with _ours(options.bundle, "onnx") as ours:
-        _compare("loadgen, ONNX Runtime", ours, theirs, options.rounds)
+    with _edge_side(options.bundle, "onnx") as edge_side:
+        _compare("loadgen, ONNX Runtime", edge_side, loadgen_turn, options.rounds)
 
 
 def tools(options: argparse.Namespace) -> None:
-    """The engines' own tools, which make up their inputs."""
-    with _ours(options.bundle, "onnx") as ours:
+    """Compare with the engines' own tools, which generate their inputs."""
+    with _edge_side(options.bundle, "onnx") as edge_side:
         path = _artifact(options.bundle, "onnx")
         side = _perf_test(path, options.work)
-        _compare("bert_perf_test, ONNX Runtime", ours, side, options.rounds)
-    with _ours(options.bundle, "tflite") as ours:
+        _compare("bert_perf_test, ONNX Runtime", edge_side, side, options.rounds)
+    with _edge_side(options.bundle, "tflite") as edge_side:
         path = _artifact(options.bundle, "tflite")
-        _compare("benchmark_litert_model", ours, _litert_model(path, options.work), options.rounds)
+        _compare(
+            "benchmark_litert_model", edge_side, _litert_model(path, options.work), options.rounds
+        )
 
 
 def overhead(options: argparse.Namespace) -> None:
-    """A model that does nothing: all that is left is the harness."""
+    """Time a model that does nothing, which leaves the harness alone."""
     from benchmark.worker.worker import Worker
 
     worker = Worker()
@@ -114,7 +116,7 @@ def overhead(options: argparse.Namespace) -> None:
 
 
 def repeats(options: argparse.Namespace) -> None:
-    """The interval of a ratio whose true value is 1, while other programs come and go."""
+    """Measure the coverage of a ratio whose true value is 1, under a varying load."""
     copy = options.work / "copy"
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(options.bundle, copy)
@@ -129,15 +131,15 @@ def repeats(options: argparse.Namespace) -> None:
 
 
 def difference(options: argparse.Namespace) -> None:
-    """A model of 20 layers beside one of 21, whose true ratio is close to 1.05."""
+    """Compare a model of 20 layers with one of 21, whose true ratio is close to 1.05."""
     short, long = (_layers(options.work, count) for count in (20, 21))
-    found = 0
+    distinguished = 0
     for number in range(options.repeats):
         ratio = _ratio(short, long, options, seed=number)
         low, high = ratio.ci95
-        found += low > 1
+        distinguished += low > 1
         print(f"{number + 1}\t{ratio.value:.4f}\t{low:.4f}-{high:.4f}", flush=True)
-    print(f"found\t{found} of {options.repeats}")
+    print(f"found\t{distinguished} of {options.repeats}")
 
 
 def _ratio(bundle: Path, baseline: Path, options: argparse.Namespace, *, seed: int) -> Any:
@@ -156,8 +158,8 @@ def _ratio(bundle: Path, baseline: Path, options: argparse.Namespace, *, seed: i
 
 
 @contextlib.contextmanager
-def _ours(bundle: Path, form: str) -> Iterator[Side]:
-    """The worker of `edge benchmark`, loaded and warm; each call is a turn of it."""
+def _edge_side(bundle: Path, form: str) -> Iterator[Side]:
+    """Yield a function that runs a turn of `edge benchmark`'s worker, loaded and warm."""
     from benchmark import BenchmarkConfig
     from benchmark.config import PRESETS, Block
     from benchmark.devices import get_device
@@ -172,14 +174,14 @@ def _ours(bundle: Path, form: str) -> Iterator[Side]:
         timer.warm(PRESETS["quick"])
 
         def turn() -> Figures:
-            found = timer.turn(Block(runs=1, min_s=TURN_S, max_s=2 * TURN_S))
-            return _figures(np.asarray(found.raw_ns) / 1e6)
+            recorded = timer.turn(Block(runs=1, min_s=TURN_S, max_s=2 * TURN_S))
+            return _figures(np.asarray(recorded.raw_ns) / 1e6)
 
         yield turn
 
 
 def _drive(bundle: Path) -> Figures:
-    """This process as loadgen's system under test."""
+    """Run this process as loadgen's system under test."""
     import mlperf_loadgen
 
     from benchmark.measure.inputs import make_inputs, read_texts
@@ -209,7 +211,9 @@ def _drive(bundle: Path) -> Figures:
         log = mlperf_loadgen.LogSettings()
         log.log_output.outdir, log.log_output.copy_summary_to_stdout = folder, False
         system = mlperf_loadgen.ConstructSUT(issue, lambda: None)
-        library = mlperf_loadgen.ConstructQSL(len(feeds), len(feeds), _nothing, _nothing)
+        library = mlperf_loadgen.ConstructQSL(
+            len(feeds), len(feeds), _ignore_samples, _ignore_samples
+        )
         mlperf_loadgen.StartTestWithLogSettings(system, library, settings, log, "")
         lines = (Path(folder) / "mlperf_log_summary.txt").read_text().splitlines()
     named = dict(line.split(":", 1) for line in lines if ":" in line)
@@ -217,8 +221,8 @@ def _drive(bundle: Path) -> Figures:
     return {p: int(values[f"{p}.00 percentile latency (ns)"]) / 1e6 for p in PERCENTILES}
 
 
-def _nothing(samples: object) -> None:
-    """Loadgen's library of samples: all are in memory."""
+def _ignore_samples(samples: object) -> None:
+    """Do nothing: all samples are in memory."""
 
 
 def _perf_test(model: Path, work: Path) -> Side:
@@ -258,22 +262,25 @@ def _litert_model(model: Path, work: Path) -> Side:
     return run
 
 
-def _compare(title: str, ours: Side, theirs: Side, rounds: int) -> None:
-    found: list[tuple[Figures, Figures]] = []
+def _compare(title: str, edge_side: Side, peer_side: Side, rounds: int) -> None:
+    pairs: list[tuple[Figures, Figures]] = []
     for number in range(rounds):
-        # Turned round each time, so that neither always runs on a warm machine.
+        # The order alternates, so that neither always runs on a warm machine.
         if number % 2:
-            other, own = theirs(), ours()
+            peer_figures, edge_figures = peer_side(), edge_side()
         else:
-            own, other = ours(), theirs()
-        found.append((own, other))
-        print(f"{title}\t{own}\t{other}", file=sys.stderr, flush=True)
-    for percentile in found[0][1]:
-        ratios = [own[percentile] / other[percentile] for own, other in found]
-        own_ms = statistics.median(own[percentile] for own, _ in found)
-        other_ms = statistics.median(other[percentile] for _, other in found)
+            edge_figures, peer_figures = edge_side(), peer_side()
+        pairs.append((edge_figures, peer_figures))
+        print(f"{title}\t{edge_figures}\t{peer_figures}", file=sys.stderr, flush=True)
+    for percentile in pairs[0][1]:
+        ratios = [
+            edge_figures[percentile] / peer_figures[percentile]
+            for edge_figures, peer_figures in pairs
+        ]
+        edge_ms = statistics.median(edge_figures[percentile] for edge_figures, _ in pairs)
+        peer_ms = statistics.median(peer_figures[percentile] for _, peer_figures in pairs)
         print(
-            f"{title}\tp{percentile}\tours {own_ms:.3f} ms\ttheirs {other_ms:.3f} ms\t"
+            f"{title}\tp{percentile}\tours {edge_ms:.3f} ms\ttheirs {peer_ms:.3f} ms\t"
             f"ratio {statistics.median(ratios):.3f} ({min(ratios):.3f}-{max(ratios):.3f})"
         )
 
@@ -291,7 +298,7 @@ def _artifact(bundle: Path, form: str) -> Path:
 
 
 def _layers(work: Path, count: int) -> Path:
-    """A bundle of a small encoder of so many layers, with random weights."""
+    """Return a bundle of a small encoder with so many layers and random weights."""
     from converters import ConvertConfig, convert
     from edge.bundle import is_bundle
     from edge.pipeline.baseline import BERT_TOKENS
@@ -332,7 +339,7 @@ def _layers(work: Path, count: int) -> Path:
 
 @contextlib.contextmanager
 def _busy_machine() -> Iterator[None]:
-    """Programs that compute for a while, rest, and compute again, one for each core but one."""
+    """Keep all cores but one busy with programs that compute and pause at random."""
     stop = threading.Event()
     count = max(1, (os.cpu_count() or 2) - 1)
 

@@ -1,4 +1,4 @@
-"""Models that scripts make once and find again, and what they score."""
+"""Distilled students, trained once and reused, and their scores."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import os
 from pathlib import Path
 from typing import Any
 
-# Settings of a run that leaves a student as it is made: one step that moves nothing.
+# Settings of a run that leaves a student untrained: one step with a negligible learning rate.
 UNTRAINED = {"max_steps": 1, "learning_rate": 1e-12}
 
 
-def wait_quietly(threads: int) -> None:
-    """Set threads for torch, before it is imported: those that spin make a busy machine slow."""
+def set_threads(threads: int) -> None:
+    """Set torch's threads before it is imported; threads wait without spinning."""
     os.environ |= {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
 
 
-def distilled(folder: Path, **settings: Any) -> Path:
-    """The folder of a finished run; settings are those of `DistillConfig`."""
+def distilled_student(folder: Path, **settings: Any) -> Path:
+    """Return the folder of a finished run; settings: of `DistillConfig`."""
     from distill import DistillConfig, distil
 
     if not folder.exists():
@@ -25,7 +25,7 @@ def distilled(folder: Path, **settings: Any) -> Path:
 
 
 def scores(folder: Path, data: Path, *, max_length: int) -> dict[str, float]:
-    """Every metric of a checkpoint on a file of its task, the main one first."""
+    """Return every metric of a checkpoint on a file of its task, the main one first."""
     from edge.checkpoint.checkpoint import open_checkpoint
     from edge.console import hush
     from edge.reference import Reference

@@ -1,11 +1,11 @@
-"""Ours beside what people glue together today, in one run, as ratios.
+"""Compare artifacts and conversion with those of other tools, as ratios within one run.
 
     .venv/bin/python scripts/peers.py latency [--texts dev.tsv --tokenizer FOLDER]
     .venv/bin/python scripts/peers.py convert
 
 latency: int8 of a DistilBERT-size checkpoint, batch 1, one thread. ONNX against `optimum-cli`'s
-export and quantize --avx512_vnni; TFLite against litert-torch and ai-edge-quantizer as they come,
-padded to 128 tokens and, with --texts, at the real lengths of a data file.
+export and quantize --avx512_vnni; TFLite against litert-torch and ai-edge-quantizer by default
+settings, padded to 128 tokens and, with --texts, at the real lengths of a data file.
 convert: BERT-base to ONNX, TFLite and Core ML in fp32, fp16 and int8, verification included;
 wall time and peak memory against the peers' own commands for the same files.
 
@@ -41,7 +41,7 @@ OPTIMUM = (
     "coremltools==9.0",
     "numpy<2.3",
 )
-# What the peers' own tools need to write the same files, one program each.
+# Programs that write the same files with other tools.
 LITERT_PEER = """
 import sys, torch, transformers, litert_torch
 from ai_edge_quantizer import quantizer, recipe
@@ -88,30 +88,30 @@ def main() -> int:
 
 
 def latency(options: argparse.Namespace) -> int:
-    """Interleaved latencies of int8 artifacts, ours and the peers'."""
+    """Compare latencies of int8 artifacts with the peers', interleaved."""
     work = options.work
     source = random_checkpoint(work / "distilbert", "distilbert")
     optimum = optimum_files(work, source)
     plain = work / "litert"
     if not (plain / "int8.tflite").is_file():
         _peer(Path(sys.executable), LITERT_PEER, source, plain)
-    ours = work / "ours"
-    if not (ours / "edge.json").is_file() or options.again:
-        wanted = ["--format", "onnx,tflite", "--precision", "int8"]
-        _edge("convert", str(source), "-o", str(ours), *wanted)
+    bundle = work / "ours"
+    if not (bundle / "edge.json").is_file() or options.again:
+        chosen = ["--format", "onnx,tflite", "--precision", "int8"]
+        _edge("convert", str(source), "-o", str(bundle), *chosen)
     print("comparison\tours, ms\tpeer, ms\tours is so many times faster")
     full = _inputs([128] * 8)
     _compare(
         "ONNX int8, 128 tokens, against optimum",
-        onnx(ours / "model-int8.onnx", full),
+        onnx(bundle / "model-int8.onnx", full),
         onnx(optimum / "model_quantized.onnx", full),
         options.rounds,
     )
-    mine, theirs = ours / "model-int8.tflite", plain / "int8.tflite"
+    converted, peer_file = bundle / "model-int8.tflite", plain / "int8.tflite"
     _compare(
         "TFLite int8, 128 tokens, against litert-torch + ai-edge-quantizer",
-        tflite(mine, full),
-        tflite(theirs, full),
+        tflite(converted, full),
+        tflite(peer_file, full),
         options.rounds,
     )
     if options.texts is not None:
@@ -120,49 +120,63 @@ def latency(options: argparse.Namespace) -> int:
         _compare(
             f"TFLite int8, {len(lengths)} texts of {options.texts.name} "
             f"(median {statistics.median(lengths):.0f} tokens), against the same padded to 128",
-            tflite(mine, real),
-            tflite(theirs, real),
+            tflite(converted, real),
+            tflite(peer_file, real),
             options.rounds,
         )
     return 0
 
 
 def conversion(options: argparse.Namespace) -> int:
-    """Wall time and peak memory of converting BERT-base, ours and the peers'."""
+    """Compare wall time and peak memory of converting BERT-base with the peers'."""
     work = options.work
     source = random_checkpoint(work / "bert-base", "bert")
     python = environment(work)
-    found: dict[str, tuple[float, int]] = {}
-    out = work / "peer-files"
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir()
+    costs: dict[str, tuple[float, int]] = {}
+    peer_folder = work / "peer-files"
+    shutil.rmtree(peer_folder, ignore_errors=True)
+    peer_folder.mkdir()
     cli = python.parent / "optimum-cli"
     task = ("--task", "text-classification")
-    export = [cli, "export", "onnx", "--model", source, *task, out / "onnx"]
-    found["optimum-cli export onnx"] = _measured(export)
-    quantize = [cli, "onnxruntime", "quantize", "--onnx_model", out / "onnx", "--avx512_vnni"]
-    found["optimum-cli onnxruntime quantize"] = _measured([*quantize, "-o", out / "onnx-int8"])
-    halve = ["-m", "onnxruntime.transformers.optimizer", "--input", out / "onnx" / "model.onnx"]
-    halve += ["--output", out / "fp16.onnx", "--model_type", "bert", "--float16"]
-    found["onnxruntime.transformers.optimizer --float16"] = _measured([python, *halve])
-    found["litert-torch, ai-edge-quantizer"] = _measured(
-        [sys.executable, "-c", LITERT_PEER, source, out]
+    export = [cli, "export", "onnx", "--model", source, *task, peer_folder / "onnx"]
+    costs["optimum-cli export onnx"] = _measured(export)
+    quantize = [
+        cli,
+        "onnxruntime",
+        "quantize",
+        "--onnx_model",
+        peer_folder / "onnx",
+        "--avx512_vnni",
+    ]
+    costs["optimum-cli onnxruntime quantize"] = _measured(
+        [*quantize, "-o", peer_folder / "onnx-int8"]
     )
-    found["coremltools"] = _measured([python, "-c", COREML_PEER, source, out])
-    peers_s = sum(seconds for seconds, _ in found.values())
+    to_fp16 = [
+        "-m",
+        "onnxruntime.transformers.optimizer",
+        "--input",
+        peer_folder / "onnx" / "model.onnx",
+    ]
+    to_fp16 += ["--output", peer_folder / "fp16.onnx", "--model_type", "bert", "--float16"]
+    costs["onnxruntime.transformers.optimizer --float16"] = _measured([python, *to_fp16])
+    costs["litert-torch, ai-edge-quantizer"] = _measured(
+        [sys.executable, "-c", LITERT_PEER, source, peer_folder]
+    )
+    costs["coremltools"] = _measured([python, "-c", COREML_PEER, source, peer_folder])
+    peers_s = sum(seconds for seconds, _ in costs.values())
     edge = [sys.executable, "-m", "edge.cli.main", "convert", source, "-o", work / "ours-bert"]
     edge += ["--seq-length", "128"]
-    found["edge convert, verified"] = _measured(edge)
+    costs["edge convert, verified"] = _measured(edge)
     print("command\twall, s\tpeak memory, GB")
-    for name, (seconds, peak) in found.items():
+    for name, (seconds, peak) in costs.items():
         print(f"{name}\t{seconds:.0f}\t{peak / 1e9:.2f}")
-    seconds, _ = found["edge convert, verified"]
+    seconds, _ = costs["edge convert, verified"]
     print(f"ours / sum of the peers\t{seconds / peers_s:.2f}\t")
     return 0
 
 
 def environment(work: Path) -> Path:
-    """The Python of the peers' environment."""
+    """Return the Python of the peers' environment, created on first use."""
     python = work / "optimum" / "bin" / "python"
     if not (work / "optimum" / ".installed").is_file():
         print("setting up the peers' environment ...", file=sys.stderr)
@@ -173,7 +187,7 @@ def environment(work: Path) -> Path:
 
 
 def optimum_files(work: Path, source: Path) -> Path:
-    """optimum's int8 of a checkpoint."""
+    """Return the folder of optimum's int8 model of a checkpoint."""
     target = work / "optimum-int8"
     if not (target / "model_quantized.onnx").is_file():
         cli = environment(work).parent / "optimum-cli"
@@ -186,7 +200,7 @@ def optimum_files(work: Path, source: Path) -> Path:
 
 
 def onnx(path: Path, inputs: Sequence[dict[str, Any]]) -> list[Callable[[], object]]:
-    """One call an input, one thread."""
+    """Return one call per input, on one thread."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -201,7 +215,7 @@ def onnx(path: Path, inputs: Sequence[dict[str, Any]]) -> list[Callable[[], obje
 
 
 def tflite(path: Path, inputs: Sequence[dict[str, Any]]) -> list[Callable[[], object]]:
-    """One call an input at the shortest signature that holds it, one thread."""
+    """Return one call per input at the shortest signature that fits it, on one thread."""
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(model_content=path.read_bytes(), num_threads=1)
@@ -222,29 +236,32 @@ def tflite(path: Path, inputs: Sequence[dict[str, Any]]) -> list[Callable[[], ob
 
 def _compare(
     title: str,
-    ours: Sequence[Callable[[], object]],
-    theirs: Sequence[Callable[[], object]],
+    edge_calls: Sequence[Callable[[], object]],
+    peer_calls: Sequence[Callable[[], object]],
     rounds: int,
 ) -> None:
-    """Both sides take turns, input by input; the ratio is that of the medians of whole rounds."""
+    """Time both sides in turns, input by input; the ratio is of the medians of whole rounds."""
     sums: tuple[list[float], list[float]] = ([], [])
     for number in range(rounds + 2):
         totals = [0.0, 0.0]
-        for pair in zip(ours, theirs, strict=True):
+        for pair in zip(edge_calls, peer_calls, strict=True):
             for side in (0, 1) if number % 2 else (1, 0):
                 start = time.perf_counter()
                 pair[side]()
                 totals[side] += time.perf_counter() - start
         if number >= 2:
             for side in (0, 1):
-                sums[side].append(1e3 * totals[side] / len(ours))
-    mine, peer = (statistics.median(side) for side in sums)
+                sums[side].append(1e3 * totals[side] / len(edge_calls))
+    edge_ms, peer = (statistics.median(side) for side in sums)
     low, high = _interval([b / a for a, b in zip(*sums, strict=True)])
-    print(f"{title}\t{mine:.2f}\t{peer:.2f}\t{peer / mine:.2f} ({low:.2f}-{high:.2f})", flush=True)
+    print(
+        f"{title}\t{edge_ms:.2f}\t{peer:.2f}\t{peer / edge_ms:.2f} ({low:.2f}-{high:.2f})",
+        flush=True,
+    )
 
 
 def _interval(ratios: Sequence[float]) -> tuple[float, float]:
-    """95% of medians of resampled rounds."""
+    """Return the 95% interval of the median, by resampling rounds."""
     generator = np.random.default_rng(0)
     draws = generator.choice(np.asarray(ratios), (2000, len(ratios)))
     low, high = np.percentile(np.median(draws, axis=1), [2.5, 97.5])
@@ -263,17 +280,17 @@ def _inputs(lengths: Sequence[int]) -> list[dict[str, Any]]:
 
 
 def _lengths(tokenizer: Path, texts: Path, count: int = 96) -> list[int]:
-    """Tokens of evenly spread texts, cut to 128; the random checkpoint has no words of its own."""
+    """Return token counts of evenly spread texts, at most 128, by a real tokenizer."""
     import transformers
 
     rows = texts.read_text(encoding="utf-8").splitlines()[1:]
     rows = [row.split("\t")[0] for row in rows[:: max(len(rows) // count, 1)]]
-    found = transformers.AutoTokenizer.from_pretrained(tokenizer)(rows)["input_ids"]
-    return [min(128, len(ids)) for ids in found]
+    token_ids = transformers.AutoTokenizer.from_pretrained(tokenizer)(rows)["input_ids"]
+    return [min(128, len(ids)) for ids in token_ids]
 
 
 def _measured(command: Sequence[str | Path]) -> tuple[float, int]:
-    """Wall seconds and peak resident bytes of a command and its children."""
+    """Return wall seconds and peak resident bytes of a command and its children."""
     start = time.perf_counter()
     process = psutil.Popen([str(part) for part in command], stdout=subprocess.DEVNULL)
     peak = [0]
@@ -294,11 +311,11 @@ def _measured(command: Sequence[str | Path]) -> tuple[float, int]:
 
 
 def _resident(process: psutil.Popen) -> int:
-    """Bytes of a process and all below it; shared pages count once a process, as `top` has it."""
+    """Return resident bytes of a process and its children; shared pages count in each process."""
     total = 0
     try:
-        for one in (process, *process.children(recursive=True)):
-            total += one.memory_info().rss
+        for member in (process, *process.children(recursive=True)):
+            total += member.memory_info().rss
     except psutil.Error:
         pass
     return total

@@ -1,16 +1,16 @@
-"""What pre-training distillation is worth: a general student, then the same fine-tuning as others.
+"""Effect of pre-training distillation: a general student against others, fine-tuned alike.
 
     .venv/bin/python scripts/pretraining.py --encoder FOLDER --text wiki.txt \
         --eval-text wiki-dev.txt --train sentences.tsv --eval dev.tsv
 
-encoder: a BERT checkpoint without a task, which becomes the teacher: it learns to guess the hidden
-tokens of --text. By recipe `distilbert`, or --recipe, a student of half its layers then learns from
-it, on the same text: from the teacher's layers, or from random weights with --from-random. Beside
-it stand two students of its shape: one has the teacher's layers and no more training, one random
-weights. All guess the hidden tokens of --eval-text; at last the three students are fine-tuned alike
+encoder: a BERT checkpoint without a task, which becomes the teacher after masked-language-model
+training on --text. By recipe `distilbert`, or --recipe, a student with half its layers is distilled
+from it, on the same text: initialized with the teacher's layers, or at random with --from-random.
+Two further students of its shape are untrained: one with the teacher's layers, one with random
+weights. All predict the masked tokens of --eval-text; then the three students are fine-tuned alike
 on --train, by labels alone.
 
-Everything lies below --work; what is there is not made again. On two cores an hour or less.
+All files are below --work, and existing models are reused. Takes an hour or less on two cores.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from scripts.made import UNTRAINED, distilled, scores, wait_quietly  # noqa: E402
+from scripts.made import UNTRAINED, distilled_student, scores, set_threads  # noqa: E402
 
 SHAPE = "architecture=distilbert,layers=1/2"
 FROM_RANDOM = SHAPE + ",init=random"
 
 
 def main() -> None:
-    """Make what is missing, then print a table."""
+    """Train the missing models, then print a table."""
     args = _arguments()
-    wait_quietly(args.threads)
+    set_threads(args.threads)
     args.work.mkdir(parents=True, exist_ok=True)
-    text = _some_lines(args.text, args.work / "text.txt", args.lines, header=False)
-    train = _some_lines(args.train, args.work / "train.tsv", args.rows, header=True)
+    text = _sample_lines(args.text, args.work / "text.txt", args.lines, header=False)
+    train = _sample_lines(args.train, args.work / "train.tsv", args.rows, header=True)
     teacher = _distil(
         args,
         "teacher",
@@ -52,28 +52,28 @@ def main() -> None:
         max_steps=args.teacher_steps,
         learning_rate=2e-4,
     )
-    taught: dict[str, Any] = {
+    from_teacher: dict[str, Any] = {
         "teacher": str(teacher),
-        "recipe": str(_short_recipe(args.recipe, args.work)),
+        "recipe": str(_recipe_without_accumulation(args.recipe, args.work)),
         "train": str(text),
     }
     general = _distil(
         args,
         "general",
-        **taught,
+        **from_teacher,
         student=FROM_RANDOM if args.from_random else SHAPE,
         max_steps=args.steps,
         learning_rate=args.learning_rate,
     )
-    print(f"general student: {_falls(general)}")
+    print(f"general student: {_loss_changes(general)}")
     students = {
         "general": general,
-        "teacher's layers": _distil(args, "copied", **taught, **UNTRAINED, student=SHAPE),
-        "random": _distil(args, "random", **taught, **UNTRAINED, student=FROM_RANDOM),
+        "teacher's layers": _distil(args, "copied", **from_teacher, **UNTRAINED, student=SHAPE),
+        "random": _distil(args, "random", **from_teacher, **UNTRAINED, student=FROM_RANDOM),
     }
-    guess = _some_lines(args.eval_text, args.work / "eval.txt", args.eval_lines, header=False)
+    eval_text = _sample_lines(args.eval_text, args.work / "eval.txt", args.eval_lines, header=False)
     for name, folder in {"teacher": teacher, **students}.items():
-        print(f"{name}: {_guesses(folder, guess, args)}", flush=True)
+        print(f"{name}: {_masked_token_score(folder, eval_text, args)}", flush=True)
     for name, student in students.items():
         values = []
         for seed in range(args.seeds):
@@ -115,8 +115,8 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _some_lines(source: Path, target: Path, count: int, *, header: bool) -> Path:
-    """The same `count` lines at every run; the first one stays where it names columns."""
+def _sample_lines(source: Path, target: Path, count: int, *, header: bool) -> Path:
+    """Write a fixed sample of `count` lines; header: keep the first line."""
     lines = source.read_text(encoding="utf-8").splitlines(keepends=True)
     first, rest = lines[:header], lines[header:]
     rest = random.Random(0).sample(rest, min(count, len(rest)))
@@ -124,8 +124,8 @@ def _some_lines(source: Path, target: Path, count: int, *, header: bool) -> Path
     return target
 
 
-def _short_recipe(name: str, work: Path) -> Path:
-    """The recipe without accumulation: a short run wants many small steps."""
+def _recipe_without_accumulation(name: str, work: Path) -> Path:
+    """Write the recipe without gradient accumulation: a short run needs many small steps."""
     from distill.recipe.config import recipe_file
 
     recipe = yaml.safe_load(recipe_file(name).read_text(encoding="utf-8"))
@@ -137,24 +137,24 @@ def _short_recipe(name: str, work: Path) -> Path:
 
 
 def _distil(args: argparse.Namespace, name: str, **settings: Any) -> Path:
-    """The folder of a finished run."""
+    """Return the folder of a finished run."""
     common = {
         "batch_size": args.batch_size,
         "max_length": args.max_length,
         "threads": args.threads,
         "bf16": args.bf16,
     }
-    return distilled(args.work / name, **{**common, **settings})
+    return distilled_student(args.work / name, **{**common, **settings})
 
 
-def _guesses(folder: Path, text: Path, args: argparse.Namespace) -> str:
-    """How many of a text's hidden tokens a model without a task guesses."""
+def _masked_token_score(folder: Path, text: Path, args: argparse.Namespace) -> str:
+    """Return a model's score at predicting masked tokens."""
     metric, value = next(iter(scores(folder, text, max_length=args.max_length).items()))
     return f"{metric} {100 * value:.1f}"
 
 
-def _falls(folder: Path) -> str:
-    """Each term over the first and the last tenth of a run."""
+def _loss_changes(folder: Path) -> str:
+    """Return the mean of each loss term over the first and the last tenth of a run."""
     with (folder / "training_log.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     part = max(1, len(rows) // 10)

@@ -1,13 +1,13 @@
-"""Makes the folder that `--device qemu:CPU` runs in: QEMU's user mode and a Python for Arm.
+"""Make the sysroot of `--device qemu:CPU`: QEMU's user mode and a Python for Arm.
 
     .venv/bin/python scripts/qemu_sysroot.py [--counting] [--output DIR]
 
 Everything comes from Debian's packages and is unpacked into one folder, by default where the
 device looks for it; nothing is installed. Needs apt-get, dpkg-deb and Debian's keyring.
 
-Without --counting QEMU is Debian 13's own (Debian 12's crashes on these runtimes), which tells
-whether outputs are right. Debian builds it without plugins, so with --counting the same source is
-built here with them, for instruction counts: that needs gcc, PyPI, and 5 to 15 minutes once.
+Without --counting QEMU is Debian 13's (Debian 12's crashes on these runtimes), enough to verify
+outputs. Debian builds it without plugins, so with --counting the same source is built here with
+plugins, for instruction counts: that needs gcc, PyPI, and 5 to 15 minutes once.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ GUEST_PACKAGES = (
     *("libffi8", "libcrypt1", "libuuid1", "libssl3"),
     *("python3.11-minimal", "libpython3.11-minimal", "libpython3.11-stdlib"),
 )
-# What the build of QEMU needs beside a compiler and the C library's own headers.
+# Build dependencies of QEMU beside a compiler and the C library's headers.
 BUILD_PACKAGES = (
     *("libglib2.0-dev", "libglib2.0-0", "libpcre2-dev", "libpcre2-8-0"),
     *("zlib1g-dev", "zlib1g", "libffi-dev"),
@@ -64,7 +64,7 @@ CONFIGURE = (
 
 
 def main() -> int:
-    """Make the folder."""
+    """Make the sysroot."""
     parser = argparse.ArgumentParser(description="Make the folder for --device qemu:CPU.")
     parser.add_argument("--output", type=Path, default=default_sysroot())
     parser.add_argument("--counting", action="store_true", help="build QEMU with a counter")
@@ -80,18 +80,18 @@ def main() -> int:
         staged_folder(options.output, replaces=lambda folder: (folder / INFO).exists()) as stage,
     ):
         make(stage, Path(work), counting=options.counting)
-    # Once here, so that benchmarks and tests need no network.
+    # Download the runtimes, so that benchmarks and tests need no network.
     settings = DeviceOptions(sysroot=options.output)
     with QemuDevice("max", settings) as device:
         for engine in ENGINES:
-            found = device.availability(engine)
-            say(f"{engine}: {found.version or found.reason}")
+            availability = device.availability(engine)
+            say(f"{engine}: {availability.version or availability.reason}")
     say(f"{options.output}: {'with' if options.counting else 'without'} instruction counts")
     return 0
 
 
 def make(stage: Path, work: Path, *, counting: bool) -> None:
-    """Fill `stage`."""
+    """Fill the folder `stage`."""
     debian = Debian(work / "apt")
     with step("Python for Arm, from Debian's packages"):
         debian.unpack([f"{p}:arm64/{GUEST_SUITE}" for p in GUEST_PACKAGES], stage / GUEST)
@@ -104,25 +104,26 @@ def make(stage: Path, work: Path, *, counting: bool) -> None:
         with step("QEMU, from Debian's package"):
             debian.unpack([f"qemu-user/{EMULATOR_SUITE}"], work / "qemu")
             shutil.copy2(work / "qemu/usr/bin/qemu-aarch64", stage / PROGRAM)
-    said = run([stage / PROGRAM, "--version"], env={"LD_LIBRARY_PATH": str(stage / HOST)})
-    version = said.split("version")[1].split()[0]
+    output = run([stage / PROGRAM, "--version"], env={"LD_LIBRARY_PATH": str(stage / HOST)})
+    version = output.split("version")[1].split()[0]
     (stage / INFO).write_text(json.dumps({"qemu": version, "counting": counting}) + "\n")
 
 
 class Debian:
-    """Debian's archive, through an apt whose every folder is below `root`."""
+    """Debian's archive, through an apt with all its folders below `root`."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
         for folder in ("state/lists/partial", "cache/archives/partial", "etc"):
             (root / folder).mkdir(parents=True)
         (root / "status").touch()
-        own = run(["dpkg", "--print-architecture"]).strip()
+        architecture = run(["dpkg", "--print-architecture"]).strip()
         signed = f"signed-by={KEYRING}"
+        both = ",".join(sorted({architecture, "arm64"}))
         sources = [
-            f"deb [arch={own} {signed}] {MIRROR} {EMULATOR_SUITE} main",
+            f"deb [arch={architecture} {signed}] {MIRROR} {EMULATOR_SUITE} main",
             f"deb-src [{signed}] {MIRROR} {EMULATOR_SUITE} main",
-            f"deb [arch={','.join(sorted({own, 'arm64'}))} {signed}] {MIRROR} {GUEST_SUITE} main",
+            f"deb [arch={both} {signed}] {MIRROR} {GUEST_SUITE} main",
         ]
         (root / "etc/sources.list").write_text("\n".join(sources) + "\n")
         settings = {
@@ -131,18 +132,18 @@ class Debian:
             "Dir::Cache": root / "cache",
             "Dir::Etc::sourcelist": root / "etc/sources.list",
             "Dir::Etc::sourceparts": "-",
-            "APT::Architecture": own,
-            # As root apt would become another user, who may not write here.
+            "APT::Architecture": architecture,
+            # As root apt would switch to a user without write access here.
             "APT::Sandbox::User": "root",
         }
         lines = [f'{name} "{value}";' for name, value in settings.items()]
-        lines.append(f'APT::Architectures {{ "{own}"; "arm64"; }};')
+        lines.append(f'APT::Architectures {{ "{architecture}"; "arm64"; }};')
         (root / "apt.conf").write_text("\n".join(lines) + "\n")
         self._env = {"APT_CONFIG": str(root / "apt.conf")}
         run(["apt-get", "-q", "update"], env=self._env)
 
     def unpack(self, packages: Sequence[str], into: Path) -> None:
-        """The files of packages "NAME[:ARCHITECTURE]/SUITE"."""
+        """Unpack the files of packages "NAME[:ARCHITECTURE]/SUITE"."""
         folder = Path(tempfile.mkdtemp(dir=self._root))
         run(["apt-get", "-q", "download", *packages], env=self._env, cwd=folder)
         into.mkdir(parents=True, exist_ok=True)
@@ -150,7 +151,7 @@ class Debian:
             run(["dpkg-deb", "-x", package, into])
 
     def source(self, package: str, into: Path) -> Path:
-        """A package's original source, unpacked."""
+        """Unpack a package's original source; return its folder."""
         into.mkdir()
         run(["apt-get", "-q", "--download-only", "source", package], env=self._env, cwd=into)
         run(["tar", "-xf", next(into.glob("*.orig.tar.*"))], cwd=into)
@@ -158,7 +159,7 @@ class Debian:
 
 
 def build(debian: Debian, work: Path, stage: Path) -> None:
-    """QEMU with plugins, the counter, and the libraries it was linked with."""
+    """Build QEMU with plugins and the counter; copy the linked libraries."""
     source = debian.source("qemu", work / "source")
     glib, tools, folder = work / "glib", work / "tools", work / "build"
     debian.unpack([f"{package}/{GUEST_SUITE}" for package in BUILD_PACKAGES], glib)
@@ -187,7 +188,7 @@ def build(debian: Debian, work: Path, stage: Path) -> None:
 def run(
     command: Iterable[str | Path], *, env: dict[str, str] | None = None, cwd: Path | None = None
 ) -> str:
-    """What a command prints; its last lines and the end of this script where it fails."""
+    """Return a command's output; exit with its last lines if it fails."""
     words = [str(word) for word in command]
     done = subprocess.run(
         words,

@@ -1,14 +1,14 @@
-"""Students of a real teacher, by recipe, size and seed: accuracy as mean and spread.
+"""Accuracy of students of a real teacher, by recipe, size and seed: mean and spread.
 
     .venv/bin/python scripts/quality.py [--bf16] [--students layers=3] [--recipes kd,finetune]
 
-Every student learns from the 6,920 labelled sentences of SST-2 and is scored on dev and test
-pooled (2,693 rows). Beside the recipes: `finetune` without a teacher, `finetune-random` from random
-weights, and `finetune-phrases`, which sees the labels of all 67,349 phrases.
+Every student is trained on the 6,920 labeled sentences of SST-2 and scored on dev and test pooled
+(2,693 rows). Beside the recipes: `finetune` without a teacher, `finetune-random` from random
+weights, and `finetune-phrases` with the labels of all 67,349 phrases.
 
-One line of JSON a finished cell goes to --work/cells.jsonl. The same command goes on where it
-was interrupted, and does a cell again only when its recipe has changed. `--table`
-prints what there is. A whole study takes days on two cores, so the cells worth most come first.
+Each finished cell is a line of JSON in --work/cells.jsonl. The same command resumes after an
+interruption, and repeats a cell only if its recipe has changed. `--table` prints the existing
+results. A whole study takes days on two cores, so the most informative cells come first.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("EDGE_SHARED", ROOT.parent / "shared"))
 STUDENTS = ("layers=3", "layers=2", "layers=3,hidden=128")
 PLAIN, RANDOM, PHRASES = "finetune", "finetune-random", "finetune-phrases"
-# Students without a teacher train as those of `kd` do, which is better for them than their recipe's
-# three epochs at 5e-5; all phrases are ten times the sentences already.
+# Students without a teacher train with the settings of `kd`, which are better for them than their
+# recipe's three epochs at 5e-5; all phrases are ten times the sentences already.
 PLAIN_SETTINGS = {"epochs": 6, "learning-rate": 1e-4}
 OWN_SETTINGS = {PLAIN: PLAIN_SETTINGS, RANDOM: PLAIN_SETTINGS, PHRASES: {"learning-rate": 1e-4}}
-# The most telling first: an interrupted study should have them.
+# The most informative first, for an interrupted study.
 RECIPES = (
     *(PLAIN, "kd-augmented", "kd-hidden", "kd", "tinybert", "pkd", "minilm", "minilm-v2"),
     *(RANDOM, PHRASES),
@@ -48,7 +48,7 @@ RECIPES = (
 
 @dataclass(frozen=True)
 class Cell:
-    """One training. made_of: a fingerprint of the recipe's stages. unlabelled: a file's name."""
+    """One training. made_of: fingerprint of the recipe's stages. unlabelled: name of a file."""
 
     student: str
     recipe: str
@@ -65,7 +65,7 @@ class Cell:
 
 
 class Study:
-    """The files of a study and the commands that fill it."""
+    """The files of a study and the commands that write them."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self._teacher = str(options.teacher)
@@ -79,8 +79,8 @@ class Study:
         self._pooled = self._work / "pooled.tsv"
 
     def prepare(self) -> None:
-        """Write the file to score on, dev, then test; say how threads wait, here and below."""
-        # Those that spin make a busy machine several times slower. Torch reads it when imported.
+        """Write the evaluation file, dev, then test; set the threads, here and for children."""
+        # Spinning threads make a busy machine several times slower. Torch reads it when imported.
         os.environ |= {"OMP_NUM_THREADS": str(self._threads), "OMP_WAIT_POLICY": "PASSIVE"}
         (self._work / "logs").mkdir(parents=True, exist_ok=True)
         dev, test = (
@@ -91,13 +91,13 @@ class Study:
         self._pooled.write_text("\n".join([*dev, *test[1:]]) + "\n", encoding="utf-8")
 
     def finished(self) -> list[dict[str, Any]]:
-        """What the study holds, one dict a cell."""
+        """Return the finished cells, one dict each."""
         if not self._lines.is_file():
             return []
         return [json.loads(line) for line in self._lines.read_text("utf-8").splitlines()]
 
-    def left(self, cells: Iterable[Cell]) -> list[Cell]:
-        """The cells that are not done."""
+    def remaining(self, cells: Iterable[Cell]) -> list[Cell]:
+        """Return the cells that are not finished."""
         done = {
             Cell(**{name: row.get(name) for name in Cell.__annotations__})
             for row in self.finished()
@@ -110,7 +110,7 @@ class Study:
         with (self._work / "logs" / f"{cell.name}.log").open("w") as log:
             done = self._edge(*self._arguments(cell, output), stderr=log)
         if done.returncode == 2:
-            # The recipe does not fit this student: what it says is the result.
+            # The recipe does not fit this student: its error is the result.
             reason = Path(log.name).read_text().strip().splitlines()[-1]
             self._write(cell, {"error": reason})
             return
@@ -129,7 +129,7 @@ class Study:
     def _arguments(self, cell: Cell, output: Path) -> list[str]:
         from distill import load_recipe
 
-        recipe = _trained_by(cell.recipe)
+        recipe = _distill_recipe(cell.recipe)
         train = "train" if cell.recipe == PHRASES else "train_sentences"
         student = cell.student + (",init=random" if cell.recipe == RANDOM else "")
         arguments = {
@@ -152,7 +152,7 @@ class Study:
         return ["distill", *named, "--json", *(["--bf16"] if cell.bf16 else [])]
 
     def _score(self, output: Path) -> tuple[float, int]:
-        """Accuracy on dev alone, and its rows."""
+        """Return accuracy on dev alone, and its number of rows."""
         from edge.checkpoint.checkpoint import open_checkpoint
         from edge.evaluate import evaluate_checkpoint
 
@@ -163,7 +163,7 @@ class Study:
         return value, len(table)
 
     def _edge(self, *arguments: str, stderr: Any) -> subprocess.CompletedProcess[str]:
-        # Gradients of word embeddings stay in the process: given back, they cost a tenth of a step.
+        # Keep freed memory in the process: returning embedding gradients costs a tenth of a step.
         memory = dict.fromkeys(("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"), str(2**30))
         environment = {**os.environ, "PYTHONPATH": str(ROOT), **memory}
         command = [sys.executable, "-m", "edge.cli.main", *arguments]
@@ -171,32 +171,39 @@ class Study:
             command, env=environment, stdout=subprocess.PIPE, stderr=stderr, text=True, check=False
         )
 
-    def _write(self, cell: Cell, found: dict[str, Any]) -> None:
-        line = json.dumps({**asdict(cell), **found})
+    def _write(self, cell: Cell, figures: dict[str, Any]) -> None:
+        line = json.dumps({**asdict(cell), **figures})
         with self._lock, self._lines.open("a", encoding="utf-8") as file:
             file.write(f"{line}\n")
         print(line, file=sys.stderr, flush=True)
 
 
 def report(rows: list[dict[str, Any]]) -> Iterator[str]:
-    """The table: mean and spread over seeds, and the difference to fine-tuning, in points."""
+    """Yield the table: mean and spread over seeds, and difference to fine-tuning, in points."""
     yield "student\trecipe\tseeds\tpooled\tspread\tdev\ttest\tabove finetune"
-    # A cell that was done again counts once, as it was last.
+    # Of a repeated cell the last result counts.
     latest = {(row["student"], _label(row), row["seed"]): row for row in rows}
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for (student, recipe, _), row in latest.items():
         groups.setdefault((student, recipe), []).append(row)
-    for (student, recipe), found in groups.items():
-        scored = [row for row in found if "pooled" in row]
+    for (student, recipe), group in groups.items():
+        scored = [row for row in group if "pooled" in row]
         if not scored:
-            yield f"{student}\t{recipe}\t{len(found)}\t{found[0]['error']}"
+            yield f"{student}\t{recipe}\t{len(group)}\t{group[0]['error']}"
             continue
         pooled, dev, test = (_percent(scored, name) for name in ("pooled", "dev", "test"))
         plain = _percent([r for r in groups.get((student, PLAIN), []) if "pooled" in r], "pooled")
         above = f"{statistics.mean(pooled) - statistics.mean(plain):+.2f}" if plain else ""
-        means = (f"{statistics.mean(values):.2f}" for values in (dev, test))
+        averages = (f"{statistics.mean(values):.2f}" for values in (dev, test))
         spread = f"{statistics.stdev(pooled):.2f}" if len(pooled) > 1 else ""
-        line = (student, recipe, len(pooled), f"{statistics.mean(pooled):.2f}", spread, *means)
+        line = (
+            student,
+            recipe,
+            len(pooled),
+            f"{statistics.mean(pooled):.2f}",
+            spread,
+            *averages,
+        )
         yield "\t".join(map(str, (*line, above)))
 
 
@@ -210,7 +217,7 @@ def _percent(rows: list[dict[str, Any]], name: str) -> list[float]:
 
 
 def cells(options: argparse.Namespace) -> list[Cell]:
-    """What was asked for: students, then seeds, then recipes, so that a part is comparable."""
+    """Return the requested cells by student, seed and recipe, so that a part is comparable."""
     return [
         Cell(student, recipe, seed, options.bf16, _made_of(recipe), _texts_of(recipe, options))
         for student in options.students
@@ -219,37 +226,39 @@ def cells(options: argparse.Namespace) -> list[Cell]:
     ]
 
 
-def _trained_by(recipe: str) -> str:
-    """The distillation recipe of a cell."""
+def _distill_recipe(recipe: str) -> str:
+    """Return the distillation recipe of a cell."""
     return PLAIN if recipe in (RANDOM, PHRASES) else recipe
 
 
 def _texts_of(recipe: str, options: argparse.Namespace) -> str | None:
-    """The name of the file of texts without labels, where there is one and the recipe wants it."""
+    """Return the name of the file of unlabeled texts if the recipe uses it, else None."""
     from distill import load_recipe
     from distill.recipe.unlabelled import takes_texts
 
-    wants = options.unlabelled and takes_texts(load_recipe(_trained_by(recipe)))
-    return str(options.unlabelled.name) if wants else None
+    used = options.unlabelled and takes_texts(load_recipe(_distill_recipe(recipe)))
+    return str(options.unlabelled.name) if used else None
 
 
 def _made_of(recipe: str) -> str:
-    """A fingerprint of what a cell is trained with."""
+    """Return a fingerprint of a cell's recipe and settings."""
     from distill import recipe_file
 
-    stages = yaml.safe_load(recipe_file(_trained_by(recipe)).read_text(encoding="utf-8"))["stages"]
+    stages = yaml.safe_load(recipe_file(_distill_recipe(recipe)).read_text(encoding="utf-8"))[
+        "stages"
+    ]
     settings = json.dumps([stages, OWN_SETTINGS.get(recipe, {})], sort_keys=True)
     return hashlib.sha256(settings.encode()).hexdigest()[:8]
 
 
 def main() -> int:
-    """Do what is left of the study, several cells at a time, and print the table."""
+    """Run the remaining cells, several at a time, and print the table."""
     options = _options()
     study = Study(options)
     if not options.table:
         study.prepare()
         with ThreadPoolExecutor(options.jobs) as pool:
-            running = [pool.submit(study.run, cell) for cell in study.left(cells(options))]
+            running = [pool.submit(study.run, cell) for cell in study.remaining(cells(options))]
             try:
                 for future in running:
                     future.result()

@@ -1,12 +1,12 @@
-"""Training samples a second, ours beside TextBrewer's own loop, in turns, as ratios.
+"""Training samples per second beside TextBrewer's training loop, in turns, as ratios.
 
     .venv/bin/python scripts/throughput.py [--rounds 3] [--rows 640]
 
 A 6-layer teacher of MiniLM's size and a student of 3 layers on sentences of SST-2, batches of 32.
 `kd`: soft labels and labels. `tinybert`: attention, hidden states and embeddings, that recipe's
-first stage. TextBrewer trains as its examples do, padded to 128 tokens, and the same loop padded
+first stage. TextBrewer trains as in its examples, padded to 128 tokens, and the same loop padded
 to the longest text of a batch; it gets an environment of its own below --work on first use.
-Every turn is a process that trains one epoch on the same rows after a few steps to warm up.
+Each turn is a process that trains one epoch on the same rows after a few warm-up steps.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("EDGE_SHARED", ROOT.parent / "shared"))
 PEER = ("textbrewer==0.2.1.post1", "transformers==5.23.0", "torch==2.13.0")
 PADDED, DYNAMIC = "textbrewer, padded to 128", "textbrewer, dynamic"
-OURS = ("live", "cached", "live bf16", "cached bf16")
+EDGE_SIDES = ("live", "cached", "live bf16", "cached bf16")
 BATCH, LENGTH, LAYERS, WARM_STEPS = 32, 128, 3, 4
 
 
 def main() -> int:
-    """Compare, or be one of the sides."""
+    """Compare all sides, or run one of them."""
     options = _options()
     if options.side is not None:
-        side = textbrewer if options.side.startswith("textbrewer") else ours
+        side = textbrewer_epoch if options.side.startswith("textbrewer") else edge_epoch
         print(json.dumps(side(options)))
         return 0
     options.work.mkdir(parents=True, exist_ok=True)
@@ -46,28 +46,28 @@ def main() -> int:
 
 
 def compare(recipe: str, options: argparse.Namespace) -> None:
-    """Every side in turn, `rounds` times; medians, and ratios to both of TextBrewer's."""
-    sides = (PADDED, DYNAMIC, *OURS)
-    found: dict[str, list[Cost]] = {side: [] for side in sides}
+    """Run every side in turn, `rounds` times; print medians, and ratios to both of TextBrewer's."""
+    sides = (PADDED, DYNAMIC, *EDGE_SIDES)
+    costs: dict[str, list[Cost]] = {side: [] for side in sides}
     for number in range(options.rounds):
-        # The order is turned round each time, so that no side always runs on a warm machine.
+        # The order alternates, so that no side always runs on a warm machine.
         for side in sides if number % 2 == 0 else sides[::-1]:
-            found[side].append(_turn(recipe, side, options))
-            print(f"{recipe}\t{side}\t{found[side][-1]}", file=sys.stderr, flush=True)
+            costs[side].append(_turn(recipe, side, options))
+            print(f"{recipe}\t{side}\t{costs[side][-1]}", file=sys.stderr, flush=True)
     print(f"{recipe}\tsamples/s\tof padded\tof dynamic\tthe same of CPU time")
     for side in sides:
-        speed = options.rows / statistics.median(cost.wall_s for cost in found[side])
+        speed = options.rows / statistics.median(cost.wall_s for cost in costs[side])
         columns = [f"{speed:.1f}"]
         for attribute in ("wall_s", "cpu_s"):
             for other in (PADDED, DYNAMIC):
-                pairs = zip(found[other], found[side], strict=True)
+                pairs = zip(costs[other], costs[side], strict=True)
                 ratios = (getattr(a, attribute) / getattr(b, attribute) for a, b in pairs)
                 columns.append(f"{statistics.median(ratios):.2f}")
         print("\t".join([side, *columns]), flush=True)
 
 
 class Cost(NamedTuple):
-    """What one epoch took. CPU time counts every thread: a busy machine does not stretch it."""
+    """Time of one epoch. CPU time sums all threads and does not depend on a busy machine."""
 
     wall_s: float
     cpu_s: float
@@ -80,8 +80,8 @@ class Cost(NamedTuple):
         return Cost(self.wall_s - start.wall_s, self.cpu_s - start.cpu_s)
 
 
-def ours(options: argparse.Namespace) -> Cost:
-    """One epoch of `edge distill`'s training."""
+def edge_epoch(options: argparse.Namespace) -> Cost:
+    """Train one epoch with `edge distill`."""
     from distill import DistillConfig, distil
     from distill.training.trainer import DistillTrainer
 
@@ -117,7 +117,7 @@ def ours(options: argparse.Namespace) -> Cost:
 
 
 def _first_stage(options: argparse.Namespace) -> str:
-    """A recipe file with the first stage of a shipped one, on the labelled rows alone."""
+    """Write a recipe with the first stage of a shipped one, on the labeled rows alone."""
     import yaml
 
     from distill.recipe.config import load_recipe
@@ -132,8 +132,8 @@ def _first_stage(options: argparse.Namespace) -> str:
     return str(file)
 
 
-def textbrewer(options: argparse.Namespace) -> Cost:
-    """One epoch of TextBrewer's GeneralDistiller."""
+def textbrewer_epoch(options: argparse.Namespace) -> Cost:
+    """Train one epoch with TextBrewer's GeneralDistiller."""
     import logging
 
     import torch
@@ -143,7 +143,7 @@ def textbrewer(options: argparse.Namespace) -> Cost:
     logging.disable(logging.WARNING)
     torch.set_num_threads(options.threads)
     inside = options.recipes[0] == "tinybert"
-    # Probabilities of attention are given by no implementation but the eager one.
+    # Only the eager implementation returns attention probabilities.
     attention = "eager" if inside else "sdpa"
     auto, source = transformers.AutoModelForSequenceClassification, str(options.teacher)
     teacher = auto.from_pretrained(source, attn_implementation=attention, dtype=torch.float32)
@@ -186,7 +186,7 @@ def textbrewer(options: argparse.Namespace) -> Cost:
 
 
 def _textbrewer_matches(layers: int) -> list[dict[str, Any]]:
-    """What the first stage of `tinybert` compares, in TextBrewer's words."""
+    """Return the first stage of `tinybert` as TextBrewer's intermediate matches."""
     pairs = [(i, i * layers // LAYERS) for i in range(LAYERS + 1)]
     hidden = [
         {"layer_S": s, "layer_T": t, "feature": "hidden", "loss": "hidden_mse", "weight": 1}
@@ -217,13 +217,13 @@ def _textbrewer_rows(options: argparse.Namespace) -> Any:
     labels = [int(label) for _, label in rows]
 
     def collate(batch: Sequence[int]) -> dict[str, Any]:
-        found = tokenizer.pad(
+        padded = tokenizer.pad(
             {"input_ids": [encoded[i] for i in batch]},
             padding="max_length" if options.side == PADDED else "longest",
             max_length=LENGTH,
             return_tensors="pt",
         )
-        return {**found, "labels": torch.tensor([labels[i] for i in batch])}
+        return {**padded, "labels": torch.tensor([labels[i] for i in batch])}
 
     return torch.utils.data.DataLoader(
         range(len(rows)),  # type: ignore[arg-type]
@@ -234,7 +234,7 @@ def _textbrewer_rows(options: argparse.Namespace) -> Any:
 
 
 def _turn(recipe: str, side: str, options: argparse.Namespace) -> Cost:
-    """One side's epoch, measured in a process of its own."""
+    """Measure one side's epoch in a process of its own."""
     python = _peer_python(options.work) if side.startswith("textbrewer") else sys.executable
     named = {name: str(getattr(options, name)) for name in ("teacher", "data", "work")}
     named |= {"rows": str(options.rows), "threads": str(options.threads)}
@@ -249,7 +249,7 @@ def _turn(recipe: str, side: str, options: argparse.Namespace) -> Cost:
 
 
 def _peer_python(work: Path) -> Path:
-    """The Python of TextBrewer's environment."""
+    """Return the Python of TextBrewer's environment, created on first use."""
     folder = work / "textbrewer"
     python = folder / "bin" / "python"
     if not (folder / ".installed").is_file():
@@ -261,7 +261,7 @@ def _peer_python(work: Path) -> Path:
 
 
 def _rows(options: argparse.Namespace) -> Path:
-    """Sentences evenly spread over the file, the same for all."""
+    """Write sentences evenly spread over the file, the same for all sides."""
     header, *lines = options.data.read_text(encoding="utf-8").splitlines()
     chosen = lines[:: max(len(lines) // options.rows, 1)][: options.rows]
     options.rows = len(chosen)

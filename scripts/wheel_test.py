@@ -1,13 +1,13 @@
-"""Installs the wheel into a new environment outside the clone, and uses it there.
+"""Install the wheel into a new environment outside the clone, and test it there.
 
     .venv/bin/python scripts/wheel_test.py [DIST]
 
-DIST holds one wheel (dist). Libraries come from the environment that runs this: the new one gets a
-.pth file that names its packages, which leaves the editable project out. So nothing is downloaded.
+DIST is a folder with one wheel (dist). Libraries come from the current environment, by a .pth file
+with its packages, which leaves the editable project out. So nothing is downloaded.
 
-What is tried: the commands, what ships beside the code, a tiny checkpoint to a verified bundle, and
-that bundle timed in a headless Chromium (EDGE_CHROMIUM names it). Without a Chromium the last is
-left out, which is a failure where EDGE_REQUIRE_TOOLS is set.
+Tests: the commands, the data files, a tiny checkpoint converted to a verified bundle, and that
+bundle timed in a headless Chromium (EDGE_CHROMIUM: its path). Without a Chromium the last test is
+skipped, which is a failure if EDGE_REQUIRE_TOOLS is set.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pathlib import Path
 CHROMIUM = Path(os.environ.get("EDGE_CHROMIUM", "/usr/bin/chromium"))
 REQUIRED = "EDGE_REQUIRE_TOOLS"
 _LIMIT_S = 600
-_OURS = ("PYTHONPATH", "VIRTUAL_ENV")
+_CLONE_VARIABLES = ("PYTHONPATH", "VIRTUAL_ENV")
 _WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz")
 _CHECKPOINT = """
 import json, pathlib, sys, transformers
@@ -40,23 +40,23 @@ _PLACES = "import benchmark, converters, distill, edge; print(*(m.__file__ for m
 
 
 class Installed:
-    """A new environment with the wheel, in a folder that is the working one of all commands."""
+    """A new environment with the wheel, in a folder that is the working directory of commands."""
 
     def __init__(self, folder: Path, wheel: Path) -> None:
         self.folder, environment = folder, folder / "environment"
         venv.create(environment, with_pip=False)
         self.bin = environment / "bin"
         argv = ["-m", "pip", "--python", self.bin / "python", "install", "-q", "--no-index"]
-        own = [sys.executable, *argv, "--disable-pip-version-check", "--no-deps", wheel]
-        # Elsewhere, and without PYTHONPATH: from the clone, pip takes the clone for installed.
-        inherited = {k: v for k, v in os.environ.items() if k not in _OURS}
-        subprocess.run(list(map(str, own)), check=True, cwd=folder, env=inherited)
+        command = [sys.executable, *argv, "--disable-pip-version-check", "--no-deps", wheel]
+        # Outside the clone and without PYTHONPATH: else pip treats the clone as installed.
+        inherited = {k: v for k, v in os.environ.items() if k not in _CLONE_VARIABLES}
+        subprocess.run(list(map(str, command)), check=True, cwd=folder, env=inherited)
         (packages,) = environment.glob("lib/python3.*/site-packages")
         (packages / "libraries.pth").write_text(sysconfig.get_path("purelib") + "\n")
         self.env = {**inherited, "EDGE_CACHE": str(folder / "cache"), "HF_HUB_OFFLINE": "1"}
 
     def run(self, program: str, *arguments: object) -> str:
-        """What a program of the environment prints."""
+        """Run a program of the environment; return its output."""
         argv = [str(self.bin / program), *map(str, arguments)]
         print("wheel_test:", program, *map(str, arguments[:2]), file=sys.stderr)
         done = subprocess.run(
@@ -68,7 +68,7 @@ class Installed:
 
 
 def main() -> int:
-    """Try everything; the first fault ends it."""
+    """Run all tests until the first fault."""
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "dist").resolve()
     (wheel,) = folder.glob("*.whl")
     with tempfile.TemporaryDirectory(prefix="edge-wheel-") as work:
@@ -86,7 +86,7 @@ def main() -> int:
 
 
 def check_commands(installed: Installed) -> None:
-    """The packages are the wheel's, its data is there, and the page of the browser device too."""
+    """Check that packages, data files and the browser page are the wheel's."""
     names = ("benchmark", "converters", "distill", "edge")
     script = installed.folder / "places.py"
     script.write_text(_PLACES.format(", ".join(names)))
@@ -103,7 +103,7 @@ def check_commands(installed: Installed) -> None:
 
 
 def convert(installed: Installed) -> Path:
-    """A tiny random checkpoint as a verified bundle."""
+    """Convert a tiny random checkpoint to a verified bundle."""
     checkpoint, bundle = installed.folder / "checkpoint", installed.folder / "bundle"
     script = installed.folder / "checkpoint.py"
     script.write_text(_CHECKPOINT)
@@ -115,7 +115,7 @@ def convert(installed: Installed) -> Path:
 
 
 def time_in_a_browser(installed: Installed, bundle: Path) -> None:
-    """`edge benchmark --device browser`, whose address is opened once it is told."""
+    """Run `edge benchmark --device browser`, and open its address in Chromium."""
     argv = [str(installed.bin / "edge"), "benchmark", str(bundle), "--device", "browser"]
     argv += ["--baseline", "none", "--timeout", "120", "--json"]
     print("wheel_test: edge benchmark --device browser", file=sys.stderr)
@@ -126,13 +126,13 @@ def time_in_a_browser(installed: Installed, bundle: Path) -> None:
         ) as process,
     ):
         assert process.stderr is not None
-        said, browser = [], None
+        log_lines, browser = [], None
         try:
             for line in process.stderr:
-                said.append(line)
+                log_lines.append(line)
                 address = re.search(r"open (http://\S+) in a browser", line)
                 if address is not None:
-                    browser = opened(address[1], installed.folder)
+                    browser = open_page(address[1], installed.folder)
             process.wait(_LIMIT_S)
         finally:
             process.kill()
@@ -140,14 +140,14 @@ def time_in_a_browser(installed: Installed, bundle: Path) -> None:
                 browser.terminate()
                 browser.wait()
         rows.seek(0)
-        assert process.returncode == 0, "".join(said)
+        assert process.returncode == 0, "".join(log_lines)
         (row,) = json.load(rows)["rows"]
     assert row["device"]["driver"] == "browser" and row["check"]["status"] == "passed", row
     assert row["latency_ms"]["p50"] > 0, row
 
 
-def opened(address: str, folder: Path) -> subprocess.Popen[bytes]:
-    """A headless Chromium that shows a page."""
+def open_page(address: str, folder: Path) -> subprocess.Popen[bytes]:
+    """Start a headless Chromium with a page."""
     flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run"]
     argv = [CHROMIUM, *flags, f"--user-data-dir={folder / 'profile'}", address]
     quiet = subprocess.DEVNULL

@@ -1,9 +1,9 @@
-"""Kill commands at every change of the file system, or fill the disk there, and check what is left.
+"""Kill commands at every change of the file system, or fill the disk there; check the output.
 
     python -m scripts.storm report pack convert distill benchmark run --work /tmp/storm
 
-After each disturbance the output has to be the old one or the new one, whole; the same command run
-again has to succeed, give what an undisturbed run gives, and leave nothing else behind. Needs gcc.
+After each disturbance the output has to be complete, either old or new; the same command run again
+has to succeed, give the output of an undisturbed run, and leave no other files. Needs gcc.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from scripts.storm import shim
 
 
 def main() -> int:
-    """Run the storms that are asked for; 1 where one of them finds a fault."""
+    """Run the requested storms; return 1 if one finds a fault."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("cases", nargs="*", help="names of scripts/storm/cases.py, all by default")
     parser.add_argument("--work", type=Path, help="folder for inputs and attempts")

@@ -1,9 +1,9 @@
-"""Damage every file of a bundle and every field of its JSON; nothing may answer otherwise.
+"""Damage every file of a bundle and every field of its JSON; no output may change.
 
     python -m scripts.storm.bundles BUNDLE [--seeds 20]
 
-A damaged bundle is refused as a user's mistake, or gives the answers it gave before. One that was
-damaged and then given right checksums again may be refused in any way that is one line.
+A damaged bundle has to be refused as a user's mistake, or give the same outputs. A bundle with
+checksums corrected after the damage may change its outputs, or be refused with any one-line error.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _VALUES: tuple[Any, ...] = (
 
 
 def file_damages(bundle: Path, *, seeds: int) -> Iterator[Damage]:
-    """Flipped, cut, emptied, lengthened, swapped and missing files, those inside folders too."""
+    """Yield flipped, truncated, emptied, lengthened, swapped and missing files, also in folders."""
     files = [path.relative_to(bundle) for path in sorted(bundle.rglob("*")) if path.is_file()]
     for name in files:
         for seed in range(seeds):
@@ -53,9 +53,9 @@ def file_damages(bundle: Path, *, seeds: int) -> Iterator[Damage]:
 
 
 def field_damages(bundle: Path, file: str, *, reseal: bool) -> Iterator[Damage]:
-    """Each field of a JSON file with other values, missing, and beside an unknown one.
+    """Yield each field of a JSON file with other values, missing, and beside an unknown field.
 
-    reseal: give the file right checksums afterwards, so that only its meaning is at fault.
+    reseal: correct the checksums afterwards, so that only the values are wrong.
     """
     values = json.loads((bundle / file).read_text(encoding="utf-8"))
     for path in _paths(values):
@@ -70,21 +70,21 @@ def field_damages(bundle: Path, file: str, *, reseal: bool) -> Iterator[Damage]:
                 )
 
 
-def outcome(folder: Path, expected: object) -> str | None:
-    """What is wrong with how a damaged bundle is taken; None if it is refused or answers alike."""
+def read_fault(folder: Path, expected: object) -> str | None:
+    """Return the fault of reading a damaged bundle; None if it is refused or its output equal."""
     try:
-        found = answers(folder)
+        outputs = read_outputs(folder)
     except UserError as error:
         return "several lines" if "\n" in str(error) else None
     except Exception as error:
         return f"{type(error).__name__}: {error}"
-    return None if found == expected else "another answer"
+    return None if outputs == expected else "another answer"
 
 
-def resealed_outcome(folder: Path) -> str | None:
-    """The same for one with right checksums: it may answer otherwise, or fail in one line."""
+def resealed_fault(folder: Path) -> str | None:
+    """Return the fault of reading a resealed bundle, whose output may differ."""
     try:
-        answers(folder)
+        read_outputs(folder)
     except EdgeError as error:
         return "several lines" if "\n" in str(error) else None
     except Exception as error:
@@ -92,19 +92,19 @@ def resealed_outcome(folder: Path) -> str | None:
     return None
 
 
-def answers(folder: Path) -> object:
-    """What a user is told: predictions of every artifact, and the golden vectors."""
+def read_outputs(folder: Path) -> object:
+    """Return a bundle's outputs: predictions of every artifact, golden texts, vocabulary."""
     bundle = Bundle.open(folder)
     cases = [case.to_json() for case in bundle.golden_cases()]
     formats = sorted({a.format for a in bundle.manifest.artifacts} - {"coreml"})
-    found = predict(bundle, TEXTS, formats=formats)
+    predictions = predict(bundle, TEXTS, formats=formats)
     vocabulary = bundle.manifest.tokenizer.vocabulary
     words = None if vocabulary is None else bundle.file(vocabulary).read_text(encoding="utf-8")
-    return [cases, [row.model_dump() for row in found], words]
+    return [cases, [row.model_dump() for row in predictions], words]
 
 
 def _paths(value: Any, before: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The place of each field; of a list's entries the first and the last."""
+    """Yield the path of each field; of a list's entries the first and the last."""
     if before:
         yield before
     if isinstance(value, dict):
@@ -116,7 +116,7 @@ def _paths(value: Any, before: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]
 
 
 def _edit(values: Any, path: tuple[Any, ...], change: Any) -> bool:
-    """Change a field in place; False where that changes nothing."""
+    """Change a field in place; return False if its value stays the same."""
     for part in path[:-1]:
         values = values[part]
     last = path[-1]
@@ -149,7 +149,7 @@ def _write(folder: Path, file: str, values: Any, reseal: bool) -> None:
 
 
 def seal(folder: Path) -> None:
-    """Give `edge.json` the checksums of the files as they are, and its own."""
+    """Write the current checksums of all files, and its own, into `edge.json`."""
     file = folder / "edge.json"
     values = json.loads(file.read_text(encoding="utf-8"))
     try:
@@ -189,12 +189,12 @@ def _to_folder(file: Path) -> None:
 
 
 def main() -> int:
-    """Try every damage; 1 where one was taken wrong."""
+    """Try every damage; return 1 if one is a fault."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--seeds", type=int, default=20, help="Places a file is damaged at.")
     options = parser.parse_args()
-    expected = answers(options.bundle)
+    expected = read_outputs(options.bundle)
     sealed = [*file_damages(options.bundle, seeds=options.seeds)]
     sealed += field_damages(options.bundle, "edge.json", reseal=False)
     sealed += field_damages(options.bundle, "golden.json", reseal=False)
@@ -207,10 +207,10 @@ def main() -> int:
             shutil.rmtree(folder, ignore_errors=True)
             shutil.copytree(options.bundle, folder)
             damage(folder)
-            wrong = outcome(folder, expected) if number < len(sealed) else resealed_outcome(folder)
-            if wrong:
+            fault = read_fault(folder, expected) if number < len(sealed) else resealed_fault(folder)
+            if fault:
                 faults += 1
-                print(f"{name}: {wrong}")
+                print(f"{name}: {fault}")
     print(f"{len(sealed)} damages, {len(resealed)} with right checksums: {faults} faults")
     return min(faults, 1)
 

@@ -1,4 +1,4 @@
-"""The commands that storms go over, each on models so tiny that a run takes a second or two."""
+"""The commands of the storms, each on models so tiny that a run takes a second or two."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ _LABELS = ("negative", "positive")
 _VOLATILE = re.compile(
     rb'"(created_utc|duration_s|made_from|fingerprint|started_utc|at_utc|run_id)": ?[^,}\n]*'
 )
-# What takes long to import in the commands.
+# Modules of the commands that take long to import.
 _MODULES = (
     *("onnx", "onnxruntime", "onnxruntime_extensions", "transformers.trainer"),
     *("benchmark.run", "converters.onnx.export", "distill.inputs", "distill.training.trainer"),
     "edge.pipeline.run",
 )
-# The hash that a manifest has of itself, with the time in it.
+# A manifest's checksum of itself, which includes times.
 _SEAL = re.compile(rb'^  "sha256": [^\n]*$', re.MULTILINE)
 _REPORT = ("report.html", "report.md", "rows.csv", "rows.jsonl")
 
 
 class Inputs:
-    """What the cases read, made once in a folder, each in a process of its own."""
+    """Input files of the cases, made once in a folder, each in a process of its own."""
 
     def __init__(self, work: Path) -> None:
         self.folder, self._log = work, work / "log"
@@ -39,7 +39,7 @@ class Inputs:
         self.eval = self._rows("eval.tsv", 2)
         self.models = _models()
 
-    def made(self, name: str, make: Callable[[Path], object]) -> Path:
+    def make_once(self, name: str, make: Callable[[Path], object]) -> Path:
         path = self.folder / name
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,11 +52,11 @@ class Inputs:
         def make(path: Path) -> None:
             self.models.tiny_checkpoint(path, "bert", labels=_LABELS, seed=seed)
 
-        return self.made(f"checkpoint-{seed}", make)
+        return self.make_once(f"checkpoint-{seed}", make)
 
     def bundle(self, seed: int = 0) -> Path:
         source = self.checkpoint(seed)
-        return self.made(f"bundle-{seed}", lambda path: _convert(source, path))
+        return self.make_once(f"bundle-{seed}", lambda path: _convert(source, path))
 
     def _rows(self, name: str, times: int) -> Path:
         lines = [f"{text}\t{_LABELS[i % 2]}" for i, text in enumerate(_TEXTS * times)]
@@ -66,7 +66,7 @@ class Inputs:
 
 
 def warm(names: Iterable[str]) -> None:
-    """Import what these cases import, so that forked children need not; nothing may run here."""
+    """Import the cases' modules before forking; run nothing else."""
     if set(names) <= {"storage", "report"}:
         return
     for module in _MODULES:
@@ -75,10 +75,10 @@ def warm(names: Iterable[str]) -> None:
 
 
 def storage(inputs: Inputs) -> Case:
-    """What every command writes with: a folder, files that change together, and single files."""
-    template = _template(inputs, "storage", lambda here: _store(here, "old"))
+    """The functions that write output: a folder, files that change together, single files."""
+    template = _template(inputs, "storage", lambda folder: _store(folder, "old"))
     outputs = ("folder", "together", "file", "text")
-    act: Callable[[Path], object] = lambda here: _store(here, "new")  # noqa: E731
+    act: Callable[[Path], object] = lambda folder: _store(folder, "new")  # noqa: E731
     return Case("storage", template, act, outputs)
 
 
@@ -86,67 +86,67 @@ def report(inputs: Inputs) -> Case:
     """`edge report` of other rows, in a folder with files of the user."""
 
     def rows(name: str, latency_ms: float) -> Path:
-        return inputs.made(name, lambda path: _made_rows(path, latency_ms))
+        return inputs.make_once(name, lambda path: _write_rows(path, latency_ms))
 
     old, new = rows("old/rows.jsonl", 10.0), rows("new/rows.jsonl", 5.0)
-    template = _template(inputs, "report", lambda here: _report(old, here / "out"))
+    template = _template(inputs, "report", lambda folder: _report(old, folder / "out"))
     (template / "out" / "deep").mkdir(exist_ok=True)
     (template / "out" / "deep" / "mine.txt").write_text("mine")
-    return Case("report", template, lambda here: _report(new, here / "out"), ("out",))
+    return Case("report", template, lambda folder: _report(new, folder / "out"), ("out",))
 
 
 def pack(inputs: Inputs) -> Case:
     """`edge pack ort-text` of another bundle."""
     first, second = inputs.bundle(0), inputs.bundle(1)
-    template = _template(inputs, "pack", lambda here: _pack(first, here / "out.onnx"))
-    act: Callable[[Path], object] = lambda here: _pack(second, here / "out.onnx")  # noqa: E731
+    template = _template(inputs, "pack", lambda folder: _pack(first, folder / "out.onnx"))
+    act: Callable[[Path], object] = lambda folder: _pack(second, folder / "out.onnx")  # noqa: E731
     return Case("pack", template, act, ("out.onnx",))
 
 
 def convert(inputs: Inputs) -> Case:
     """`edge convert` of another checkpoint, to ONNX."""
     first, second = inputs.checkpoint(0), inputs.checkpoint(1)
-    template = _template(inputs, "convert", lambda here: _convert(first, here / "out"))
-    act: Callable[[Path], object] = lambda here: _convert(second, here / "out")  # noqa: E731
-    return Case("convert", template, act, ("out",), comparable=_steady)
+    template = _template(inputs, "convert", lambda folder: _convert(first, folder / "out"))
+    act: Callable[[Path], object] = lambda folder: _convert(second, folder / "out")  # noqa: E731
+    return Case("convert", template, act, ("out",), comparable=_without_times)
 
 
 def distill(inputs: Inputs) -> Case:
-    """`edge distill` with another seed, early stopping, and a state kept after every step."""
+    """`edge distill` with another seed, early stopping, and a saved state after every step."""
 
-    def act(here: Path, seed: int = 1) -> None:
-        _distill(inputs, here / "out", seed=seed)
+    def act(folder: Path, seed: int = 1) -> None:
+        _distill(inputs, folder / "out", seed=seed)
 
     inputs.checkpoint()
-    template = _template(inputs, "distill", lambda here: act(here, seed=2))
-    return Case("distill", template, act, ("out",), comparable=_steady)
+    template = _template(inputs, "distill", lambda folder: act(folder, seed=2))
+    return Case("distill", template, act, ("out",), comparable=_without_times)
 
 
 def benchmark(inputs: Inputs) -> Case:
     """`edge benchmark` of another bundle, with one worker process."""
     first, second = inputs.bundle(0), inputs.bundle(1)
-    template = _template(inputs, "benchmark", lambda here: _benchmark(first, here / "out"))
+    template = _template(inputs, "benchmark", lambda folder: _benchmark(first, folder / "out"))
     return Case(
         "benchmark",
         template,
-        lambda here: _benchmark(second, here / "out"),
+        lambda folder: _benchmark(second, folder / "out"),
         ("out",),
-        comparable=_unmeasured,
-        judge=lambda here: _torn(here / "out"),
+        comparable=_without_measurements,
+        check=lambda folder: _inconsistency(folder / "out"),
     )
 
 
 def run(inputs: Inputs) -> Case:
     """`edge run` with another seed of the training."""
     inputs.checkpoint()
-    template = _template(inputs, "run", lambda here: _run(inputs, here / "out", seed=2))
+    template = _template(inputs, "run", lambda folder: _run(inputs, folder / "out", seed=2))
     return Case(
         "run",
         template,
-        lambda here: _run(inputs, here / "out", seed=1),
+        lambda folder: _run(inputs, folder / "out", seed=1),
         ("out/student", "out/bundle"),
-        comparable=_unmeasured,
-        judge=lambda here: _torn(here / "out"),
+        comparable=_without_measurements,
+        check=lambda folder: _inconsistency(folder / "out"),
     )
 
 
@@ -156,31 +156,31 @@ CASES: dict[str, Callable[[Inputs], Case]] = {
 
 
 def _template(inputs: Inputs, name: str, first: Callable[[Path], object]) -> Path:
-    """A folder with the output that is there before, and a file of the user in and beside it."""
+    """Make a folder with the old output, and a file of the user in and beside it."""
 
     def make(folder: Path) -> None:
         folder.mkdir()
         first(folder)
 
-    folder = inputs.made(f"templates/{name}", make)
+    folder = inputs.make_once(f"templates/{name}", make)
     (folder / "mine.txt").write_text("mine")
     return folder
 
 
-def _store(here: Path, word: str) -> None:
+def _store(folder: Path, word: str) -> None:
     from edge.storage import output_lock, staged_file, staged_folder, write_text, write_together
 
-    folder = here / "folder"
-    with output_lock(folder), staged_folder(folder, replaces=lambda _: True) as stage:
+    target = folder / "folder"
+    with output_lock(target), staged_folder(target, replaces=lambda _: True) as stage:
         (stage / "deep").mkdir()
         (stage / "deep" / word).write_text(word)
         write_text(stage / "a", word)
-    write_together(here / "together", {"a": word, "b": word})
-    (here / "together" / "mine").mkdir(exist_ok=True)
-    with staged_file(here / "file") as file:
+    write_together(folder / "together", {"a": word, "b": word})
+    (folder / "together" / "mine").mkdir(exist_ok=True)
+    with staged_file(folder / "file") as file:
         file.write_text(word)
         file.with_name("scratch").write_text(word)
-    write_text(here / "text", word)
+    write_text(folder / "text", word)
 
 
 def _report(rows: Path, output: Path) -> None:
@@ -258,21 +258,21 @@ def _run(inputs: Inputs, output: Path, *, seed: int) -> None:
     run_pipeline(recipe, RunInputs(teacher=str(teacher), train=train, eval=held_out, output=output))
 
 
-def _steady(path: Path) -> bytes:
-    """The content without times, and without hashes of what has times in it."""
+def _without_times(path: Path) -> bytes:
+    """Return a file's content without times, and without checksums that include times."""
     content = _VOLATILE.sub(b"", path.read_bytes())
     return _SEAL.sub(b"", content) if path.name == "edge.json" else content
 
 
-def _unmeasured(path: Path) -> bytes:
-    """As `_steady`, and without what a measurement differs in from run to run."""
+def _without_measurements(path: Path) -> bytes:
+    """Return the content as `_without_times` does, without measurements."""
     if path.name in _REPORT or path.name == "run.json":
         return b"measured"
-    return _steady(path)
+    return _without_times(path)
 
 
-def _torn(output: Path) -> str | None:
-    """What tells that the files of a report are not of one and the same report."""
+def _inconsistency(output: Path) -> str | None:
+    """Return the inconsistency of a report's files, or None."""
     from benchmark import read_rows
     from benchmark.report.csv import dump_csv
     from edge.console import three_figures
@@ -290,8 +290,8 @@ def _torn(output: Path) -> str | None:
     return None
 
 
-def _made_rows(path: Path, latency_ms: float) -> None:
-    """A file of rows as a benchmark writes them."""
+def _write_rows(path: Path, latency_ms: float) -> None:
+    """Write a file of rows as a benchmark does."""
     from benchmark.row_files import dump_rows
 
     path.parent.mkdir(exist_ok=True)
@@ -304,7 +304,7 @@ def _models() -> ModuleType:
 
 
 def _loaded(name: str) -> ModuleType:
-    """A helper of the tests, by its path: some libraries install a package called `tests`."""
+    """Import a helper of the tests by path: some libraries install a package called `tests`."""
     spec = importlib.util.spec_from_file_location(Path(name).stem, ROOT / name)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

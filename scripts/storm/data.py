@@ -1,9 +1,9 @@
-"""Mutate data files of every form, and check that no text silently gets another target.
+"""Mutate data files of every format, and check that no text silently gets another target.
 
     python scripts/storm/data.py --count 2000
 
-A good file of each task and form is damaged in one place: a cell, a byte, a line. Reading it then
-gives every text that is still there the target it had, or an error that names the row or line.
+A valid file of each task and format is damaged in one place: a cell, a byte, a line. Reading it has
+to give every remaining text its target, or an error that names the row or line.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from edge.errors import DataError
 from edge.tasks import Task, get_task
 
 # The target of each text, or pair of texts.
-Meaning = dict[tuple[str, str | None], Any]
+Targets = dict[tuple[str, str | None], Any]
 _TEXTS = ["the film was long", "a plot, of course", "who is it?", "zebras don't know", "so it ends"]
 _MISSING = ["", " ", "nan", "NaN", "NA", "null", "None"]
 _STRANGE = ["zzz", "-1", "7", "0.5", "inf", "1e400", "[", "\t", '"', "a\nb", "x" * 99]
 _PLACE = re.compile(r"\b(line|row) \d+")
-# Errors about a file as a whole, which has no row to name.
+# Errors about a whole file, without a row.
 _WHOLE = ("has no column", "is empty", "two columns named", "UTF-16", "is not valid JSON")
 _WHOLE += ("not SQuAD", "may all be", "holds columns", "holds ", "but is not", "cannot be two of")
 _WHOLE += ("is not a Parquet", "may be numbers of labels", "may be the model's")
@@ -38,7 +38,7 @@ _WHOLE += ("is not a Parquet", "may be numbers of labels", "may be the model's")
 
 @dataclass(frozen=True)
 class Case:
-    """A good file. cells: (row, value) to the content with that value for the row's target."""
+    """A valid file. cells: (row, value) -> the content with that value as the row's target."""
 
     name: str
     file: str
@@ -50,7 +50,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Fault:
-    """What a mutation gave that it should not."""
+    """A mutation with a wrong result."""
 
     case: str
     mutation: str
@@ -58,11 +58,11 @@ class Fault:
 
 
 def cases() -> list[Case]:
-    """Files of several tasks in every text form."""
-    found = []
+    """Return files of several tasks in every text format."""
+    all_cases = []
     for task, targets in _tasks():
         if task.name == "token-classification":
-            found.append(_conll(task))
+            all_cases.append(_conll(task))
             continue
         for suffix, write in (("tsv", _tsv), ("csv", _csv), ("jsonl", _jsonl), ("json", _json)):
             if suffix in ("tsv", "csv"):
@@ -80,8 +80,8 @@ def cases() -> list[Case]:
 
             content = write(_rows(texts, pairs=pairs))
             name = f"{task.problem_type}-{suffix}"
-            found.append(Case(name, f"a.{suffix}", task, content, cells, targets))
-    return found
+            all_cases.append(Case(name, f"a.{suffix}", task, content, cells, targets))
+    return all_cases
 
 
 def _tasks() -> Iterator[tuple[Task, list[Any]]]:
@@ -137,8 +137,10 @@ def _conll(task: Task) -> Case:
 
     def cells(row: int, value: Any) -> str:
         sentences = []
-        for number, (part, own) in enumerate(zip(words, tags, strict=True)):
-            changed = [value if number == row and i == 1 else tag for i, tag in enumerate(own)]
+        for number, (part, sentence_tags) in enumerate(zip(words, tags, strict=True)):
+            changed = [
+                value if number == row and i == 1 else tag for i, tag in enumerate(sentence_tags)
+            ]
             lines = (f"{word}\t{tag}\n" for word, tag in zip(part, changed, strict=True))
             sentences.append("".join(lines))
         return "\n".join(sentences)
@@ -146,8 +148,8 @@ def _conll(task: Task) -> Case:
     return Case("tags-conll", "a.conll", task, cells(-1, None), cells, tags)
 
 
-def meaning(task: Task, table: Table) -> Meaning:
-    """What a task understands of a table."""
+def read_targets(task: Task, table: Table) -> Targets:
+    """Return the targets that a task reads from a table."""
     pairs = table.pairs or [None] * len(table)
     targets = task.targets(table)
     values = targets if isinstance(targets, list) else targets.tolist()
@@ -156,7 +158,7 @@ def meaning(task: Task, table: Table) -> Meaning:
 
 
 def mutations(case: Case, count: int, source: random.Random) -> Iterator[tuple[str, bytes, bool]]:
-    """What was done, the content, and whether an error has to name a row or line."""
+    """Yield description and content of mutations; True: an error has to name a row or line."""
     yield from _cells(case)
     data = case.content.encode()
     lines = data.splitlines(keepends=True)
@@ -172,11 +174,13 @@ def mutations(case: Case, count: int, source: random.Random) -> Iterator[tuple[s
         twice = [*lines[: number + 1], *lines[number:]]
         yield f"line {number + 1} twice", b"".join(twice), False
     if case.task.problem_type == "regression":
-        return  # another digit is another number, and as good
+        return  # another digit is another valid number
     for _ in range(count):
         place = source.randrange(len(data))
-        # What is cut off before a cell leaves it empty, which is none of several labels.
-        kind = source.choice(("flip", "delete", "insert", *(() if _several(case) else ("cut",))))
+        # A truncated row has an empty cell, which means no label of several.
+        kind = source.choice(
+            ("flip", "delete", "insert", *(() if _is_multi_label(case) else ("cut",)))
+        )
         if kind == "flip":
             changed = bytes([data[place] ^ (1 << source.randrange(8))])
         else:
@@ -193,14 +197,14 @@ def _cells(case: Case) -> Iterator[tuple[str, bytes, bool]]:
     for value in (*_MISSING, *_STRANGE, None, float("nan"), True, [], [0, 1], {"a": 1}, 3, 0):
         if case.task.problem_type == "regression" and _is_score(value):
             continue
-        if _several(case) and (value in ("", " ", "\t", []) or value is None):
-            continue  # none of the labels
+        if _is_multi_label(case) and (value in ("", " ", "\t", []) or value is None):
+            continue  # means no label
         for row in (0, 2, len(_TEXTS) - 1):
             content = case.cells(row, value)
             yield f"{value!r} for row {row + 1}", content.encode(), True
 
 
-def _several(case: Case) -> bool:
+def _is_multi_label(case: Case) -> bool:
     return case.task.problem_type == "multi_label_classification"
 
 
@@ -211,62 +215,62 @@ def _is_score(value: Any) -> bool:
         return False
 
 
-def judge(case: Case, path: Path, data: bytes, *, placed: bool, kept: bool) -> str | None:
-    """What is wrong with how a mutated file is understood; None where nothing is.
+def find_fault(case: Case, path: Path, data: bytes, *, located: bool, complete: bool) -> str | None:
+    """Return the fault of reading a mutated file, or None.
 
-    placed: an error has to name a row or line. kept: no row may be lost.
+    located: an error has to name a row or line. complete: no row may be lost.
     """
-    whole = meaning_of(case, path, case.content.encode())
+    original = original_targets(case, path, case.content.encode())
     path.write_bytes(data)
     try:
-        found = meaning(case.task, case.task.read(path))
+        actual = read_targets(case.task, case.task.read(path))
     except DataError as error:
         message = str(error)
         if "\n" in message:
             return f"an error of several lines: {message!r}"
-        if placed and not _PLACE.search(message) and not any(part in message for part in _WHOLE):
+        if located and not _PLACE.search(message) and not any(part in message for part in _WHOLE):
             return f"an error without a place: {message}"
         return None
     except Exception as error:
         return f"unexpected {type(error).__name__}: {error}"
-    if kept and len(found) < len(whole):
-        return f"{len(found)} rows for {len(whole)}"
-    for key, value in found.items():
-        if key in whole and value != whole[key]:
-            return f"{key} has {value} for {whole[key]}"
+    if complete and len(actual) < len(original):
+        return f"{len(actual)} rows for {len(original)}"
+    for key, value in actual.items():
+        if key in original and value != original[key]:
+            return f"{key} has {value} for {original[key]}"
     return None
 
 
-_KNOWN: dict[str, Meaning] = {}
+_ORIGINAL_TARGETS: dict[str, Targets] = {}
 
 
-def meaning_of(case: Case, path: Path, data: bytes) -> Meaning:
-    """What the file means before it is mutated."""
-    if case.name not in _KNOWN:
+def original_targets(case: Case, path: Path, data: bytes) -> Targets:
+    """Return the targets of the file before mutation."""
+    if case.name not in _ORIGINAL_TARGETS:
         path.write_bytes(data)
-        _KNOWN[case.name] = meaning(case.task, case.task.read(path))
-        assert len(_KNOWN[case.name]) == len(_TEXTS)
-    return _KNOWN[case.name]
+        _ORIGINAL_TARGETS[case.name] = read_targets(case.task, case.task.read(path))
+        assert len(_ORIGINAL_TARGETS[case.name]) == len(_TEXTS)
+    return _ORIGINAL_TARGETS[case.name]
 
 
 def storm(folder: Path, count: int, seed: int) -> tuple[int, list[Fault]]:
-    """How many mutations were tried, and those that went wrong."""
+    """Try mutations of all files; return their number and the faults."""
     tried, faults = 0, []
     for case in cases():
         source = random.Random(f"{seed} {case.name}")
-        for mutation, data, placed in mutations(case, count, source):
+        for mutation, data, located in mutations(case, count, source):
             tried += 1
             # An empty line that becomes a letter of the next token joins two sentences.
-            same = mutation.startswith(("flip", "insert")) and not case.file.endswith(".conll")
-            kept = placed or same
-            problem = judge(case, folder / case.file, data, placed=placed, kept=kept)
+            same_rows = mutation.startswith(("flip", "insert")) and not case.file.endswith(".conll")
+            complete = located or same_rows
+            problem = find_fault(case, folder / case.file, data, located=located, complete=complete)
             if problem is not None:
                 faults.append(Fault(case.name, mutation, problem))
     return tried, faults
 
 
 def main() -> int:
-    """Run the storm; 1 where it finds a fault."""
+    """Run the storm; return 1 if it finds a fault."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--count", type=int, default=2000, help="mutated bytes of each file")
     parser.add_argument("--seed", type=int, default=0)

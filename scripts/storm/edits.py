@@ -1,14 +1,13 @@
-"""An edit between two identical runs of `edge run`, one for each field: no answer may be stale.
+"""Edit one input between two identical runs of `edge run`: no result may be stale.
 
     .venv/bin/python scripts/storm/edits.py [--work DIR] [--only WORD ...]
 
-A tiny teacher and 24 rows go through `edge run` once. For each edit a copy of all of it is edited
-in one place and run again by the same command: a field of the recipe, a file that a field names,
-a file of an earlier part's output, a version. The part that the edit concerns must be done again,
-or the command must refuse the edit. Edits that decide nothing must leave everything as it is.
-Every field of every section that counts must have an edit, so that a new one cannot be forgotten.
-Exit status 1 when an answer is stale, when work is repeated without need, or when a field has no
-edit. Expect ten minutes on two idle cores.
+A tiny teacher and 24 rows go through `edge run` once. Each edit changes one place of a copy, which
+the same command then runs again: a field of the recipe, a file that a field names, an output file
+of an earlier part, a version. The part that the edit affects has to run again, or the command has
+to refuse the edit. After edits without effect no part may run again. Every field that affects a
+result needs an edit, so that a new one cannot be forgotten. Exits with 1 if a result is stale, if a
+part runs again without need, or if a field has no edit. Takes ten minutes on two idle cores.
 """
 
 from __future__ import annotations
@@ -29,7 +28,6 @@ from typing import Any
 from unittest import mock
 
 os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "OMP_NUM_THREADS": "2"}
-PARTS = ("distill", "convert", "evaluate", "benchmark")
 Edit = Callable[[Path], None]
 _WORDS = ("film", "plot", "actor", "scene", "music", "long")
 _LABELLED = (("fine", "great"), ("awful", "poor"))
@@ -78,7 +76,7 @@ _TRAINING: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Case:
-    """An edit of the world. part: the first that must be done again, None where nothing must."""
+    """An edit of the files. part: the first that has to run again, None for none."""
 
     name: str
     edit: Edit
@@ -86,7 +84,7 @@ class Case:
 
 
 def make_world(folder: Path) -> None:
-    """Teacher, baseline, data and recipes; all paths in them are relative to the folder."""
+    """Write teacher, baseline, data and recipes; all their paths are relative to the folder."""
     for number, name in enumerate(("teacher", "baseline", "further")):
         _write_checkpoint(folder / name, seed=number)
     for number, name in enumerate(("train", "eval", "samples", "calibration", "texts", "device")):
@@ -134,28 +132,28 @@ def _write_checkpoint(folder: Path, seed: int) -> None:
 
 
 def run(folder: Path) -> str:
-    """One `edge run` in `folder`: what it said, or the line of its error."""
+    """Run `edge run` in `folder`; return its log, with the error as a line."""
     from edge.errors import EdgeError
     from edge.pipeline.config import load_recipe
     from edge.pipeline.run import RunInputs
     from edge.pipeline.run import run as run_pipeline
 
     inputs = RunInputs(teacher="teacher", train="train.tsv", eval="eval.tsv", output=Path("out"))
-    said = io.StringIO()
+    log = io.StringIO()
     before = Path.cwd()
     os.chdir(folder)
-    with contextlib.redirect_stderr(said):
+    with contextlib.redirect_stderr(log):
         try:
             run_pipeline(load_recipe("run.yaml"), inputs)
         except EdgeError as error:
             print(f"refused: {error}", file=sys.stderr)
         finally:
             os.chdir(before)
-    return said.getvalue()
+    return log.getvalue()
 
 
 def settings(section: str, **values: Any) -> Edit:
-    """Other values in a section of the run's recipe."""
+    """Return an edit of values in a section of the run's recipe."""
 
     def edit(folder: Path) -> None:
         recipe = json.loads((folder / "run.yaml").read_text())
@@ -166,7 +164,7 @@ def settings(section: str, **values: Any) -> Edit:
 
 
 def training(change: Callable[[dict[str, Any], dict[str, Any]], None]) -> Edit:
-    """Another training recipe: `change` gets the recipe and its stage."""
+    """Return an edit of the training recipe: `change` gets the recipe and its stage."""
 
     def edit(folder: Path) -> None:
         recipe = json.loads((folder / "training.yaml").read_text())
@@ -177,12 +175,12 @@ def training(change: Callable[[dict[str, Any], dict[str, Any]], None]) -> Edit:
 
 
 def stage(**values: Any) -> Edit:
-    """Other values in the stage of the training recipe."""
-    return training(lambda recipe, own: own.update(values))
+    """Return an edit of values in the stage of the training recipe."""
+    return training(lambda recipe, first_stage: first_stage.update(values))
 
 
 def append(name: str, line: str) -> Edit:
-    """One more line in a file."""
+    """Return an edit that adds a line to a file."""
 
     def edit(folder: Path) -> None:
         with (folder / name).open("a") as file:
@@ -192,17 +190,17 @@ def append(name: str, line: str) -> Edit:
 
 
 def row(name: str) -> Edit:
-    """One more row in a data file."""
+    """Return an edit that adds a row to a data file."""
     return append(name, "music great film\t0\tplot")
 
 
-def remade(name: str) -> Edit:
-    """A checkpoint with other weights."""
+def reseed_weights(name: str) -> Edit:
+    """Return an edit that gives a checkpoint other weights."""
     return lambda folder: _write_checkpoint(folder / name, seed=99)
 
 
 def value(name: str, key: str, new: Any) -> Edit:
-    """Another value in a JSON file."""
+    """Return an edit of a value in a JSON file."""
 
     def edit(folder: Path) -> None:
         values = json.loads((folder / name).read_text())
@@ -213,7 +211,7 @@ def value(name: str, key: str, new: Any) -> Edit:
 
 
 def flip(name: str) -> Edit:
-    """The last byte of a file is another one."""
+    """Return an edit of a file's last byte."""
 
     def edit(folder: Path) -> None:
         data = (folder / name).read_bytes()
@@ -223,14 +221,14 @@ def flip(name: str) -> Edit:
 
 
 def remove(name: str) -> Edit:
-    """A file that is no longer there."""
+    """Return an edit that removes a file."""
     return lambda folder: (folder / name).unlink()
 
 
-# The fields of each section that decide its result, each with another value or an edited file.
+# The fields of each section that affect its result, each with another value or an edited file.
 FIELDS: dict[str, dict[str, Edit]] = {
     "distill": {
-        "teacher": remade("teacher"),
+        "teacher": reseed_weights("teacher"),
         "student": settings("distill", student="layers=2"),
         "assistants": settings("distill", assistants=["layers=2"]),
         "task": settings("distill", task="text-classification"),
@@ -275,8 +273,8 @@ FIELDS: dict[str, dict[str, Edit]] = {
     },
     "benchmark": {
         "bundles": value("out/bundle/edge.json", "max_length", 8),
-        "checkpoints": remade("further"),
-        "baseline": remade("baseline"),
+        "checkpoints": reseed_weights("further"),
+        "baseline": reseed_weights("baseline"),
         "format": settings("benchmark", format=["onnx"]),
         "precision": settings("benchmark", precision=["fp32"]),
         "device": settings("benchmark", device="nowhere"),
@@ -304,14 +302,16 @@ def _version(name: str) -> Edit:
 
 
 def more_cases() -> Iterator[Case]:
-    """Edits inside recipes and checkpoints, of outputs and of versions."""
+    """Yield edits inside recipes and checkpoints, of outputs and of versions."""
     inside = {
-        "term weight": training(lambda _, own: own["terms"][0].update(weight=0.3)),
-        "temperature": training(lambda _, own: own["terms"][0].update(temperature=4.0)),
-        "a term less": training(lambda _, own: own["terms"].pop()),
+        "term weight": training(lambda _, first_stage: first_stage["terms"][0].update(weight=0.3)),
+        "temperature": training(
+            lambda _, first_stage: first_stage["terms"][0].update(temperature=4.0)
+        ),
+        "a term less": training(lambda _, first_stage: first_stage["terms"].pop()),
         "schedule": stage(schedule="constant"),
         "name": training(lambda recipe, _: recipe.update(name="other")),
-        "augmentation": training(lambda _, own: own["augment"][1].update(copies=2)),
+        "augmentation": training(lambda _, first_stage: first_stage["augment"][1].update(copies=2)),
         "lexicon": append("lexicon.tsv", "music\tnoun"),
     }
     yield from (Case(f"recipe: {name}", edit, "distill") for name, edit in inside.items())
@@ -335,7 +335,7 @@ def more_cases() -> Iterator[Case]:
 
 
 def idle_cases() -> Iterator[Case]:
-    """Edits that decide nothing."""
+    """Yield edits that affect no result."""
     yield Case("nothing", lambda folder: None, None)
     yield Case("recipe: remark", append("training.yaml", "# a remark"), None)
     yield Case("recipe: summary", training(lambda r, _: r.update(summary="Other words.")), None)
@@ -353,7 +353,7 @@ def _move_train(folder: Path) -> None:
 
 
 def fields_without_edit() -> set[str]:
-    """Fields that decide a result and that no edit above is of."""
+    """Return the fields that affect a result and have no edit above."""
     from benchmark.config import BenchmarkConfig
     from converters import ConvertConfig
     from distill import DistillConfig
@@ -369,24 +369,24 @@ def fields_without_edit() -> set[str]:
 
 
 def cases() -> list[Case]:
-    """Every edit."""
+    """Return all edits."""
     fields = [
-        Case(f"{section}.{name}", edit, _first(section, name))
+        Case(f"{section}.{name}", edit, _affected_part(section, name))
         for section, edits in FIELDS.items()
         for name, edit in edits.items()
     ]
     return [*idle_cases(), *fields, *more_cases()]
 
 
-def _first(section: str, name: str) -> str:
-    """The part that sees an edit of a field first: files of a part before are made again."""
+def _affected_part(section: str, name: str) -> str:
+    """Return the first part to run again after an edit of a field."""
     before = {"convert.source": "distill", "benchmark.bundles": "convert"}
     return before.get(f"{section}.{name}", section)
 
 
 @contextlib.contextmanager
 def _other_version(folder: Path) -> Iterator[None]:
-    """As if a library had been upgraded, where an edit says so."""
+    """Pretend that a library was upgraded, if the edit asks for it."""
     from edge import provenance
 
     file = folder / "version"
@@ -396,8 +396,8 @@ def _other_version(folder: Path) -> Iterator[None]:
     name, true_versions = file.read_text(), provenance.versions
 
     def versions(package: str) -> dict[str, str | None]:
-        found = true_versions(package)
-        return {**found, name: "99.0"} if name in found else found
+        installed = true_versions(package)
+        return {**installed, name: "99.0"} if name in installed else installed
 
     with contextlib.ExitStack() as stack:
         for module in ("edge.pipeline.run", "distill.inputs", "distill.augment.making"):
@@ -405,20 +405,20 @@ def _other_version(folder: Path) -> Iterator[None]:
         yield
 
 
-def judge(case: Case, said: str) -> str:
-    """What came of an edit: done again, refused, kept, stale, repeated."""
-    again = re.findall(r"^(\w+): done again", said, re.MULTILINE)
-    if said.strip().splitlines()[-1:] and "refused: " in said:
+def classify(case: Case, log: str) -> str:
+    """Return the outcome of an edit: done again, refused, kept, stale, repeated."""
+    again = re.findall(r"^(\w+): done again", log, re.MULTILINE)
+    if log.strip().splitlines()[-1:] and "refused: " in log:
         return "refused"
     if case.part is None:
         return "repeated" if again else "kept"
-    # A ledger that is gone says nothing, and everything is done.
-    kept = re.findall(r"^(\w+): done before, kept", said, re.MULTILINE)
-    return "stale" if case.part in kept else "done again"
+    # Without a ledger every part runs silently.
+    unchanged = re.findall(r"^(\w+): done before, kept", log, re.MULTILINE)
+    return "stale" if case.part in unchanged else "done again"
 
 
 def main() -> int:
-    """Read the command line, make every edit, and count what came of them."""
+    """Read the command line, try every edit, and count the outcomes."""
     parser = argparse.ArgumentParser(description=__doc__, add_help=True)
     parser.add_argument("--work", type=Path, help="folder to work in; a temporary one by default")
     parser.add_argument("--only", nargs="*", default=[], help="cases whose name has one of these")
@@ -438,12 +438,12 @@ def main() -> int:
 
 
 def storm(folder: Path, chosen: list[Case]) -> list[str]:
-    """Run the world once, then each edit on a copy of it; prints and gives what came of each."""
+    """Run once, then each edit on a copy; print and return the outcome of each."""
     base = folder / "base"
     base.mkdir()
     make_world(base)
-    said = run(base)
-    assert (base / "out" / "rows.jsonl").is_file(), said
+    log = run(base)
+    assert (base / "out" / "rows.jsonl").is_file(), log
     outcomes = []
     for case in chosen:
         copy = folder / "copy"
@@ -451,14 +451,14 @@ def storm(folder: Path, chosen: list[Case]) -> list[str]:
         case.edit(copy)
         try:
             with _other_version(copy):
-                said = run(copy)
-            outcomes.append(judge(case, said))
+                log = run(copy)
+            outcomes.append(classify(case, log))
         except Exception as error:
             outcomes.append("failed")
-            said = f"{type(error).__name__}: {error}"
-        told = ("refused: ", "done again", ": ")
-        lines = (line for word in told for line in said.splitlines() if word in line)
-        reason = next(lines, said)
+            log = f"{type(error).__name__}: {error}"
+        markers = ("refused: ", "done again", ": ")
+        lines = (line for word in markers for line in log.splitlines() if word in line)
+        reason = next(lines, log)
         print(f"{outcomes[-1]:<11} {case.name:<32} {reason[:120]}", flush=True)
         shutil.rmtree(copy)
     return outcomes

@@ -1,4 +1,4 @@
-"""The shim in C: built with gcc when it is needed, preloaded, and started in a forked child."""
+"""The shim in C: built with gcc, preloaded, and used in a forked child."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _KILLED = -9
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a child ended. code: its exit code, negative for a signal. changes: those it made."""
+    """End of a child. code: exit code, negative for a signal. changes: its number of changes."""
 
     code: int
     changes: int
@@ -44,43 +44,43 @@ def build(folder: Path) -> Path:
 
 
 def is_preloaded() -> bool:
-    """Whether this process was started with the shim."""
+    """Return True if this process was started with the shim."""
     return hasattr(ctypes.CDLL(None), "storm_start")
 
 
 def restart_preloaded(folder: Path) -> None:
-    """Start this program again with the shim, unless it has it."""
+    """Restart this program with the shim, unless it is preloaded."""
     if not is_preloaded():
         environment = os.environ | {"LD_PRELOAD": str(build(folder))}
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
 
 
 def run(
-    action: Callable[[], object], below: Path, log: Path, *, at: int = 0, mode: int = KILL
+    action: Callable[[], object], folder: Path, log: Path, *, at: int = 0, mode: int = KILL
 ) -> Outcome:
     """Run `action` in a forked child that is killed at its change number `at` below a folder.
 
     at: from 1 on, 0 for never. mode: FULL lets the change fail, and all later ones that need space;
     READ_ONLY all later ones.
     """
-    reading, writing = os.pipe()
+    read_end, write_end = os.pipe()
     process = os.fork()
     if process == 0:
-        os.close(reading)
-        os._exit(_in_child(action, below, log, at, mode, writing))
-    os.close(writing)
+        os.close(read_end)
+        os._exit(_in_child(action, folder, log, at, mode, write_end))
+    os.close(write_end)
     _, status = os.waitpid(process, 0)
-    counted = os.read(reading, 20)
-    os.close(reading)
+    count = os.read(read_end, 20)
+    os.close(read_end)
     return Outcome(
-        os.waitstatus_to_exitcode(status), int(counted or 0), log.read_text(errors="replace")
+        os.waitstatus_to_exitcode(status), int(count or 0), log.read_text(errors="replace")
     )
 
 
 def _in_child(
-    action: Callable[[], object], below: Path, log: Path, at: int, mode: int, writing: int
+    action: Callable[[], object], folder: Path, log: Path, at: int, mode: int, write_end: int
 ) -> int:
-    """The exit code: 0, that of an EdgeError, or 70 for anything unexpected."""
+    """Run `action`; return exit code 0, that of an EdgeError, or 70 for other exceptions."""
     shim = ctypes.CDLL(None)
     shim.storm_seen.restype = ctypes.c_long
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -89,7 +89,7 @@ def _in_child(
     from edge.errors import EdgeError
 
     code = 0
-    shim.storm_start(os.fsencode(below), ctypes.c_long(at), ctypes.c_long(mode))
+    shim.storm_start(os.fsencode(folder), ctypes.c_long(at), ctypes.c_long(mode))
     try:
         action()
     except EdgeError as error:
@@ -101,5 +101,5 @@ def _in_child(
     shim.storm_stop()
     sys.stdout.flush()
     sys.stderr.flush()
-    os.write(writing, str(shim.storm_seen()).encode())
+    os.write(write_end, str(shim.storm_seen()).encode())
     return code

@@ -1,4 +1,4 @@
-"""One storm: a command killed at each change it makes, checked, and run again."""
+"""A storm: a command is killed at each change it makes, checked, and run again."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Snapshot = Mapping[str, str]
 
 @dataclass(frozen=True)
 class Case:
-    """A command with an output that is there before it.
+    """A command that replaces an existing output.
 
     template: a folder with the old output and files of the user; each attempt gets a copy.
-    act: the command, for such a copy. outputs: what it writes, each whole as it was before or as
-    it is after an undisturbed run. comparable: the content of a file without what differs from run
-    to run. judge: says what is wrong with the outputs of a folder that are neither.
+    act: the command, for such a copy. outputs: its output files, each of which has to be the old
+    or the new one. comparable: returns a file's content without parts that differ from run to run.
+    check: returns the fault of a folder's outputs that are neither old nor new.
     """
 
     name: str
@@ -29,12 +29,12 @@ class Case:
     act: Callable[[Path], object]
     outputs: tuple[str, ...]
     comparable: Callable[[Path], bytes] = Path.read_bytes
-    judge: Callable[[Path], str | None] | None = None
+    check: Callable[[Path], str | None] | None = None
 
 
 @dataclass
 class Result:
-    """What a storm found. changes: of an undisturbed run."""
+    """Faults of a storm. changes: of an undisturbed run. points: disturbed changes."""
 
     name: str
     changes: int
@@ -48,21 +48,21 @@ def storm(case: Case, work: Path, *, mode: str, stride: int, first: int = 1) -> 
     """Disturb the command at every `stride`-th change; work: an empty folder."""
     work.mkdir(exist_ok=True)
     log = work / "log"
-    folder = _fresh(case, work)
-    old = {name: _exact(folder, name) for name in case.outputs}
+    folder = _fresh_copy(case, work)
+    old = {name: _exact_digests(folder, name) for name in case.outputs}
     undisturbed = shim.run(lambda: case.act(folder), folder, log)
     if undisturbed.code:
         raise RuntimeError(f"{case.name} fails undisturbed:\n{undisturbed.output}")
     reference = _snapshot(case, folder)
     result = Result(case.name, undisturbed.changes)
-    # Interrupted, it tells what it found until then.
+    # On Ctrl-C, return the faults so far.
     with contextlib.suppress(KeyboardInterrupt):
         for at in range(first, undisturbed.changes + 1, stride):
-            folder = _fresh(case, work)
-            how = shim.MODES[mode]
-            found = shim.run(lambda: case.act(folder), folder, log, at=at, mode=how)  # noqa: B023
+            folder = _fresh_copy(case, work)
+            mode_number = shim.MODES[mode]
+            disturbed = shim.run(lambda: case.act(folder), folder, log, at=at, mode=mode_number)  # noqa: B023
             result.points += 1
-            for fault in _faults(case, folder, old, reference, found, result, mode):
+            for fault in _faults(case, folder, old, reference, disturbed, result, mode):
                 result.faults.append(f"at {at}: {fault}")
             again = shim.run(lambda: case.act(folder), folder, log)  # noqa: B023
             if again.code:
@@ -70,9 +70,9 @@ def storm(case: Case, work: Path, *, mode: str, stride: int, first: int = 1) -> 
             else:
                 after = _snapshot(case, folder)
                 result.faults += [
-                    f"at {at}: run again, {what}" for what in _other(after, reference)
+                    f"at {at}: run again, {line}" for line in _differences(after, reference)
                 ]
-            if found.code == 0 and found.changes < at:
+            if disturbed.code == 0 and disturbed.changes < at:
                 break
     return result
 
@@ -82,23 +82,23 @@ def _faults(
     folder: Path,
     old: Mapping[str, Snapshot],
     reference: Snapshot,
-    found: shim.Outcome,
+    disturbed: shim.Outcome,
     result: Result,
     mode: str,
 ) -> Iterator[str]:
-    """What is wrong right after a disturbance."""
-    told = {"full": "no space left", "read-only": " cannot be "}.get(mode, "")
-    if mode != "kill" and found.code != 0 and told not in found.last_line:
-        yield f"told otherwise: {found.last_line}"
-    if mode == "kill" and not found.was_killed and found.code != 0:
-        yield f"ended with {found.code}: {found.last_line}"
+    """Yield the faults right after a disturbance."""
+    expected_text = {"full": "no space left", "read-only": " cannot be "}.get(mode, "")
+    if mode != "kill" and disturbed.code != 0 and expected_text not in disturbed.last_line:
+        yield f"told otherwise: {disturbed.last_line}"
+    if mode == "kill" and not disturbed.was_killed and disturbed.code != 0:
+        yield f"ended with {disturbed.code}: {disturbed.last_line}"
     for name in case.outputs:
-        if _exact(folder, name) == old[name]:
+        if _exact_digests(folder, name) == old[name]:
             result.old += 1
-        elif _digests(folder / name, case.comparable) == _part(reference, name):
+        elif _digests(folder / name, case.comparable) == _snapshot_part(reference, name):
             result.new += 1
-        elif case.judge is None or (fault := case.judge(folder)) is not None:
-            yield f"{name} is neither old nor new" + (f": {fault}" if case.judge else "")
+        elif case.check is None or (fault := case.check(folder)) is not None:
+            yield f"{name} is neither old nor new" + (f": {fault}" if case.check else "")
         else:
             result.new += 1
     for name, digest in _snapshot(case, case.template).items():
@@ -106,24 +106,24 @@ def _faults(
             yield f"{name} of the user is gone"
 
 
-def _fresh(case: Case, work: Path) -> Path:
+def _fresh_copy(case: Case, work: Path) -> Path:
     folder = work / "here"
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(case.template, folder, symlinks=True)
     return folder
 
 
-def _exact(folder: Path, name: str) -> Snapshot:
+def _exact_digests(folder: Path, name: str) -> Snapshot:
     return _digests(folder / name, Path.read_bytes)
 
 
 def _snapshot(case: Case, folder: Path) -> Snapshot:
-    """Everything in a folder, hidden files too."""
+    """Return the digests of all files in a folder, hidden ones too."""
     return _digests(folder, case.comparable)
 
 
-def _part(reference: Snapshot, name: str) -> Snapshot:
-    """An output in the snapshot of everything, as `_digests` gives it."""
+def _snapshot_part(reference: Snapshot, name: str) -> Snapshot:
+    """Return the part of a snapshot below an output, as `_digests` returns it."""
     return {
         key.removeprefix(name).removeprefix("/"): value
         for key, value in reference.items()
@@ -141,7 +141,7 @@ def _digests(path: Path, read: Callable[[Path], bytes]) -> dict[str, str]:
     return digests
 
 
-def _other(after: Snapshot, reference: Snapshot) -> Iterator[str]:
+def _differences(after: Snapshot, reference: Snapshot) -> Iterator[str]:
     for name in sorted(after.keys() | reference.keys()):
         if name not in reference:
             yield f"{name} is left over"

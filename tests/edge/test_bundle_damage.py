@@ -59,10 +59,10 @@ def _try(original: Path, folder: Path, damages: list[Any], judge: Callable[[Path
 
 
 def test_damaged_files_are_refused(original: Path, tmp_path: Path, storm: ModuleType) -> None:
-    expected = storm.answers(original)
+    expected = storm.read_outputs(original)
     damages = list(storm.file_damages(original, seeds=3))
     assert {"vocab.txt: empty", "edge.json: content of golden.json"} <= {n for n, _ in damages}
-    _try(original, tmp_path / "copy", damages, lambda path: storm.outcome(path, expected))
+    _try(original, tmp_path / "copy", damages, lambda path: storm.read_fault(path, expected))
 
 
 @pytest.mark.parametrize("file", ["edge.json", "golden.json"])
@@ -71,9 +71,9 @@ def test_damaged_fields_are_refused(
     original: Path, tmp_path: Path, storm: ModuleType, file: str, reseal: bool
 ) -> None:
     """With right checksums another answer is one that was asked for, but never a traceback."""
-    expected = storm.answers(original)
+    expected = storm.read_outputs(original)
     damages = list(storm.field_damages(original, file, reseal=reseal))[::STRIDE]
-    judge = storm.resealed_outcome if reseal else lambda path: storm.outcome(path, expected)
+    judge = storm.resealed_fault if reseal else lambda path: storm.read_fault(path, expected)
     _try(original, tmp_path / "copy", damages, judge)
 
 
