@@ -30,7 +30,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from scripts.made import UNTRAINED, distilled_student, scores, set_threads  # noqa: E402
+from scripts.students import UNTRAINED, distilled_student, scores, set_threads  # noqa: E402
 
 SHAPE = "layers=1/2"
 CANDIDATES = 4

@@ -29,7 +29,7 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from scripts.made import UNTRAINED, distilled_student, scores, set_threads  # noqa: E402
+from scripts.students import UNTRAINED, distilled_student, scores, set_threads  # noqa: E402
 
 SHAPE = "architecture=distilbert,layers=1/2"
 FROM_RANDOM = SHAPE + ",init=random"
