@@ -79,7 +79,7 @@ def test_study_does_what_is_left_and_a_changed_recipe_again(options: argparse.Na
     done = [{**vars(cells[0]), "pooled": 0.9}, {**vars(cells[1]), "made_of": "another"}]
     lines = "".join(json.dumps(line) + "\n" for line in done)
     (options.work / "cells.jsonl").write_text(lines)
-    assert quality.Study(options).left(cells) == cells[1:]
+    assert quality.Study(options).remaining(cells) == cells[1:]
 
 
 def test_study_gives_texts_to_the_recipes_that_want_them(options: argparse.Namespace) -> None:
