@@ -94,10 +94,12 @@ def saved_references(rows: Sequence[Row], where: str) -> tuple[Row, ...]:
     These are the baseline's if it has one, else the artifact of the highest precision of each
     format. Raises DataError if they are of several models.
     """
-    held = [row for row in rows if row.role == "baseline"]
-    held = held or [row for row in rows if row.role == "artifact"]
+    candidates = [row for row in rows if row.role == "baseline"]
+    candidates = candidates or [row for row in rows if row.role == "artifact"]
     names = list(
-        dict.fromkeys(bundle_of(row) if row.role == "artifact" else row.model.id for row in held)
+        dict.fromkeys(
+            bundle_of(row) if row.role == "artifact" else row.model.id for row in candidates
+        )
     )
     if len(names) > 1:
         raise DataError(
@@ -105,12 +107,12 @@ def saved_references(rows: Sequence[Row], where: str) -> tuple[Row, ...]:
             "baseline is not known: name a report of one"
         )
     chosen: dict[str, Row] = {}
-    for row in held:
+    for row in candidates:
         first = chosen.setdefault(row.runtime.name, row)
         if first.model.precision != _FULL_PRECISION == row.model.precision:
             chosen[row.runtime.name] = row
     models = {model_key(row) for row in chosen.values()}
-    return tuple(row for row in held if model_key(row) in models)
+    return tuple(row for row in candidates if model_key(row) in models)
 
 
 def bundle_of(row: Row) -> str:

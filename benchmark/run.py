@@ -241,9 +241,9 @@ def _missing_baselines(config: BenchmarkConfig, plan: Plan) -> Iterable[str]:
         return
     if baseline.checkpoint is None:
         yield f"{title} was not timed in PyTorch: only a bundle of it was given."
-    held = {cell.model.format for cell in plan.cells if cell.role == "baseline"}
+    baseline_formats = {cell.model.format for cell in plan.cells if cell.role == "baseline"}
     for name in dict.fromkeys(c.model.format for c in plan.timed if c.role == "artifact"):
-        if name not in held:
+        if name not in baseline_formats:
             form = format_title(name)
             yield f"{title} was not timed as {form}: no fp32 artifact of it was given."
 

@@ -273,10 +273,10 @@ class _Ranks:
         self._width = math.isqrt(len(values))
         self._starts = np.arange(0, len(values), self._width)
         stretches = np.arange(len(values)) // self._width
-        held = np.zeros((len(self._starts), weights.shape[1]))
-        np.add.at(held, (stretches, owners), 1)
+        stretch_counts = np.zeros((len(self._starts), weights.shape[1]))
+        np.add.at(stretch_counts, (stretches, owners), 1)
         # Counted up to the start of each stretch, and to the end of the last: (R, stretches + 1).
-        reached = np.cumsum(self._weights @ held.T, axis=1)
+        reached = np.cumsum(self._weights @ stretch_counts.T, axis=1)
         self._reached = np.pad(reached, ((0, 0), (1, 0)))
 
     def medians(self) -> Array:

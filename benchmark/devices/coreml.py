@@ -173,7 +173,9 @@ class _RemoteTimer(Timer):
             raise ModelRefused(str(error)) from None
         load_ns = self._model.load_duration_in_nano_seconds
         if load_ns is None:
-            raise MeasurementError(f"{self._job.label}: the device did not tell how long it loaded")
+            raise MeasurementError(
+                f"{self._job.label}: the device did not report how long loading took"
+            )
         first_ns = self._predict(self._job.feeds[0])
         return Loaded(load_ns / 1e6, first_ns / 1e6, provider=_UNITS, notes=(_ALONE,))
 
@@ -216,7 +218,7 @@ class _RemoteTimer(Timer):
         self._ask(self._model.predict(_plain(feed)), "predicting")
         spent_ns = self._model.last_predict_duration_in_nano_seconds
         if spent_ns is None:
-            raise MeasurementError(f"{self._job.label}: the device did not tell how long it took")
+            raise MeasurementError(f"{self._job.label}: the device did not report how long it took")
         return int(spent_ns)
 
     def _ask(self, call: Coroutine[Any, Any, T], action: str) -> T:

@@ -274,11 +274,11 @@ class Planner:
 
     def _baseline_artifact(self, bundle: Bundle, form: str, engine: str) -> Artifact | None:
         """Return the baseline's artifact for an engine: the fp32 one, else the first."""
-        held = [a for a in bundle.manifest.artifacts if a.format == form]
-        held = [a for a in held if engine in (self._engine(a), *a.runtimes)]
-        main = [a for a in held if self._engine(a) == engine]
-        full = [a for a in (*main, *held) if a.precision == _FULL_PRECISION]
-        return next(iter((*full, *main, *held)), None)
+        candidates = [a for a in bundle.manifest.artifacts if a.format == form]
+        candidates = [a for a in candidates if engine in (self._engine(a), *a.runtimes)]
+        main = [a for a in candidates if self._engine(a) == engine]
+        full = [a for a in (*main, *candidates) if a.precision == _FULL_PRECISION]
+        return next(iter((*full, *main, *candidates)), None)
 
     def _version(self, engine: str) -> str | None:
         return self._device.availability(engine).version

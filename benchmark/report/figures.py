@@ -218,14 +218,14 @@ def _line(name: str, rows: Sequence[Row], place: int, labels: Labels) -> Line:
 
 def _sustained(rows: Sequence[Row]) -> Iterator[Figure]:
     """Draw latency, temperature and clock frequency over minutes."""
-    held = [row for row in rows if row.sustained and row.device.kind == "real"]
-    held = summary.at_main_setting(held, rows)
-    if not held:
+    sustained_rows = [row for row in rows if row.sustained and row.device.kind == "real"]
+    sustained_rows = summary.at_main_setting(sustained_rows, rows)
+    if not sustained_rows:
         return
-    labels = Labels(held)
+    labels = Labels(sustained_rows)
 
     def figure(caption: str, title: str, value: Callable[[Stretch], float | None]) -> Figure | None:
-        lines = [line for row in held if (line := _minutes(row, labels, value)).points]
+        lines = [line for row in sustained_rows if (line := _minutes(row, labels, value)).points]
         if not lines:
             return None
         svg = curves(

@@ -89,7 +89,7 @@ def _printable(value: T) -> T:
     elif isinstance(value, tuple) and not isinstance(next(iter(value), None), int | float):
         cleaned = tuple(map(_printable, value))
     elif isinstance(value, dict):
-        cleaned = {_printable(key): _printable(held) for key, held in value.items()}
+        cleaned = {_printable(key): _printable(item) for key, item in value.items()}
     return cleaned
 
 

@@ -37,14 +37,16 @@ def comparable(rows: Sequence[Row]) -> list[Row]:
     Only such rows can be ranked. The device is the most frequent one; the setting has the fewest
     threads, the smallest batch and the longest input.
     """
-    held = [row for row in rows if row.role != "imported" and is_rankable(row)]
-    if not held:
+    rankable_rows = [row for row in rows if row.role != "imported" and is_rankable(row)]
+    if not rankable_rows:
         return []
-    devices = [device_of(row) for row in held if row.role == "artifact"] or [device_of(held[0])]
+    devices = [device_of(row) for row in rankable_rows if row.role == "artifact"] or [
+        device_of(rankable_rows[0])
+    ]
     device = max(dict.fromkeys(devices), key=devices.count)
-    held = [row for row in held if device_of(row) == device]
-    setting = setting_of(min(held, key=_simplicity))
-    return [row for row in held if setting_of(row) == setting]
+    rankable_rows = [row for row in rankable_rows if device_of(row) == device]
+    setting = setting_of(min(rankable_rows, key=_simplicity))
+    return [row for row in rankable_rows if setting_of(row) == setting]
 
 
 def at_main_setting(rows: Sequence[Row], report_rows: Sequence[Row]) -> list[Row]:
@@ -89,7 +91,7 @@ def _limits(report: Report, row: Row) -> list[str]:
     whose = join_names(
         [name if place == 0 else name.lower() for place, (name, _) in enumerate(limited)]
     )
-    reasons = list(dict.fromkeys(reason for _, held in limited for reason in held))
+    reasons = list(dict.fromkeys(reason for _, row_reasons in limited for reason in row_reasons))
     more = f", and {len(reasons) - 1} more" if len(reasons) > 1 else ""
     because = f": {reasons[0]}{more}" if reasons else ""
     return [f"{whose} {'is' if len(limited) == 1 else 'are'} limited{because}."]

@@ -10,7 +10,7 @@ from benchmark.keys import REFERENCE_ENGINE, reference_beside, setting_of
 from benchmark.report.labels import Labels, device_of, length_words
 from benchmark.report.summary import at_main_setting, is_rankable, p50_of
 from benchmark.schema import Operator, Row, Stage
-from benchmark.titles import baseline_title, engine_title, join_names
+from benchmark.titles import engine_title, join_names
 from edge.console import counted, three_figures
 
 NONE = "–"
@@ -67,7 +67,7 @@ def _devices(rows: Sequence[Row]) -> Table | None:
     notes = [note]
     if any(row.instructions is not None for row in measured):
         notes.append("On emulated processors: instructions.")
-    if any(len(held) > 1 for group in groups.values() for held in group.values()):
+    if any(len(group_rows) > 1 for group in groups.values() for group_rows in group.values()):
         notes.append("Several runs on one device follow each other.")
     return Table("Devices", ("model", *devices), tuple(lines), tuple(notes))
 
@@ -86,8 +86,8 @@ def _matrix_cell(row: Row) -> str:
 
 def _full_pass(rows: Sequence[Row], labels: Labels) -> Table | None:
     """Return the table of the DistilBERT paper's measure: seconds for all texts of a data file."""
-    held = [(row, row.latency_ms.total_s) for row in rows if row.latency_ms and is_rankable(row)]
-    timed = [(row, total_s) for row, total_s in held if total_s is not None]
+    totals = [(row, row.latency_ms.total_s) for row in rows if row.latency_ms and is_rankable(row)]
+    timed = [(row, total_s) for row, total_s in totals if total_s is not None]
     if not timed:
         return None
     lines = [
@@ -194,11 +194,11 @@ def _operator_rows(operators: Sequence[Operator]) -> Iterator[tuple[str, ...]]:
 
 def sustained_words(rows: Sequence[Row]) -> list[str]:
     """Return sentences about sustained runs: changes of latency, and of the models' order."""
-    held = [row for row in rows if len(row.sustained) > 1 and row.device.kind == "real"]
-    held = at_main_setting(held, rows)
+    sustained_rows = [row for row in rows if len(row.sustained) > 1 and row.device.kind == "real"]
+    sustained_rows = at_main_setting(sustained_rows, rows)
     sentences = []
-    for place in dict.fromkeys((device_of(row), setting_of(row)) for row in held):
-        rivals = [row for row in held if (device_of(row), setting_of(row)) == place]
+    for place in dict.fromkeys((device_of(row), setting_of(row)) for row in sustained_rows):
+        rivals = [row for row in sustained_rows if (device_of(row), setting_of(row)) == place]
         labels = Labels(rivals)
         sentences += [_slowed(row, labels) for row in rivals]
         if len(rivals) > 1:
@@ -259,21 +259,15 @@ def imported_words(rows: Sequence[Row]) -> str | None:
 
 def emulated_words(rows: Sequence[Row]) -> str | None:
     """Return a note on the missing latency of emulated processors; None without any."""
-    held = [row for row in rows if row.device.kind != "real"]
-    if not held:
+    emulated_rows = [row for row in rows if row.device.kind != "real"]
+    if not emulated_rows:
         return None
-    names = join_names(list(dict.fromkeys(device_of(row) for row in held)))
+    names = join_names(list(dict.fromkeys(device_of(row) for row in emulated_rows)))
     return (
         f"On {names} no latency is shown: how long an emulator takes says nothing about the "
         "processor that it stands for. Instructions of one inference are counted instead; they do "
         "not know of caches and of several instructions at once."
     )
-
-
-def baseline_name(rows: Sequence[Row]) -> str | None:
-    """Return the baseline's name; None without one, or with several."""
-    names = {row.model.id for row in rows if row.role == "baseline"}
-    return baseline_title(next(iter(names))) if len(names) == 1 else None
 
 
 def as_dicts(shown_tables: Sequence[Table]) -> list[dict[str, Any]]:

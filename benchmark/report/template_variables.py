@@ -377,8 +377,7 @@ def _protocol_words(row: Row) -> str:
         f" Each round began with {protocol.cooldown_s:g} s of rest." if protocol.cooldown_s else ""
     )
     again = (
-        " The measurement was interrupted and taken up again "
-        f"{counted(protocol.interruptions, 'time')}."
+        f" The measurement was interrupted and resumed {counted(protocol.interruptions, 'time')}."
         if protocol.interruptions
         else ""
     )

@@ -353,7 +353,7 @@ def test_figures_of_two_devices_are_not_mixed(
     loaded_timer(device, line, key, model)
     line.ask("POST", "bye", key.encode())
     status, reason = line.claim("c" * 32)
-    assert status == 409 and "begun in another browser" in reason
+    assert status == 409 and "started in another browser" in reason
     assert line.claim("c" * 32, {**pages.INFO, "model": "Pixel 8", "clock_us": 7})[0] == 200
 
 

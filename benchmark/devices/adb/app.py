@@ -156,7 +156,7 @@ def load(text: str) -> tuple[Message, Arrays]:
 def _array(packed: Mapping[str, Any]) -> Array:
     dtype = np.dtype(packed["dtype"])
     if dtype.kind not in "iuf":
-        raise ValueError(f"no array of numbers: {dtype}")
+        raise ValueError(f"an array of {dtype}, not of numbers")
     data = base64.b64decode(packed["data"], validate=True)
     return np.frombuffer(bytearray(data), dtype).reshape(packed["shape"])
 

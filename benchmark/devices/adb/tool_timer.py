@@ -100,7 +100,7 @@ class ToolTimer(Timer):
     def missing_value(self, value: str) -> MeasurementError:
         """Return the error for a successful tool whose log lacks a value."""
         return MeasurementError(
-            f"{self.job.label}: {self.program} on {self.link.serial} did not tell {value}: is it "
+            f"{self.job.label}: {self.program} on {self.link.serial} did not print {value}: is it "
             "the tool of docs/android.md?"
         )
 

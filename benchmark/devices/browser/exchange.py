@@ -197,7 +197,7 @@ class Exchange:
                 self._accepted_info is not None
                 and self._accepted_info.identity != claim.info.identity
             ):
-                raise PermissionError("this benchmark was begun in another browser")
+                raise PermissionError("this benchmark was started in another browser")
             self._page = _Page(claim.page, claim.info)
             self._last_contact = time.monotonic()
             self.openings += 1
@@ -236,7 +236,7 @@ class Exchange:
         except (ValueError, EOFError) as error:
             return self._refuse(pending, f"it is not a reply ({_first_line(error)})")
         if pending is None or answer.number != pending.number:
-            return "stale", "nobody waits for this answer"
+            return "stale", "no request waits for this reply"
         if "error" not in answer.reply:
             if not _same(answer.artifact, pending.artifact):
                 return self._refuse(pending, "it is of another file than the one that was sent")

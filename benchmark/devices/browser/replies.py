@@ -97,13 +97,13 @@ def reply_validator(model: type[Answer], *, texts: int = 0) -> Callable[[Message
             place = ".".join(str(part) for part in problem["loc"])
             raise ValueError(f"{place}: {problem['msg']}") from None
         if arrays:
-            raise ValueError("it brings arrays that nobody asked for")
+            raise ValueError("it contains arrays, and none were requested")
         if isinstance(answer, StagesAnswer) and {len(v) for v in vars(answer).values()} != {texts}:
             raise ValueError(f"it is not about {texts} texts")
         passed_s = time.monotonic() - start
         if answer.spent_s() > passed_s * 1.01 + _TOLERANCE_S:
             raise ValueError(
-                f"it tells of {answer.spent_s():.1f} s, and {passed_s:.1f} s have passed"
+                f"it accounts for {answer.spent_s():.1f} s, and only {passed_s:.1f} s have passed"
             )
 
     return validate
@@ -123,4 +123,6 @@ def validate_outputs(feeds: Mapping[str, Array], reply: Message, arrays: Arrays)
             or len(value) != texts[number]
             or value.dtype.kind not in "fiu"
         ):
-            raise ValueError(f"the output {key} has not the shape of one")
+            raise ValueError(
+                f"the output {key} has a wrong shape or type: {list(value.shape)}, {value.dtype}"
+            )

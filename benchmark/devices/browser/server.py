@@ -187,7 +187,7 @@ class _Handler(BaseHTTPRequestHandler):
             return None
         origin = self.headers.get("Origin")
         if origin is not None and origin.lower() not in owner.origins:
-            self._say(HTTPStatus.FORBIDDEN, "another page may not ask here")
+            self._say(HTTPStatus.FORBIDDEN, "requests from another page are refused")
             return None
         token, slash, name = self.path.partition("?")[0].lstrip("/").partition("/")
         token_bytes = token.encode("utf-8", "surrogateescape")
@@ -245,9 +245,11 @@ class _Handler(BaseHTTPRequestHandler):
         """Return the body's length before reading it; None if the request was refused."""
         length = self.headers.get("Content-Length", "")
         if not length.isascii() or not length.isdigit():
-            self._say(HTTPStatus.LENGTH_REQUIRED, "say how long the body is")
+            self._say(HTTPStatus.LENGTH_REQUIRED, "the header Content-Length is missing")
         elif len(length) > 12 or int(length) > limit:
-            self._say(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"no more than {limit} bytes, please")
+            self._say(
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body may have at most {limit} bytes"
+            )
         else:
             return int(length)
         return None
@@ -269,7 +271,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             file = path.open("rb")
         except OSError:
-            self._say(HTTPStatus.NOT_FOUND, "the file is gone")
+            self._say(HTTPStatus.NOT_FOUND, "the file was removed")
             return
         with file:
             size = path.stat().st_size
