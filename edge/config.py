@@ -28,7 +28,7 @@ class Config(BaseModel):
 
     @classmethod
     def build_json(cls: type[T], text: str, *, where: str) -> T:
-        """As `build`, from a JSON text whose values must have the fields' own types."""
+        """Validate a JSON text like `build`; its values must have the exact types of the fields."""
         try:
             return cls.model_validate_json(text, strict=True)
         except ValidationError as error:
@@ -38,15 +38,16 @@ class Config(BaseModel):
 def load_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML mapping; raises ConfigError when it is missing, not YAML, or not a mapping.
 
-    A key that is there twice is refused: YAML takes the last one without a word.
+    A duplicate key is refused: YAML keeps the last value without a warning.
     """
     import yaml
 
     try:
         text = path.read_text(encoding="utf-8")
-        twice = _key_twice(yaml.compose(text, Loader=yaml.SafeLoader), set())
-        if twice is not None:
-            raise ConfigError(f"{path} line {twice[1]} has the key '{twice[0]}' twice: remove one")
+        duplicate = _duplicate_key(yaml.compose(text, Loader=yaml.SafeLoader), set())
+        if duplicate is not None:
+            key, line = duplicate
+            raise ConfigError(f"{path} line {line} has the key '{key}' twice: remove one")
         value = yaml.safe_load(text)
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist: check the path") from None
@@ -62,8 +63,8 @@ def load_yaml(path: Path) -> dict[str, Any]:
     return value
 
 
-def _key_twice(node: Any, seen: set[int]) -> tuple[str, int] | None:
-    """The first key that a mapping in a YAML tree has twice, and its line; None without one."""
+def _duplicate_key(node: Any, seen: set[int]) -> tuple[str, int] | None:
+    """Return the first duplicate key of a mapping in a YAML tree, and its line, or None."""
     if node is None or id(node) in seen or isinstance(node.value, str):
         return None
     seen.add(id(node))
@@ -76,12 +77,12 @@ def _key_twice(node: Any, seen: set[int]) -> tuple[str, int] | None:
                 return name, key.start_mark.line + 1
             names.add(name)
         children = [child for pair in node.value for child in pair]
-    found = (_key_twice(child, seen) for child in children)
-    return next((one for one in found if one is not None), None)
+    duplicates = (_duplicate_key(child, seen) for child in children)
+    return next((duplicate for duplicate in duplicates if duplicate is not None), None)
 
 
 def _first_problem(error: ValidationError, known: set[str]) -> str:
-    """The first validation problem as one sentence."""
+    """Return the first validation problem as one sentence."""
     problem = error.errors()[0]
     # Indices and union tags matter to pydantic, the dotted path is what a user finds in a file.
     place = ".".join(str(part) for part in problem["loc"])
@@ -94,8 +95,8 @@ def _first_problem(error: ValidationError, known: set[str]) -> str:
 
 
 def _keys(model: type[BaseModel]) -> set[str]:
-    """Every field name in a model and in the models nested in it."""
-    found: set[str] = set()
+    """Return every field name of a model and of the models nested in it."""
+    names: set[str] = set()
     seen: set[type[BaseModel]] = set()
 
     def walk(current: type[BaseModel]) -> None:
@@ -103,12 +104,12 @@ def _keys(model: type[BaseModel]) -> set[str]:
             return
         seen.add(current)
         for name, field in current.model_fields.items():
-            found.add(field.alias or name)
+            names.add(field.alias or name)
             for nested in _models_in(field.annotation):
                 walk(nested)
 
     walk(model)
-    return found
+    return names
 
 
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:

@@ -1,4 +1,4 @@
-"""What a person sees of a command: progress on stderr, results on stdout."""
+"""Console output of a command: progress on stderr, results on stdout."""
 
 from __future__ import annotations
 
@@ -20,38 +20,38 @@ _UNPRINTABLE = re.compile(
     "[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u2064\u2066-\u206f"
     "\ud800-\udfff\ufeff\ufff9-\ufffb\U000e0001\U000e0020-\U000e007f]"
 )
-# Loggers of libraries that warn of each other where a person can do nothing about it: torch, of
-# the torchao that Transformers imports.
-_CHATTER = ("torch.utils._pytree",)
+# Loggers whose warnings a user cannot act on: torch warns about the torchao that Transformers
+# imports.
+_NOISY_LOGGERS = ("torch.utils._pytree",)
 
 _verbose = False
 _silent = False
 
 
 def set_verbose(verbose: bool) -> None:
-    """With `verbose`, the engines' own chatter is shown and not held back."""
+    """Show the output of libraries and engines instead of holding it back."""
     global _verbose
     _verbose = verbose
-    for name in _CHATTER:
+    for name in _NOISY_LOGGERS:
         logging.getLogger(name).setLevel(logging.NOTSET if verbose else logging.ERROR)
 
 
 def set_silent(silent: bool) -> None:
-    """With `silent`, nothing is said or drawn: another process of the same run does it."""
+    """Print and draw nothing on stderr, because another process of the same run does."""
     global _silent
     _silent = silent
 
 
 def is_terminal() -> bool:
-    """Whether progress may be drawn over itself on stderr."""
+    """Return True if progress on stderr may be drawn in place."""
     return sys.stderr.isatty() and not _silent
 
 
 def printable(text: object) -> str:
     r"""Return a text as one line that neither steers a terminal nor hides what is beside it.
 
-    Labels, file names and keys come from elsewhere: what is unprintable in them becomes `\x1b`,
-    `\n` or `\u202e`. Everything that is printed, or written into a report, passes here.
+    Labels, file names and keys come from elsewhere: unprintable characters in them become
+    `\x1b`, `\n` or `\u202e`. Everything printed or written into a report goes through here.
     """
     return _UNPRINTABLE.sub(lambda match: repr(match[0])[1:-1], str(text))
 
@@ -62,20 +62,20 @@ def show(line: object) -> None:
 
 
 def show_json(value: object) -> None:
-    """Print one JSON document on stdout, whose strings are what they were once it is read."""
+    """Print one JSON document on stdout; unprintable characters in its strings are escaped."""
     for line in json.dumps(value, indent=2, ensure_ascii=False).split("\n"):
         print(_UNPRINTABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", line))
     sys.stdout.flush()
 
 
 def say(message: str) -> None:
-    """Print one line on stderr, also while `hush` holds back what others write there."""
+    """Print one line on stderr, even while `hush` holds back the output of libraries."""
     if not _silent:
         _hush.say(printable(message))
 
 
 def human_bytes(count: int) -> str:
-    """Bytes in powers of 1000, three figures."""
+    """Format a size in powers of 1000, with three significant digits."""
     if count < 1000:
         return f"{count} B"
     size = count / 1000
@@ -87,9 +87,9 @@ def human_bytes(count: int) -> str:
 
 
 def three_figures(value: float) -> str:
-    """A figure with three significant digits, zeros at its end included; 0 is "0".
+    """Format a number with three significant digits, trailing zeros included; 0 is "0".
 
-    In scientific notation below 0.0001 only.
+    Scientific notation is used below 0.0001 only.
     """
     if value < 0:
         return f"-{three_figures(-value)}"
@@ -105,13 +105,13 @@ def three_figures(value: float) -> str:
 
 
 def counted(count: int, noun: str) -> str:
-    """A number and what it counts: "1 row", "2,000 rows"."""
+    """Format a count with its noun: "1 row", "2,000 rows"."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 @contextlib.contextmanager
 def step(title: str) -> Iterator[None]:
-    """Announce a piece of work that takes a while; a live clock on a terminal, lines elsewhere."""
+    """Report a long step: a spinner on a terminal, and a line with its duration at the end."""
     start = time.perf_counter()
     with clock(title):
         yield
@@ -120,7 +120,7 @@ def step(title: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def clock(title: str) -> Iterator[None]:
-    """A live clock on a terminal while something is waited for; nothing elsewhere."""
+    """Show a spinner on a terminal while the block runs; nothing elsewhere."""
     if not is_terminal() or _verbose:
         yield
         return
@@ -130,7 +130,7 @@ def clock(title: str) -> Iterator[None]:
     from rich.text import Text
 
     # A copy of the terminal's descriptor stays visible while `hush` redirects the original,
-    # and what libraries print must not be caught and shown above the clock.
+    # and the output of libraries must not be captured and shown above the spinner.
     with (
         os.fdopen(_hush.terminal(), "w") as terminal,
         Live(
@@ -145,18 +145,18 @@ def clock(title: str) -> Iterator[None]:
 
 
 class _Hush:
-    """The streams of the process, held back while at least one `hush` is open in any thread."""
+    """Redirect stdout and stderr of the process while at least one `hush` is open in any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._open = 0
-        self._held = contextlib.ExitStack()
-        # The descriptor of stderr as a person sees it; None while nothing is held back.
+        self._redirections = contextlib.ExitStack()
+        # A copy of the original stderr descriptor; None while nothing is redirected.
         self._visible: int | None = None
 
     def say(self, message: str) -> None:
-        """Show a line whether or not streams are held back."""
-        # Under the lock: another thread may be about to hold them, or to give them back.
+        """Print a line on stderr, redirected or not."""
+        # Under the lock: another thread may be about to redirect or restore the streams.
         with self._lock:
             if self._visible is None:
                 print(message, file=sys.stderr, flush=True)
@@ -164,7 +164,7 @@ class _Hush:
                 os.write(self._visible, f"{message}\n".encode())
 
     def terminal(self) -> int:
-        """A new descriptor of stderr as a person sees it."""
+        """Return a new descriptor of the original stderr."""
         with self._lock:
             return os.dup(sys.stderr.fileno() if self._visible is None else self._visible)
 
@@ -172,27 +172,27 @@ class _Hush:
         with self._lock:
             self._open += 1
             if self._open == 1:
-                self._hold()
+                self._redirect()
 
     def leave(self) -> None:
         with self._lock:
             self._open -= 1
             if self._open == 0:
-                self._held.close()
+                self._redirections.close()
 
-    def _hold(self) -> None:
+    def _redirect(self) -> None:
         if _verbose:
-            self._held.enter_context(_stdout_to_stderr())
+            self._redirections.enter_context(_stdout_to_stderr())
             return
-        # Flushed and copied before it is redirected; closed after it is back.
+        # Copied before the redirection; closed after the original is restored.
         self._visible = os.dup(2)
-        self._held.callback(self._forget)
-        log = self._held.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
-        self._held.enter_context(_redirected((1, 2), log.fileno()))
-        self._held.enter_context(warnings.catch_warnings())
+        self._redirections.callback(self._close_visible)
+        log = self._redirections.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
+        self._redirections.enter_context(_redirected((1, 2), log.fileno()))
+        self._redirections.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
 
-    def _forget(self) -> None:
+    def _close_visible(self) -> None:
         assert self._visible is not None
         os.close(self._visible)
         self._visible = None

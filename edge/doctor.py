@@ -1,7 +1,7 @@
-"""What works on this machine: converters, engines, devices, and the command for what is missing.
+"""Diagnosis of this machine: working converters, engines and devices, and how to add the others.
 
-Looking must be quick and must not fail because something else is broken, so large packages are
-looked up and not imported, and whatever a small one raises becomes a line of the report.
+The diagnosis must be quick and must not fail because a package is broken: large packages are
+looked up but not imported, and any exception of a small one becomes a line of the report.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from edge.process import processor
 
 DISTRIBUTION = "edge-encoders"
 _SETUP = "make setup"
-# Distribution -> module, where they differ.
+# Distribution name -> module name, where they differ.
 _MODULES = {
     "ai-edge-litert": "ai_edge_litert",
     "litert-torch": "litert_torch",
@@ -33,14 +33,14 @@ _MODULES = {
     "pyyaml": "yaml",
     "typing-extensions": "typing_extensions",
 }
-# What each format is converted with.
+# Packages needed to convert to each format.
 CONVERTERS = {
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
     "tflite": ("litert-torch", "litert-converter", "ai-edge-litert"),
     "coreml": ("coremltools",),
 }
 _MAIN_PATH = ("torch", "transformers", "accelerate", "datasets", "safetensors", "tokenizers")
-# The package an engine is made of, unless it lives in an environment of its own.
+# The package of each engine, except engines in a separate environment.
 _ENGINE_PACKAGES = {
     "onnxruntime": "onnxruntime",
     "litert": "ai-edge-litert",
@@ -48,8 +48,8 @@ _ENGINE_PACKAGES = {
     "mil-interpreter": "coremltools",
     "pytorch": "torch",
 }
-# Small enough to be imported for a look; the rest takes seconds each.
-_IMPORTED = {
+# Packages that import fast enough for a check; the others take seconds each.
+_IMPORT_CHECKED = {
     "onnx": "onnx",
     "onnxruntime": "onnxruntime",
     "ai-edge-litert": "ai_edge_litert.interpreter",
@@ -59,7 +59,7 @@ _IMPORTED = {
 
 
 class PackageCheck(Config):
-    """One Python package. status "differs": it is here, in a version that was not tested."""
+    """One Python package. status "differs": installed, in a version that was not tested."""
 
     package: str
     status: Literal["ok", "differs", "broken", "missing"]
@@ -99,7 +99,7 @@ class Machine(Config):
 
 
 class Diagnosis(Config):
-    """Everything `edge doctor` found. ok: distil, convert and verify work for every format."""
+    """The result of `edge doctor`. ok: distill, convert and verify work for every format."""
 
     ok: bool
     machine: Machine
@@ -109,9 +109,9 @@ class Diagnosis(Config):
 
 
 def diagnose(devices: Callable[[], Iterable[ToolCheck]] = tuple) -> Diagnosis:
-    """Look at this machine; raises nothing for what is missing or broken.
+    """Check this machine; missing or broken packages raise nothing.
 
-    devices: looks for devices, which the benchmark knows.
+    devices: finds devices; the benchmark provides it.
     """
     requirements = _requirements()
     names = dict.fromkeys([*_MAIN_PATH, *(n for group in CONVERTERS.values() for n in group)])
@@ -120,7 +120,7 @@ def diagnose(devices: Callable[[], Iterable[ToolCheck]] = tuple) -> Diagnosis:
     tools = (
         *(_converter(name, packages) for name in FORMATS),
         *(_engine(name, packages) for name in ENGINES),
-        *_seen(devices),
+        *_devices(devices),
     )
     machine = _machine()
     return Diagnosis(
@@ -132,8 +132,8 @@ def diagnose(devices: Callable[[], Iterable[ToolCheck]] = tuple) -> Diagnosis:
     )
 
 
-def can_convert(format_name: str) -> ToolCheck:
-    """Whether a format's converter is here."""
+def check_converter(format_name: str) -> ToolCheck:
+    """Return the check of a format's converter."""
     requirements = _requirements()
     names = CONVERTERS[format_name]
     packages = {name: _package(name, requirements.get(name)) for name in names}
@@ -146,44 +146,47 @@ def _formats_work(tools: tuple[ToolCheck, ...]) -> bool:
 
 
 def _requirements() -> dict[str, Any]:
-    """The tested range of each package this platform needs; empty when this is not installed."""
+    """Return the tested version range of each required package; empty if edge is not installed."""
     try:
         from packaging.requirements import Requirement
 
         lines = importlib.metadata.requires(DISTRIBUTION) or []
         parsed = [Requirement(line) for line in lines]
-        wanted = [r for r in parsed if r.marker is None or r.marker.evaluate({"extra": ""})]
-        return {r.name.lower(): r.specifier for r in wanted}
+        applicable = [r for r in parsed if r.marker is None or r.marker.evaluate({"extra": ""})]
+        return {r.name.lower(): r.specifier for r in applicable}
     except Exception:  # not installed, or metadata that cannot be read: nothing to compare with
         return {}
 
 
 def _package(name: str, tested: Any) -> PackageCheck:
-    wanted = f"pip install '{name}{tested or ''}'"
-    shown = str(tested) if tested else None
+    install = f"pip install '{name}{tested or ''}'"
+    tested_range = str(tested) if tested else None
     try:
         module = _MODULES.get(name, name.replace("-", "_"))
         if importlib.util.find_spec(module) is None:
             return PackageCheck(
-                package=name, status="missing", tested=shown, remedy=f"{_SETUP}, or {wanted}"
+                package=name,
+                status="missing",
+                tested=tested_range,
+                remedy=f"{_SETUP}, or {install}",
             )
         version = importlib.metadata.version(name)
-        if name in _IMPORTED:
+        if name in _IMPORT_CHECKED:
             with hush():
-                importlib.import_module(_IMPORTED[name])
+                importlib.import_module(_IMPORT_CHECKED[name])
     except Exception as error:
         return PackageCheck(
             package=name,
             status="broken",
-            tested=shown,
+            tested=tested_range,
             reason=_first_line(error),
             remedy=f"pip install --force-reinstall '{name}{tested or ''}'",
         )
     if tested is not None and not tested.contains(version, prereleases=True):
         return PackageCheck(
-            package=name, status="differs", version=version, tested=shown, remedy=wanted
+            package=name, status="differs", version=version, tested=tested_range, remedy=install
         )
-    return PackageCheck(package=name, status="ok", version=version, tested=shown)
+    return PackageCheck(package=name, status="ok", version=version, tested=tested_range)
 
 
 def _converter(format_name: str, packages: dict[str, PackageCheck]) -> ToolCheck:
@@ -214,8 +217,12 @@ def _engine(name: str, packages: dict[str, PackageCheck]) -> ToolCheck:
     try:
         engine = get_engine(name)
         format_name = engine.format
-        found = engine.availability()
-        version, reason, remedy = found.version, found.reason, found.remedy or _SETUP
+        availability = engine.availability()
+        version, reason, remedy = (
+            availability.version,
+            availability.reason,
+            availability.remedy or _SETUP,
+        )
         check = packages.get(_ENGINE_PACKAGES.get(name, ""))
         if reason is None and check is not None and not check.usable:
             reason, remedy = f"{check.package} {_fault(check)}", check.remedy or _SETUP
@@ -232,9 +239,9 @@ def _engine(name: str, packages: dict[str, PackageCheck]) -> ToolCheck:
     )
 
 
-def _seen(devices: Callable[[], Iterable[ToolCheck]]) -> tuple[ToolCheck, ...]:
+def _devices(find: Callable[[], Iterable[ToolCheck]]) -> tuple[ToolCheck, ...]:
     try:
-        return tuple(devices())
+        return tuple(find())
     except Exception as error:  # a package that devices need is missing or broken
         reason = _first_line(error)
         return (
@@ -258,12 +265,12 @@ def _machine() -> Machine:
 
 
 def _torch_build() -> str | None:
-    """CPU or CUDA, read from torch's own version file without importing torch."""
+    """Return torch's version and CUDA build from its version file, without importing torch."""
     try:
-        found = importlib.util.find_spec("torch")
-        if found is None or found.origin is None:
+        spec = importlib.util.find_spec("torch")
+        if spec is None or spec.origin is None:
             return None
-        text = (Path(found.origin).parent / "version.py").read_text(encoding="utf-8")
+        text = (Path(spec.origin).parent / "version.py").read_text(encoding="utf-8")
     except (OSError, ValueError, ImportError):
         return None
     version = re.search(r"^__version__ = '(.+)'", text, re.MULTILINE)
@@ -275,19 +282,19 @@ def _torch_build() -> str | None:
 def _warnings(
     machine: Machine, packages: dict[str, PackageCheck], requirements: dict[str, Any]
 ) -> list[str]:
-    found = [
+    warnings = [
         f"{check.package} {check.version} was not tested ({check.tested} was): {check.remedy}"
         for check in packages.values()
         if check.status == "differs"
     ]
     if not machine.int8_features:
-        found.append(
+        warnings.append(
             "this processor has no instructions for int8 products: int8 is slower here than on "
             "newer ones, and its results can differ from theirs"
         )
     if not requirements:
-        found.append(f"{DISTRIBUTION} is not installed, so versions were not compared: {_SETUP}")
-    return found
+        warnings.append(f"{DISTRIBUTION} is not installed, so versions were not compared: {_SETUP}")
+    return warnings
 
 
 def _is_linux_arm() -> bool:

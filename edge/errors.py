@@ -1,4 +1,4 @@
-"""Every error a user can meet, as one tree.
+"""The tree of all errors that a user can meet.
 
 EdgeError                    a failure                                   exit 1
 ├── ConversionError          a checkpoint could not be converted
@@ -75,13 +75,13 @@ class BundleError(UserError):
 
 
 def nearest(name: str, choices: Iterable[str]) -> str | None:
-    """The choice a user most likely meant, or None when nothing is close."""
-    found = difflib.get_close_matches(name.lower(), list(choices), n=1, cutoff=0.5)
-    return found[0] if found else None
+    """Return the choice most similar to `name`, or None when none is close."""
+    matches = difflib.get_close_matches(name.lower(), list(choices), n=1, cutoff=0.5)
+    return matches[0] if matches else None
 
 
 def unknown_name(kind: str, name: str, choices: Iterable[str]) -> ConfigError:
-    """The error for a name that is not one of `choices`, with the nearest one suggested."""
+    """Return the error for a name that is not in `choices`, suggesting the nearest choice."""
     options = sorted(choices)
     guess = nearest(name, options)
     hint = f"did you mean '{guess}'? " if guess else ""

@@ -1,4 +1,4 @@
-"""The task's own metric: of every artifact, from the bundle alone, and of anything that answers."""
+"""Evaluation with the task's metric: of the artifacts of a bundle, and of a checkpoint."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Infer = Callable[[Iterable[Encoding]], Iterable[Outputs]]
 Job = Callable[[], "Evaluation"]
 
 
-# How a checkpoint is called where an artifact has its format.
+# The `format` of a checkpoint's evaluation.
 CHECKPOINT = "checkpoint"
 
 
@@ -49,7 +49,7 @@ class Evaluation(Config):
 def score(
     task: Task, tokenizer: Tokenizer, table: Table, infer: Infer, *, max_length: int
 ) -> tuple[str, float]:
-    """Name and value of the task's main metric of whatever `infer` runs; more is better.
+    """Return name and value of the task's main metric on the outputs of `infer`; more is better.
 
     max_length: in tokens. Raises DataError when the table does not fit the task.
     """
@@ -60,16 +60,16 @@ def score(
 def evaluate_checkpoint(
     checkpoint: Checkpoint, table: Table, *, max_length: int
 ) -> tuple[str, float]:
-    """What `score` finds for the checkpoint itself, in PyTorch: what its artifacts may lose from.
+    """Return name and value of the task's main metric of a checkpoint run in PyTorch.
 
     max_length: in tokens. Raises CheckpointError, or DataError when the table does not fit.
     """
-    found = checkpoint_job(checkpoint, table, max_length=max_length)()
-    return found.metric, found.value
+    evaluation = checkpoint_job(checkpoint, table, max_length=max_length)()
+    return evaluation.metric, evaluation.value
 
 
 def bundle_examples(bundle: Bundle, table: Table) -> Examples:
-    """The rows as the bundle's model runs them; says in a line what was understood of them.
+    """Return the rows encoded for the bundle's model, and print a line that describes them.
 
     Raises DataError when the table does not fit the bundle's task.
     """
@@ -89,10 +89,10 @@ def evaluate(
     threads: int = 1,
     examples: Examples | None = None,
 ) -> list[Evaluation]:
-    """Run every row through every artifact, each text at its own length, as an app would.
+    """Evaluate every artifact on all rows, each text at its own length, as an app would run it.
 
-    engine: run in this one, leaving out artifacts of other formats; by default the first that is
-    available. examples: those of `table`, where `bundle_examples` gave them already.
+    engine: run in this engine only, skipping artifacts of other formats; by default in the first
+    available one. examples: the result of `bundle_examples` for `table`, if already computed.
     Raises DataError when the table does not fit the bundle's task.
     """
     jobs = evaluation_jobs(
@@ -117,28 +117,32 @@ def evaluation_jobs(
     threads: int = 1,
     examples: Examples | None = None,
 ) -> list[Job]:
-    """The evaluations of `evaluate`, one a job, so that what one finds outlasts another's failure.
+    """Return the evaluations of `evaluate` as separate jobs, so that one failure keeps the others.
 
-    Raises what `evaluate` raises before it runs an artifact.
+    Raises the errors that `evaluate` raises before it runs an artifact.
     """
-    ready = examples or bundle_examples(bundle, table)
+    encoded = examples or bundle_examples(bundle, table)
 
-    def job(artifact: Artifact, runs_in: Engine) -> Evaluation:
-        title = f"evaluate {artifact.name} in {runs_in.name} on {counted(len(table), 'row')}"
-        with step(title), hush(), Runner(bundle, artifact, runs_in, threads=threads) as runner:
-            metrics = ready.score(runner.infer(ready.encodings))
+    def job(artifact: Artifact, engine_used: Engine) -> Evaluation:
+        title = f"evaluate {artifact.name} in {engine_used.name} on {counted(len(table), 'row')}"
+        with (
+            step(title),
+            hush(),
+            Runner(bundle, artifact, engine_used, threads=threads) as runner,
+        ):
+            metrics = encoded.score(runner.infer(encoded.encodings))
         kind = (artifact.format, artifact.target, str(artifact.precision))
-        return _evaluation(str(bundle.path), kind, runs_in.name, metrics, len(table))
+        return _evaluation(str(bundle.path), kind, engine_used.name, metrics, len(table))
 
     chosen = choose(bundle, formats, precisions, engine)
-    return [partial(job, artifact, runs_in) for artifact, runs_in in chosen]
+    return [partial(job, artifact, engine_used) for artifact, engine_used in chosen]
 
 
 def checkpoint_job(checkpoint: Checkpoint, table: Table, *, max_length: int | None = None) -> Job:
-    """The evaluation of a checkpoint in PyTorch, as `evaluation_jobs` of artifacts.
+    """Return the job that evaluates a checkpoint in PyTorch.
 
-    max_length: in tokens, where the checkpoint reads as many; else the longest that it reads. The
-    job raises CheckpointError, or DataError when the table does not fit.
+    max_length: in tokens, at most the checkpoint's own limit, which is the default. The job raises
+    CheckpointError, or DataError when the table does not fit.
     """
 
     def job() -> Evaluation:
@@ -164,7 +168,7 @@ def _evaluation(
     metrics: Mapping[str, float],
     samples: int,
 ) -> Evaluation:
-    """A row of the metrics of a task, the main one first; kind: format, target, precision."""
+    """Return an Evaluation from metrics, the main one first. kind: format, target, precision."""
     (metric, value), *others = metrics.items()
     form, target, precision = kind
     return Evaluation(

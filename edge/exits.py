@@ -1,4 +1,4 @@
-"""What a checkpoint with exits gives: accuracy by depth and by threshold, and plain cut models."""
+"""Early exits of a checkpoint: accuracy by depth and by threshold, and models cut at an exit."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from edge.tasks.summary import say_understood
 if TYPE_CHECKING:
     from edge.models.exits import EarlyExit
 
-# From certain in almost nothing to certain in everything.
+# Uncertainty thresholds, from almost no early exits to almost all texts exiting early.
 THRESHOLDS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.8)
 CUT_FILE = "cut.json"
 
 
 class DepthScore(Config):
-    """The metric when every text leaves after `layer`: that of the model that is cut there."""
+    """The metric when every text exits after `layer`, as in the model cut at that layer."""
 
     layer: int
     value: float
 
 
 class ThresholdScore(Config):
-    """The metric when texts leave where their uncertainty is below `threshold`.
+    """The metric when a text exits at the first layer where its uncertainty is below `threshold`.
 
-    mean_layers: how many layers a text takes. times_fewer: all layers over those. left_after: the
-    share of texts that each layer's exit answers.
+    mean_layers: mean number of layers run per text. times_fewer: number of all layers divided by
+    mean_layers. left_after: share of texts that exit after each layer.
     """
 
     threshold: float
@@ -50,7 +50,7 @@ class ThresholdScore(Config):
 
 
 class ExitReport(Config):
-    """A checkpoint's exits on `samples` rows of a data file; more of the metric is better."""
+    """Scores of a checkpoint's exits on `samples` rows of a data file; higher is better."""
 
     metric: str
     samples: int
@@ -65,9 +65,9 @@ def measure_exits(
     max_length: int,
     thresholds: Sequence[float] = (),
 ) -> ExitReport:
-    """Metric by depth, and metric and mean depth by threshold; each text runs once, alone.
+    """Measure the metric by depth, and metric and mean depth by threshold, at batch size 1.
 
-    thresholds: besides the checkpoint's own; by default THRESHOLDS.
+    thresholds: in addition to the checkpoint's own; by default THRESHOLDS.
     max_length: in tokens. Raises CheckpointError for a checkpoint without exits, DataError when
     the table does not fit.
     """
@@ -78,10 +78,10 @@ def measure_exits(
         reference = Reference(checkpoint, model.model)
         examples = checkpoint.task.examples(table, reference.tokenizer, max_length=max_length)
         say_understood(checkpoint.task, table, examples.encodings, max_length=max_length)
-        runs = _run(model, examples, reference)
+        runs = _run_all_depths(model, examples, reference)
     chosen = sorted({*(thresholds or THRESHOLDS), model.threshold})
     layers = (*model.exit_layers, model.config.num_hidden_layers)
-    scored = [_scored(examples, [run.answers[i] for run in runs]) for i in range(len(layers))]
+    scored = [_main_metric(examples, [run.outputs[i] for run in runs]) for i in range(len(layers))]
     return ExitReport(
         metric=scored[0][0],
         samples=len(table),
@@ -89,7 +89,7 @@ def measure_exits(
             DepthScore(layer=layer, value=value)
             for layer, (_, value) in zip(layers, scored, strict=True)
         ),
-        thresholds=tuple(_at(examples, runs, layers, threshold) for threshold in chosen),
+        thresholds=tuple(_score_at(examples, runs, layers, threshold) for threshold in chosen),
     )
 
 
@@ -111,24 +111,24 @@ def cut_exit(checkpoint: Checkpoint, layer: int, output: Path) -> None:
 
 
 def is_cut(path: Path) -> bool:
-    """Whether a folder was written by `cut_exit`."""
+    """Return True if a folder was written by `cut_exit`."""
     return (path / CUT_FILE).is_file()
 
 
 @dataclass(frozen=True)
 class _Run:
-    """What one encoding gave at every depth, shallow first."""
+    """The outputs and uncertainties of one encoding at every depth, shallow first."""
 
-    answers: list[Outputs]
-    doubts: list[float]
+    outputs: list[Outputs]
+    uncertainties: list[float]
 
     def exit(self, threshold: float) -> int:
-        """The index of the first depth that is certain enough; the last one always is."""
-        certain = (i for i, doubt in enumerate(self.doubts[:-1]) if doubt < threshold)
-        return next(certain, len(self.doubts) - 1)
+        """Return the index of the first depth with uncertainty below `threshold`, or the last."""
+        certain = (i for i, value in enumerate(self.uncertainties[:-1]) if value < threshold)
+        return next(certain, len(self.uncertainties) - 1)
 
 
-def _run(model: EarlyExit, examples: Examples, reference: Reference) -> list[_Run]:
+def _run_all_depths(model: EarlyExit, examples: Examples, reference: Reference) -> list[_Run]:
     import torch
 
     runs = []
@@ -138,27 +138,27 @@ def _run(model: EarlyExit, examples: Examples, reference: Reference) -> list[_Ru
         with torch.inference_mode():
             depths = model.depths(**inputs)
         arrays: list[dict[str, Any]] = [
-            {name: value.numpy() for name, value in answers.items()} for answers, _ in depths
+            {name: value.numpy() for name, value in outputs.items()} for outputs, _ in depths
         ]
-        answers = [model.task.trim(one, 0, len(encoding)) for one in arrays]
-        runs.append(_Run(answers, [float(doubt) for _, doubt in depths]))
+        trimmed = [model.task.trim(outputs, 0, len(encoding)) for outputs in arrays]
+        runs.append(_Run(trimmed, [float(uncertainty) for _, uncertainty in depths]))
     return runs
 
 
-def _at(
+def _score_at(
     examples: Examples, runs: Sequence[_Run], layers: Sequence[int], threshold: float
 ) -> ThresholdScore:
-    taken = np.asarray([run.exit(threshold) for run in runs])
-    answers = [run.answers[index] for run, index in zip(runs, taken, strict=True)]
-    mean = float(np.asarray(layers)[taken].mean())
+    exits = np.asarray([run.exit(threshold) for run in runs])
+    outputs = [run.outputs[index] for run, index in zip(runs, exits, strict=True)]
+    mean = float(np.asarray(layers)[exits].mean())
     return ThresholdScore(
         threshold=threshold,
-        value=_scored(examples, answers)[1],
+        value=_main_metric(examples, outputs)[1],
         mean_layers=mean,
         times_fewer=layers[-1] / mean,
-        left_after={layer: float((taken == i).mean()) for i, layer in enumerate(layers)},
+        left_after={layer: float((exits == i).mean()) for i, layer in enumerate(layers)},
     )
 
 
-def _scored(examples: Examples, answers: list[Outputs]) -> tuple[str, float]:
-    return next(iter(examples.score(answers).items()))
+def _main_metric(examples: Examples, outputs: list[Outputs]) -> tuple[str, float]:
+    return next(iter(examples.score(outputs).items()))

@@ -1,4 +1,4 @@
-"""The file formats an artifact can have, what each can be made for, and what it then can hold."""
+"""The file formats of artifacts, with the targets and precisions of each."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _PALETTES = (Precision.PALETTE8, Precision.PALETTE6, Precision.PALETTE4, Precisi
 
 @dataclass(frozen=True)
 class Target:
-    """What the app that loads an artifact runs on.
+    """The runtime environment of the app that loads an artifact.
 
-    runtimes: names of the engines it would be run with there, the main one first: an artifact is
-    only written when it passes in that one. precisions: those that give right answers there.
+    runtimes: names of the engines that run it there, the main one first; an artifact is written
+    only when it passes in the main one. precisions: those that compute correctly there.
     """
 
     name: str
@@ -34,8 +34,8 @@ class Format:
     """One file format.
 
     suffix: of the artifact's file (Core ML's is a folder). targets: the default one first.
-    largest_bytes: of a file; None without a limit. fp32_first: whether every artifact is made from
-    an fp32 file, which the limit holds for as well.
+    largest_bytes: the size limit of a file, or None. fp32_first: every artifact is made from an
+    fp32 file, which the limit applies to as well.
     """
 
     name: str
@@ -51,18 +51,18 @@ class Format:
 
     @property
     def runtimes(self) -> tuple[str, ...]:
-        """The engines of the default target, the main one first."""
+        """Names of the engines of the default target, the main one first."""
         return self.default_target.runtimes
 
     def target(self, name: str) -> Target:
-        """The target called `name`; raises ConfigError with the nearest name otherwise."""
+        """Return the target called `name`; raises ConfigError with the nearest name otherwise."""
         for target in self.targets:
             if target.name == name:
                 return target
         raise unknown_name(f"{self.title} target", name, [t.name for t in self.targets])
 
 
-def _apple(version: int, *more: Precision) -> Target:
+def _ios_target(version: int, *more: Precision) -> Target:
     precisions = (*_FLOAT, Precision.AUTO, *more)
     return Target(f"ios{version}", f"iOS {version} and later", ("coreml",), precisions)
 
@@ -80,7 +80,7 @@ FORMATS = {
                 ("onnxruntime",),
                 (*_FLOAT, *_INT8, Precision.INT4),
             ),
-            # 16-bit sums of 8-bit products overflow there, so weights keep to 7 bits.
+            # 16-bit sums of 8-bit products overflow there, so weights use only 7 bits.
             Target(
                 "avx2",
                 "ONNX Runtime on x86 without VNNI",
@@ -108,7 +108,7 @@ FORMATS = {
                 ("litert", "tflite-runtime"),
                 (*_FLOAT, *_INT8, Precision.INT4),
             ),
-            # It loads channel-wise dynamic int8 as well, and answers wrong.
+            # It loads per-channel dynamic int8 too, but computes wrong outputs.
             Target(
                 "legacy",
                 "tflite-runtime 2.14 and apps of its time",
@@ -124,24 +124,24 @@ FORMATS = {
         "Core ML",
         ".mlpackage",
         (
-            _apple(17, *_COMPRESSED),
-            _apple(15),
-            _apple(16, *_COMPRESSED),
-            _apple(18, *_COMPRESSED, Precision.INT4),
+            _ios_target(17, *_COMPRESSED),
+            _ios_target(15),
+            _ios_target(16, *_COMPRESSED),
+            _ios_target(18, *_COMPRESSED, Precision.INT4),
         ),
     ),
 }
 
 
 def parse_format(name: str) -> Format:
-    """The format called `name`; raises ConfigError with the nearest name otherwise."""
+    """Return the format called `name`; raises ConfigError with the nearest name otherwise."""
     if name not in FORMATS:
         raise unknown_name("format", name, FORMATS)
     return FORMATS[name]
 
 
 def parse_target(name: str) -> tuple[Format, Target]:
-    """The target called `name` and its format; raises ConfigError with the nearest name."""
+    """Return the target called `name` and its format; raises ConfigError with the nearest name."""
     for form in FORMATS.values():
         for target in form.targets:
             if target.name == name:
@@ -151,19 +151,19 @@ def parse_target(name: str) -> tuple[Format, Target]:
 
 
 def target_without_vnni(format_name: str, target: str, precision: str) -> str | None:
-    """The target to ask for where x86 without VNNI computes an artifact wrong.
+    """Return the target to use on x86 without VNNI, where an int8 artifact computes wrong results.
 
-    None for an artifact that is right there, or that no target of its format would mend.
+    None if the artifact is already made for it, or if its format has no such target.
     """
     form = FORMATS[format_name]
     if form.target(target).without_vnni:
         return None
-    wanted = Precision(precision)
-    able = (t.name for t in form.targets if t.without_vnni and wanted in t.precisions)
-    return next(able, None)
+    required = Precision(precision)
+    capable = (t.name for t in form.targets if t.without_vnni and required in t.precisions)
+    return next(capable, None)
 
 
 def variant(format_name: str, target: str, precision: str) -> str:
-    """What tells artifacts of a format apart: the precision, and a target if not the usual."""
-    usual = FORMATS[format_name].default_target.name
-    return precision if target == usual else f"{precision}-{target}"
+    """Return the precision, with the target unless it is the default: "int8", "int8-avx2"."""
+    default = FORMATS[format_name].default_target.name
+    return precision if target == default else f"{precision}-{target}"

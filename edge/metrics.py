@@ -1,4 +1,4 @@
-"""How well predictions fit targets. Where nothing else is said, both are arrays of n values."""
+"""Metrics of predictions against targets; unless noted, both are arrays of n values."""
 
 from __future__ import annotations
 
@@ -42,21 +42,21 @@ def spearman(predicted: Array, target: Array) -> float:
 
 
 def ndcg(scores: Array, gains: Array, at: int = 10) -> float:
-    """Discounted gain of the best-scored `at` rows, as a share of what the best order has.
+    """Normalized discounted cumulative gain of the `at` rows with the highest scores.
 
-    gains: how relevant each row is, 0 or more; some must be. Of equal scores the least relevant
-    comes first, so that a model that says the same of all is not praised.
+    gains: relevance of each row, 0 or more, at least one above 0. Among equal scores the least
+    relevant row ranks first, so that a model with constant scores gets no credit.
     Source: Jarvelin and Kekalainen 2002, "Cumulated Gain-Based Evaluation of IR Techniques", with
     the gain itself, as TREC's evaluation has it.
     """
     discounts = 1 / np.log2(np.arange(2, min(at, len(gains)) + 2))
-    found = gains[np.lexsort((gains, -scores))][:at]
+    ranked = gains[np.lexsort((gains, -scores))][:at]
     best = np.sort(gains)[::-1][:at]
-    return float(found @ discounts / (best @ discounts))
+    return float(ranked @ discounts / (best @ discounts))
 
 
 def reciprocal_rank(scores: Array, gains: Array) -> float:
-    """1 / the rank of the first row of the highest gain; ties as in `ndcg`."""
+    """Reciprocal rank of the first row with the highest gain; ties as in `ndcg`."""
     order = np.lexsort((gains, -scores))
     return 1 / (1 + int(np.argmax(gains[order] == gains.max())))
 
@@ -73,17 +73,17 @@ def entities(tags: Sequence[str]) -> set[Entity]:
     Tjong Kim Sang and De Meulder, CoNLL 2003, with the rules of their `conlleval`, so that IOB1,
     IOB2, IOE and IOBES (or BILOU) all read. A tag without prefix continues one of its own kind.
     """
-    found = set()
+    spans = set()
     kind, start, ended = "", 0, True
     for position, tag in enumerate([*tags, "O"]):
         prefix, new = split_tag(tag)
         if kind and (new != kind or ended or prefix in ("B", "S", "U")):
-            found.add((kind, start, position))
+            spans.add((kind, start, position))
             kind = ""
         if new and not kind:
             start = position
         kind, ended = new, prefix in ("E", "S", "L", "U")
-    return found
+    return spans
 
 
 def split_tag(tag: str) -> tuple[str, str]:
@@ -98,12 +98,14 @@ def entity_f1(
     predicted: Sequence[Sequence[str]], target: Sequence[Sequence[str]]
 ) -> tuple[float, float, float]:
     """F1, precision and recall of whole entities over sentences of tags."""
-    ours = {(row, *entity) for row, tags in enumerate(predicted) for entity in entities(tags)}
-    theirs = {(row, *entity) for row, tags in enumerate(target) for entity in entities(tags)}
-    right = len(ours & theirs)
-    precision = right / len(ours) if ours else 0.0
-    recall = right / len(theirs) if theirs else 0.0
-    total = len(ours) + len(theirs)
+    predictions = {
+        (row, *entity) for row, tags in enumerate(predicted) for entity in entities(tags)
+    }
+    references = {(row, *entity) for row, tags in enumerate(target) for entity in entities(tags)}
+    right = len(predictions & references)
+    precision = right / len(predictions) if predictions else 0.0
+    recall = right / len(references) if references else 0.0
+    total = len(predictions) + len(references)
     return (2 * right / total if total else 1.0), precision, recall
 
 
@@ -118,12 +120,14 @@ def plain_answer(text: str) -> str:
 
 def answer_scores(predicted: str, accepted: Sequence[str]) -> tuple[float, float]:
     """Exact match and F1 over words with the nearest of the accepted answers, both 0 to 1."""
-    ours = plain_answer(predicted)
-    theirs = [plain_answer(answer) for answer in accepted]
-    return float(ours in theirs), max(_word_f1(ours.split(), other.split()) for other in theirs)
+    answer = plain_answer(predicted)
+    references = [plain_answer(text) for text in accepted]
+    return float(answer in references), max(
+        _word_f1(answer.split(), other.split()) for other in references
+    )
 
 
-def _word_f1(ours: list[str], theirs: list[str]) -> float:
-    if not ours or not theirs:
-        return float(ours == theirs)
-    return 2 * (Counter(ours) & Counter(theirs)).total() / (len(ours) + len(theirs))
+def _word_f1(words: list[str], reference: list[str]) -> float:
+    if not words or not reference:
+        return float(words == reference)
+    return 2 * (Counter(words) & Counter(reference)).total() / (len(words) + len(reference))

@@ -1,4 +1,4 @@
-"""What a precision means, decided once for every format.
+"""The precisions of artifacts, with one meaning for all formats.
 
 fp32          weights and arithmetic in 32-bit float.
 fp16          weights in 16-bit float; arithmetic in 16 bits where the engine has it (Core ML),
@@ -60,13 +60,13 @@ class Precision(str, Enum):
         return self is Precision.INT8_STATIC
 
     def nearest(self, possible: Collection[Precision]) -> Precision:
-        """The precision closest to this one among those that are possible."""
+        """Return the precision of `possible` that is closest to this one."""
         return next((p for p in (self, *_NEAREST.get(self, ())) if p in possible), Precision.FP32)
 
 
 @dataclass(frozen=True)
 class Gate:
-    """What an artifact of some precision must satisfy to be accepted.
+    """Limits that an artifact of a precision must satisfy to be accepted.
 
     max_relative_error: max |a - b| over all outputs, divided by max |b|, b from the checkpoint.
     min_cosine: cosine between all outputs of all samples, as one vector, and the checkpoint's.
@@ -114,7 +114,7 @@ _NEAREST = {
 
 
 def parse_precision(name: str) -> Precision:
-    """The precision called `name`; raises ConfigError with the nearest name otherwise."""
+    """Return the precision called `name`; raises ConfigError with the nearest name otherwise."""
     try:
         # A member is accepted as well as its name.
         return Precision(name)

@@ -1,4 +1,4 @@
-"""Answers for a person: texts through the artifacts of a bundle."""
+"""Predictions of the artifacts of a bundle for texts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from edge.errors import ConfigError
 
 
 class Prediction(Config):
-    """One artifact's answer to one text."""
+    """The prediction of one artifact for one text."""
 
     format: str
     target: str
@@ -35,7 +35,7 @@ def predict(
     engine: str | None = None,
     threads: int = 1,
 ) -> list[Prediction]:
-    """Every artifact's answer to every text.
+    """Return the prediction of every artifact for every text.
 
     Raises ConfigError for pairs where the task reads one text, or the other way round.
     """
@@ -55,15 +55,15 @@ def predict(
     if cut:
         say(f"{cut} of {len(queries.encodings)} inputs cut at {manifest.max_length} tokens")
     predictions = []
-    for artifact, runs_in in choose(bundle, formats, precisions, engine):
-        with hush(), Runner(bundle, artifact, runs_in, threads=threads) as runner:
+    for artifact, chosen_engine in choose(bundle, formats, precisions, engine):
+        with hush(), Runner(bundle, artifact, chosen_engine, threads=threads) as runner:
             answers = queries.answers(runner.infer(queries.encodings))
         predictions += [
             Prediction(
                 format=artifact.format,
                 target=artifact.target,
                 precision=artifact.precision,
-                engine=runs_in.name,
+                engine=chosen_engine.name,
                 text=text,
                 text_pair=None if pairs is None else pairs[row],
                 prediction=answer,

@@ -1,6 +1,6 @@
-"""Texts that try what is particular to one tokenizer: its added tokens, largest id and limit.
+"""Probe texts for one tokenizer: its added tokens, its largest id and its length limit.
 
-The built-in golden texts are the same for every checkpoint; these follow from its own tokenizer.
+The built-in golden texts are the same for every checkpoint; these depend on its tokenizer.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from edge.tokenization import Tokenizer
 
 Text = tuple[str, str | None]
 
-# Texts of added tokens; a tokenizer with thousands of them is tried with some.
-_MOST_TEXTS = 8
-# Ids tried, from the largest on, until a text is known that gives one.
-_MOST_IDS = 200
-# Marks that vocabularies put in the place of a space, or before the rest of a word.
-_MARKS = (("##", ""), ("\u2581", " "), ("\u0120", " "), ("</w>", ""))
+# Limit on the texts of added tokens; of thousands of tokens only a sample is probed.
+_MAX_TEXTS = 8
+# Limit on the ids tried, in descending order, until a text encodes to one.
+_MAX_IDS = 200
+# Markers of vocabularies for a space or a word continuation, and their replacement in a text.
+_MARKERS = (("##", ""), ("\u2581", " "), ("\u0120", " "), ("</w>", ""))
 _FILLERS = (" a", " 1", " .", "!", "a")
 _FIRST = "a"
 
@@ -25,9 +25,9 @@ _FIRST = "a"
 def probes(
     tokenizer: Tokenizer, *, max_length: int, pairs: bool, short: bool = False
 ) -> list[Text]:
-    """The texts, and pairs of them where asked for.
+    """Return the probe texts, and pairs of them if `pairs`.
 
-    short: for outputs that are large for each token: fewer tokens, and no text at the limit.
+    short: fewer tokens and no text at the length limit, for outputs that are large per token.
     """
     added = _added_texts(tokenizer, max_length, dense=short)
     singles = [*added, *_largest_id(tokenizer, added)]
@@ -42,54 +42,55 @@ def probes(
 
 
 def _added_texts(tokenizer: Tokenizer, max_length: int, *, dense: bool) -> list[str]:
-    """Every added token between words, inside a word and repeated; only once where they are many.
+    """Return texts with every added token between words, inside a word and repeated.
 
-    Where even that takes too many texts, tokens are left out evenly, the last never.
+    Many tokens occur in fewer positions; if there are still too many texts, tokens are sampled at
+    even intervals, always including the last.
     """
     tokens = tokenizer.added_tokens()
-    for unit in (_one, _once) if dense else (_thorough, _one):
+    for unit in (_two_positions, _alone) if dense else (_three_positions, _two_positions):
         texts = list(_packed(tokenizer, [unit(token) for token in tokens], max_length))
-        if len(texts) <= _MOST_TEXTS:
+        if len(texts) <= _MAX_TEXTS:
             return texts
     texts = list(_packed(tokenizer, tokens, max_length))
-    share = -(-len(texts) // _MOST_TEXTS)
-    return list(_packed(tokenizer, tokens[::-1][::share][::-1], max_length))[-_MOST_TEXTS:]
+    share = -(-len(texts) // _MAX_TEXTS)
+    return list(_packed(tokenizer, tokens[::-1][::share][::-1], max_length))[-_MAX_TEXTS:]
 
 
-def _thorough(token: str) -> str:
+def _three_positions(token: str) -> str:
     return f"a {token} b{token}c {token}{token}"
 
 
-def _one(token: str) -> str:
+def _two_positions(token: str) -> str:
     return f"{token} a{token}"
 
 
-def _once(token: str) -> str:
+def _alone(token: str) -> str:
     return token
 
 
 def _packed(tokenizer: Tokenizer, units: Sequence[str], max_length: int) -> Iterator[str]:
-    """Texts of as many units as the limit allows, one space between them."""
-    around = _count(tokenizer, "")
-    held: list[str] = []
-    room = max_length - around
+    """Yield texts of as many units as the limit allows, separated by one space."""
+    special_count = _count(tokenizer, "")
+    units_in_text: list[str] = []
+    free_tokens = max_length - special_count
     for unit, encoding in zip(units, tokenizer.encode_whole(units), strict=True):
-        tokens = len(encoding) - around
-        if held and tokens > room:
-            yield " ".join(held)
-            held, room = [], max_length - around
-        held.append(unit)
-        room -= tokens
-    if held:
-        yield " ".join(held)
+        tokens = len(encoding) - special_count
+        if units_in_text and tokens > free_tokens:
+            yield " ".join(units_in_text)
+            units_in_text, free_tokens = [], max_length - special_count
+        units_in_text.append(unit)
+        free_tokens -= tokens
+    if units_in_text:
+        yield " ".join(units_in_text)
 
 
 def _largest_id(tokenizer: Tokenizer, texts: Sequence[str]) -> list[str]:
-    """A text with the largest id that one can have, where `texts` have none that large."""
-    known = max((max(e.input_ids) for e in tokenizer.encode_whole(texts)), default=-1)
+    """Return a text that encodes to the largest reachable id, unless `texts` already do."""
+    largest_seen = max((max(e.input_ids) for e in tokenizer.encode_whole(texts)), default=-1)
     largest = sorted(tokenizer.vocabulary().items(), key=lambda item: -item[1])
-    for token, index in largest[:_MOST_IDS]:
-        if index <= known:
+    for token, index in largest[:_MAX_IDS]:
+        if index <= largest_seen:
             break
         for text in _spellings(token):
             if index in tokenizer.encode_whole([text])[0].input_ids:
@@ -98,18 +99,18 @@ def _largest_id(tokenizer: Tokenizer, texts: Sequence[str]) -> list[str]:
 
 
 def _spellings(token: str) -> Iterator[str]:
-    """Texts that may give a token: alone, and as the rest of a word."""
+    """Yield texts that may encode to a token: alone, and as a word continuation."""
     plain = token
-    for mark, instead in _MARKS:
-        plain = plain.replace(mark, instead)
+    for marker, replacement in _MARKERS:
+        plain = plain.replace(marker, replacement)
     yield from (token, plain, plain.strip(), f"a{plain}", f"a {plain}")
 
 
 def _at_limit(count: Callable[[str], int], max_length: int) -> list[str]:
-    """A text of exactly `max_length` tokens and one of a token more, as far as texts allow."""
+    """Return a text of exactly `max_length` tokens and one with one more, where possible."""
     words = LONG_TEXT.split()
-    around, step = count(""), max(1, count(LONG_TEXT) - count(""))
-    text = " ".join([LONG_TEXT] * max(0, (max_length - around) // step - 1))
+    special_count, step = count(""), max(1, count(LONG_TEXT) - count(""))
+    text = " ".join([LONG_TEXT] * max(0, (max_length - special_count) // step - 1))
     for word in words * 3:
         longer = f"{text} {word}".strip()
         if count(longer) > max_length:
@@ -120,10 +121,10 @@ def _at_limit(count: Callable[[str], int], max_length: int) -> list[str]:
 
 
 def _extended(count: Callable[[str], int], text: str, tokens: int) -> str:
-    """The text with short words behind it until it has so many tokens; as it is if none fit."""
-    while (now := count(text)) < tokens:
+    """Append short words to `text` until it has `tokens` tokens or no word fits."""
+    while (current := count(text)) < tokens:
         longer = (text + filler for filler in _FILLERS)
-        fitting = [one for one in longer if now < count(one) <= tokens]
+        fitting = [candidate for candidate in longer if current < count(candidate) <= tokens]
         if not fitting:
             break
         text = fitting[0]

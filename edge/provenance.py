@@ -1,8 +1,8 @@
-"""What a result is made from: the fields of a configuration, resolved to what decides the result.
+"""Fingerprints of configurations: the values and file contents that decide a result.
 
-The type of a field says how it counts, so that a new field counts without being listed anywhere.
-Numbers, flags, literals and nested configurations count as they are. A `str` or a `Path` must say
-what it is: a plain word, a file, an output ...; one that does not is an error, not a guess.
+The type of a field says how it enters the fingerprint, so a new field enters without being listed.
+Numbers, flags, literals and nested configurations enter by value. The type of a `str` or `Path`
+must say what it holds: a plain word, a file, an output ...; otherwise it is an error.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from edge.storage import sha256
 
 Description = dict[str, Any]
 TOOL = "edge-encoders"
-# By package, the libraries whose versions decide what it makes; a test compares its imports.
+# Package -> libraries whose versions decide its results; a test compares the imports.
 _NUMBERS = ("numpy", "scipy", "tokenizers", "torch", "transformers", "datasets", "pyarrow")
 _RUNTIMES = ("onnxruntime", "ai-edge-litert", "coremltools")
 LIBRARIES = {
@@ -43,20 +43,20 @@ _CONTAINERS = (tuple, list, Union, types.UnionType)
 
 @dataclass(frozen=True)
 class Counts:
-    """How a field counts: by what `read` gives for its value.
+    """The fingerprint rule of a field: it enters as `read(value)`.
 
-    That may be another configuration, which is described in turn.
+    The result may be another configuration, which is described in turn.
     """
 
     read: Callable[[Any], Any]
 
 
 class _NoEffect:
-    """Mark of a field that does not decide the result."""
+    """Marker of a field that does not decide the result."""
 
 
 def content(path: str | Path) -> str:
-    """Hash of a file or folder; raises ConfigError when it is not there."""
+    """Return the hash of a file or folder; raises ConfigError when it is missing."""
     try:
         return sha256(Path(path))
     except OSError as error:
@@ -64,22 +64,22 @@ def content(path: str | Path) -> str:
 
 
 AS_IS = Counts(lambda value: value)
-# Whether there is one decides, where it is does not.
+# Only its presence decides the result, not its value.
 PRESENCE = Counts(lambda value: True)
 NO_EFFECT = _NoEffect()
-# A name, a mode, a column: what it says is all there is to it.
+# A name, a mode, a column: it enters by value.
 Word = Annotated[str, AS_IS]
 InputPath = Annotated[Path, Counts(content)]
 OutputPath = Annotated[Path, NO_EFFECT]
-# A folder of what would be made again with the same values.
+# A folder of results that can be recomputed from the same values.
 CachePath = Annotated[Path, NO_EFFECT]
 
 
 def describe(config: BaseModel) -> Description:
-    """What of a configuration decides the result, as plain JSON values.
+    """Return the values of a configuration that decide its result, as plain JSON values.
 
-    Files count by content. Raises ConfigError, or another UserError, for an input that is not
-    there; TypeError for a field whose type does not say how it counts.
+    Files enter by content. Raises ConfigError, or another UserError, for a missing input; TypeError
+    for a field whose type has no fingerprint rule.
     """
     rules = rules_of(type(config))
     return {
@@ -90,80 +90,82 @@ def describe(config: BaseModel) -> Description:
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """The names of what differs between two descriptions; of versions, whose."""
+    """Return the names of the values that differ between two descriptions, versions one by one."""
     names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     if "versions" not in names:
         return sorted(names)
     old, new = before.get("versions") or {}, now.get("versions") or {}
-    others = {f"version of {name}" for name in {**old, **new} if old.get(name) != new.get(name)}
-    return sorted({*names, *others} - {"versions"})
+    libraries = {f"version of {name}" for name in {**old, **new} if old.get(name) != new.get(name)}
+    return sorted({*names, *libraries} - {"versions"})
 
 
 def versions(package: str) -> dict[str, str | None]:
-    """The versions that decide what a package makes: the tool's own, and None where one is missing.
+    """Return the versions of the tool and of each library of a package, None where not installed.
 
-    A checkout counts by its version too: who edits the code removes what it made before.
+    A source checkout enters by its version too: after a code change, remove earlier results.
     """
     return {TOOL: __version__, **{name: _version(name) for name in LIBRARIES[package]}}
 
 
 def plain(description: Mapping[str, Any]) -> Description:
-    """The same as it is read back from JSON; raises TypeError for what JSON cannot hold."""
+    """Return the description after a JSON round trip; raises TypeError if JSON cannot hold it."""
     values: Description = json.loads(json.dumps(description, sort_keys=True))
     return values
 
 
 @functools.cache
 def rules_of(model: type[BaseModel]) -> dict[str, Counts | _NoEffect | None]:
-    """How each field of a configuration counts; None where its values count as they are.
+    """Return the fingerprint rule of each field of a configuration; None for fields by value.
 
-    Raises TypeError for a field that does not say.
+    Raises TypeError for a field without a rule.
     """
     return {name: _rule(model, name, field) for name, field in model.model_fields.items()}
 
 
 def _rule(model: type[BaseModel], name: str, field: FieldInfo) -> Counts | _NoEffect | None:
     where = f"{model.__name__}.{name}"
-    own = {mark for mark in field.metadata if isinstance(mark, (Counts, _NoEffect))}
-    leaves = list(_leaves(field.annotation, frozenset(own)))
-    marks = {mark for _, found in leaves for mark in found}
-    if len(marks) > 1:
+    field_markers = {marker for marker in field.metadata if isinstance(marker, (Counts, _NoEffect))}
+    leaves = list(_leaves(field.annotation, frozenset(field_markers)))
+    markers = {marker for _, leaf_markers in leaves for marker in leaf_markers}
+    if len(markers) > 1:
         raise TypeError(f"{where} says in several ways how it counts: give it one type")
-    unclear = [leaf for leaf, found in leaves if not found and not _counts_as_it_is(leaf)]
+    unclear = [
+        leaf for leaf, leaf_markers in leaves if not leaf_markers and not _enters_by_value(leaf)
+    ]
     if unclear:
         raise TypeError(
             f"{where} holds {unclear[0]} and does not say how it counts in a fingerprint: use a "
             "type of edge.provenance or edge.sources, e.g. Word, InputPath or OutputPath"
         )
-    return next(iter(marks), None)
+    return next(iter(markers), None)
 
 
-def _leaves(annotation: Any, marks: frozenset[Any]) -> Iterator[tuple[Any, frozenset[Any]]]:
-    """The types without parts in an annotation, each with the marks around it."""
+def _leaves(annotation: Any, markers: frozenset[Any]) -> Iterator[tuple[Any, frozenset[Any]]]:
+    """Yield the innermost types of an annotation, each with the markers around it."""
     origin = get_origin(annotation)
     if origin is Annotated:
         inner, *metadata = get_args(annotation)
-        own = {mark for mark in metadata if isinstance(mark, (Counts, _NoEffect))}
-        yield from _leaves(inner, marks | own)
+        added_markers = {marker for marker in metadata if isinstance(marker, (Counts, _NoEffect))}
+        yield from _leaves(inner, markers | added_markers)
     elif isinstance(origin, type) and issubclass(origin, Mapping):
-        # A key is a word.
-        yield from _leaves(get_args(annotation)[1], marks)
+        # Keys enter by value.
+        yield from _leaves(get_args(annotation)[1], markers)
     elif origin in _CONTAINERS:
         for part in get_args(annotation):
             if part is not Ellipsis:
-                yield from _leaves(part, marks)
+                yield from _leaves(part, markers)
     else:
-        yield annotation, marks
+        yield annotation, markers
 
 
-def _counts_as_it_is(leaf: Any) -> bool:
+def _enters_by_value(leaf: Any) -> bool:
     if get_origin(leaf) is Literal:
         return True
     return isinstance(leaf, type) and (leaf in _SCALARS or issubclass(leaf, (enum.Enum, BaseModel)))
 
 
 def _resolved(value: Any, rule: Counts | _NoEffect | None, where: str) -> Any:
-    """A value as JSON holds it; raises TypeError for a kind of value that is not known."""
+    """Return a value as JSON values; raises TypeError for an unknown kind of value."""
     if isinstance(value, BaseModel):
         return describe(value)
     if isinstance(value, enum.Enum):
@@ -171,13 +173,15 @@ def _resolved(value: Any, rule: Counts | _NoEffect | None, where: str) -> Any:
     if isinstance(value, _SCALARS):
         return value
     if isinstance(value, Mapping):
-        return {str(key): _resolved(one, rule, where) for key, one in value.items()}
+        return {str(key): _resolved(item, rule, where) for key, item in value.items()}
     if isinstance(value, (tuple, list)):
-        return [_resolved(one, rule, where) for one in value]
+        return [_resolved(item, rule, where) for item in value]
     if isinstance(value, (str, Path)):
         if isinstance(rule, Counts):
-            found = rule.read(value)
-            return found if isinstance(found, str) else _resolved(found, AS_IS, where)
+            content_value = rule.read(value)
+            if isinstance(content_value, str):
+                return content_value
+            return _resolved(content_value, AS_IS, where)
         if isinstance(value, str):
             return value
     raise TypeError(f"{where}: {type(value).__name__} cannot be part of a fingerprint")

@@ -1,4 +1,4 @@
-"""What the unpatched checkpoint answers, one text at a time, without padding."""
+"""Reference outputs: the unpatched checkpoint run on one text at a time, without padding."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ Text = tuple[str, str | None]
 
 
 class Reference:
-    """The checkpoint itself, run as `edge.engines.runner.Runner` runs an artifact.
+    """A checkpoint with the interface of `edge.engines.runner.Runner`.
 
-    model: as `load_model` gives it, where it is loaded already.
+    model: the result of `load_model`, if already loaded.
     """
 
     def __init__(self, checkpoint: Checkpoint, model: Any = None) -> None:
@@ -37,7 +37,7 @@ class Reference:
         )
 
     def infer(self, encodings: Iterable[Encoding]) -> Iterator[Outputs]:
-        """Outputs of each encoding at its own length."""
+        """Yield the outputs of each encoding, run at its own length."""
         for encoding in encodings:
             inputs = self.tokenizer.pad([encoding], len(encoding))
             yield self.task.trim(self._session.run(inputs), 0, len(encoding))
@@ -52,9 +52,9 @@ def golden_cases(
     inputs: Sequence[str],
     length: int,
 ) -> list[GoldenCase]:
-    """Texts, or pairs of them, through the checkpoint's own tokenizer and model.
+    """Return the golden cases of texts or pairs from the checkpoint's own tokenizer and model.
 
-    inputs: the model's inputs by name. length: texts are truncated to so many tokens.
+    inputs: names of the model's inputs. length: maximum number of tokens.
     Raises CheckpointError when the model's outputs are not finite or the same for every text.
     """
     session = ModelSession(model, checkpoint.task)
@@ -93,13 +93,13 @@ def _ids(encoded: Any, name: str) -> list[int]:
 
 
 def _masked(texts: Sequence[Text], tokenizer: Any) -> list[Text]:
-    """The texts with their second word masked, where nothing in them is by now."""
-    found: list[Text] = []
+    """Return the texts with the second word masked, unless they already contain the mask token."""
+    masked_texts: list[Text] = []
     for text, _ in texts:
         words = text.split() or [""]
         masked = " ".join([words[0], tokenizer.mask_token, *words[2:]])
-        found.append((text if tokenizer.mask_token in text else masked, None))
-    return found
+        masked_texts.append((text if tokenizer.mask_token in text else masked, None))
+    return masked_texts
 
 
 def _check(checkpoint: Checkpoint, cases: list[GoldenCase]) -> None:

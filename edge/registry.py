@@ -1,4 +1,4 @@
-"""Registries: names and where what they stand for is found, imported on use."""
+"""Registries that map names to MODULE:ATTRIBUTE, imported on use."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from typing import Any
 from edge.errors import unknown_name
 
 
-def look_up(what: str, name: str, registry: Mapping[str, str]) -> Any:
-    """Return what `MODULE:ATTRIBUTE` of a name stands for.
+def look_up(kind: str, name: str, registry: Mapping[str, str]) -> Any:
+    """Return the object that `registry` gives for a name as MODULE:ATTRIBUTE.
 
-    what: the noun of the error. Raises ConfigError with the nearest name for an unknown one.
+    kind: the noun in the error, such as "engine". Raises
+    ConfigError with the nearest name for an unknown one.
     """
     if name not in registry:
-        raise unknown_name(what, name, registry)
+        raise unknown_name(kind, name, registry)
     module, _, attribute = registry[name].partition(":")
     return getattr(importlib.import_module(module), attribute)

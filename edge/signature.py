@@ -1,10 +1,10 @@
-"""Names, types and shapes of what goes into a model and comes out of it."""
+"""Names, types and shapes of a model's inputs and outputs."""
 
 from __future__ import annotations
 
 from edge.config import Config
 
-# What each task's model gives, by Transformers' name of the task: output -> symbolic shape.
+# Task, by Transformers' name -> output name -> symbolic shape.
 TASK_OUTPUTS: dict[str, dict[str, tuple[str | int, ...]]] = {
     "text-classification": {"logits": ("batch", "labels")},
     "token-classification": {"logits": ("batch", "sequence", "labels")},
@@ -32,5 +32,5 @@ class TensorSpec(Config):
 
 
 def input_specs(names: tuple[str, ...]) -> tuple[TensorSpec, ...]:
-    """The specs of an encoder's inputs."""
+    """Return the specs of an encoder's inputs."""
     return tuple(TensorSpec(name=n, dtype="int32", shape=("batch", "sequence")) for n in names)

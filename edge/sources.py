@@ -1,6 +1,6 @@
-"""What a data source or a checkpoint holds, told by content: files, folders, hub ids, data sets.
+"""Content hashes of data sources and checkpoints, for the fingerprints of `edge.provenance`.
 
-The types of configuration fields that name one, see `edge.provenance`.
+Also the types of the configuration fields that name one.
 """
 
 from __future__ import annotations
@@ -15,62 +15,64 @@ from edge.provenance import Counts, content
 from edge.storage import sha256
 
 _MODULES_FILE = "modules.json"
-# What lies beside a config.json that is used alone: a tokenizer, and code.
-_BESIDE = (".json", ".txt", ".model", ".jinja", ".py", ".tiktoken")
+# Files beside a config.json given by itself: a tokenizer, and code.
+_COMPANION_SUFFIXES = (".json", ".txt", ".model", ".jinja", ".py", ".tiktoken")
 
 
 def data_content(source: str | Path) -> Any:
-    """What decides the rows of a data source: a file and its kind, a folder, or a data set's files.
+    """Return the values that decide the rows of a data source: file type, split and hashes.
 
-    Raises DataError when there is none, as `edge.data.read_table` does.
+    Raises DataError when the source does not exist, as `edge.data.read_table` does.
     """
     path = Path(source)
     if path.is_file():
-        # The ending of its name says how a file is read.
+        # The file name extension decides how a file is read.
         return {"kind": "".join(path.suffixes[-2:]).lower(), "sha256": sha256(path)}
     name, _, split = str(source).partition(":")
     folder, _, config = name.partition("@")
-    found: dict[str, Any] = {"config": config, "split": split}
+    part: dict[str, Any] = {"config": config, "split": split}
     if Path(folder).is_dir():
-        return {**found, "sha256": content(Path(folder))}
+        return {**part, "sha256": content(Path(folder))}
     from edge.data.hub import open_dataset
 
     loaded = open_dataset(str(source))
     files = [content(Path(file["filename"])) for file in loaded.cache_files]
-    return {**found, "name": folder, "files": files or [str(loaded._fingerprint)]}
+    return {**part, "name": folder, "files": files or [str(loaded._fingerprint)]}
 
 
 def checkpoint_content(source: str | Path) -> Any:
-    """Hash of the files of a checkpoint: a folder, a hub id, or a config.json alone.
+    """Return the hash of a checkpoint's files: a folder, a hub id, or a config.json by itself.
 
-    Of a folder its own files and those of its modules count, not what else lies in it.
-    Raises CheckpointError when there is none, as `edge.checkpoint.checkpoint.open_checkpoint` does.
+    For a folder, only its direct files and those of its modules count.
+    Raises CheckpointError when it does not exist, as
+    `edge.checkpoint.checkpoint.open_checkpoint` does.
     """
     from edge.checkpoint.checkpoint import locate
 
     path = Path(source)
     if path.is_file():
-        beside = {one.name: one for one in _files(path.parent) if one.suffix in _BESIDE}
-        return _hash({**beside, "": path})
+        siblings = _files(path.parent)
+        companions = {f.name: f for f in siblings if f.suffix in _COMPANION_SUFFIXES}
+        return _hash({**companions, "": path})
     folder = locate(str(source))
     parts = {".": folder, **{name: folder / name for name in _modules(folder)}}
     return _hash({f"{name}/{f.name}": f for name, part in parts.items() for f in _files(part)})
 
 
 def _files(folder: Path) -> list[Path]:
-    """The files of a folder that libraries look at: hidden ones are of other programs."""
+    """Return the direct files of a folder, without hidden ones, which libraries ignore."""
     if not folder.is_dir():
         return []
     return sorted(f for f in folder.iterdir() if f.is_file() and not f.name.startswith("."))
 
 
 def _modules(folder: Path) -> list[str]:
-    """The folders in it that a sentence-transformers checkpoint consists of."""
+    """Return the module folders of a sentence-transformers checkpoint."""
     try:
         entries = json.loads((folder / _MODULES_FILE).read_text(encoding="utf-8"))
         return [str(entry["path"]) for entry in entries if entry["path"]]
     except (OSError, ValueError, TypeError, KeyError):
-        return []  # a damaged file counts by its own content
+        return []  # a damaged file still enters by its content
 
 
 def _hash(files: Mapping[str, Path]) -> str:

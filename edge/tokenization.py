@@ -1,4 +1,4 @@
-"""Text to input ids, from a bundle alone: no Transformers, no checkpoint."""
+"""Tokenization from a bundle's files alone: no Transformers, no checkpoint."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class Encoding:
 
     input_ids, token_type_ids: n ids. offsets: n (start, end) positions in the characters of the
     text each token comes from. special: n flags, true for [CLS], [SEP] and the like. parts: n
-    times 0 for a text, 1 for its pair, None for a special token. words: n indices of the words
-    that tokens come from, in their part, None likewise. cut: whether the text went on.
+    times 0 for a text, 1 for its pair, None for a special token. words: n indices of the word
+    of each token within its part, None likewise. cut: whether the text was truncated.
     """
 
     input_ids: list[int]
@@ -47,42 +47,42 @@ class Encoding:
         return len(self.input_ids)
 
     def runs(self) -> Iterator[tuple[int | None, int | None, list[int]]]:
-        """Each run of tokens of one word, in order: its part, the word's number, their positions.
+        """Yield part, word index and token positions of each word, in order.
 
-        Special tokens that stand together are one run, without part and number.
+        Adjacent special tokens form one run, with part and index None.
         """
         parts, words = self.parts or [], self.words or []
         for (part, word), run in groupby(range(len(parts)), lambda i: (parts[i], words[i])):
             yield part, word, list(run)
 
     def windows(self, max_length: int, overlap: int) -> list[Encoding]:
-        """The encoding in pieces of at most `max_length` tokens, one of them if it fits.
+        """Split the encoding into overlapping windows of at most `max_length` tokens.
 
-        Each holds all special tokens and the whole first part, cut to half of the room where it
-        is longer; the last part slides. overlap: how many of its tokens the next piece repeats,
-        at most half of a piece's.
+        Each window has all special tokens and the whole first part, truncated to half of the space
+        if longer; the window slides over the last part. overlap: number of tokens that the next
+        window repeats, at most half of a window.
         """
         if len(self) <= max_length or self.parts is None:
             return [self]
         last = max((part for part in self.parts if part is not None), default=0)
         sliding = [i for i, part in enumerate(self.parts) if part == last]
         special = self.parts.count(None)
-        kept = [i for i, part in enumerate(self.parts) if part is not None and part != last]
-        kept = kept[: max(0, max_length - special) // 2]
-        room = max(1, max_length - special - len(kept))
-        step = max(1, room - min(overlap, room // 2))
-        starts = range(0, max(1, len(sliding) - room + step), step)
-        fixed = {*kept, *(i for i, part in enumerate(self.parts) if part is None)}
-        return [self._take(sorted({*fixed, *sliding[i : i + room]})) for i in starts]
+        first_part = [i for i, part in enumerate(self.parts) if part is not None and part != last]
+        first_part = first_part[: max(0, max_length - special) // 2]
+        space = max(1, max_length - special - len(first_part))
+        step = max(1, space - min(overlap, space // 2))
+        starts = range(0, max(1, len(sliding) - space + step), step)
+        fixed = {*first_part, *(i for i, part in enumerate(self.parts) if part is None)}
+        return [self._select(sorted({*fixed, *sliding[i : i + space]})) for i in starts]
 
-    def _take(self, tokens: Sequence[int]) -> Encoding:
+    def _select(self, tokens: Sequence[int]) -> Encoding:
         columns = (self.token_type_ids, self.offsets, self.special, self.parts, self.words)
-        taken: list[Any] = [c if c is None else [c[i] for i in tokens] for c in columns]
-        return Encoding([self.input_ids[i] for i in tokens], *taken)
+        selected: list[Any] = [c if c is None else [c[i] for i in tokens] for c in columns]
+        return Encoding([self.input_ids[i] for i in tokens], *selected)
 
 
-# How texts begin: a prompt has to be the same tokens before every one of them.
-_PROBES = (
+# Text beginnings: a prompt must encode to the same tokens before each of them.
+_PROMPT_PROBES = (
     *(
         "a",
         "The film",
@@ -95,8 +95,8 @@ _PROBES = (
     ),
     *(".5", "'s", "\U0001f600 yes", "[SEP] a", "x" * 40, "Queries: one, two"),
 )
-# Texts that a WordPiece tokenizer reads in another way where it has other rules than BERT.
-_RULES = (
+# Texts whose tokens differ if a WordPiece tokenizer has other rules than BERT.
+_BERT_RULE_PROBES = (
     *("it's 1,2.", "A B a b", "\u00e9 \u00c9 e\u0301", "a\u7535b", "a\x00b \ufffd a\u200bb"),
     *("a\tb\u00a0a\n", "ab bab", "a" * 101, "[a]b#", "\uff21 \ufb01 \u00df"),
 )
@@ -104,9 +104,9 @@ _RULES = (
 
 @contextlib.contextmanager
 def rust_errors(explain: Callable[[str], EdgeError]) -> Iterator[None]:
-    """Raise what `explain` makes of the reason when `tokenizers` fails, or panics.
+    """Raise `explain(reason)` when the `tokenizers` library fails or panics.
 
-    A panic of its Rust code is a BaseException and no Exception.
+    A panic of its Rust code is a BaseException but not an Exception.
     """
     try:
         yield
@@ -117,25 +117,25 @@ def rust_errors(explain: Callable[[str], EdgeError]) -> Iterator[None]:
 
 
 class Tokenizer:
-    """A Hugging Face `tokenizer.json` with lengths made explicit."""
+    """A Hugging Face `tokenizer.json` whose lengths are set by the caller."""
 
     def __init__(self, inner: tokenizers.Tokenizer, info: TokenizerInfo) -> None:
         self.info = info
         self._inner = inner
-        # Files carry truncation and padding of their own; only the caller's lengths count.
+        # The file's own truncation and padding are disabled.
         inner.no_truncation()
         inner.no_padding()
 
     @classmethod
     def from_text(cls, text: str, info: TokenizerInfo) -> Tokenizer:
-        """A tokenizer from the text of its `tokenizer.json`, as `describe` gives it."""
+        """Return a tokenizer from the text of its `tokenizer.json`, as `describe` returns it."""
         import tokenizers
 
         return cls(tokenizers.Tokenizer.from_str(text), info)
 
     @classmethod
     def of(cls, tokenizer: Any, *, folder: Path) -> Tokenizer:
-        """The same as a Transformers tokenizer; raises CheckpointError as `describe` does."""
+        """Convert a Transformers tokenizer; raises CheckpointError as `describe` does."""
         return cls.from_text(*describe(tokenizer, folder=folder))
 
     @classmethod
@@ -157,15 +157,15 @@ class Tokenizer:
     def encode_whole(
         self, texts: Sequence[str], pairs: Sequence[str] | None = None
     ) -> list[Encoding]:
-        """Encode texts or pairs without a limit, for `Encoding.windows`."""
+        """Encode texts or pairs without truncation, for `Encoding.windows`."""
         self._inner.no_truncation()
         inputs: list[Any] = list(texts) if pairs is None else list(zip(texts, pairs, strict=True))
         return self._encoded(inputs)
 
     def encode_words(self, texts: Sequence[Sequence[str]]) -> list[Encoding]:
-        """Encode texts that come in words, without a limit, telling each token's word."""
+        """Encode texts given as words, without truncation, with the word index of each token."""
         self._inner.no_truncation()
-        # Byte-level vocabularies tell a word after a space from one at the start of a text.
+        # Byte-level vocabularies distinguish a word after a space from one at the start of a text.
         before = json.loads(self._inner.to_str()).get("pre_tokenizer") or {}
         steps = (before, *before.get("pretokenizers", ()))
         bare = (s for s in steps if s["type"] == "ByteLevel" and not s.get("add_prefix_space"))
@@ -176,47 +176,47 @@ class Tokenizer:
     def _encoded(self, inputs: list[Any], *, words: bool = False) -> list[Encoding]:
         damaged = f"{self.info.file} is damaged, no text can be read"
         with rust_errors(lambda reason: BundleError(f"{damaged}: {reason[:160]}")):
-            found = self._inner.encode_batch(inputs, is_pretokenized=words)
-        return [self._encoding(one) for one in found]
+            encodings = self._inner.encode_batch(inputs, is_pretokenized=words)
+        return [self._encoding(encoding) for encoding in encodings]
 
-    def _encoding(self, found: tokenizers.Encoding) -> Encoding:
+    def _encoding(self, encoding: tokenizers.Encoding) -> Encoding:
         typed = "token_type_ids" in self.info.inputs
         return Encoding(
-            input_ids=found.ids,
-            token_type_ids=found.type_ids if typed else None,
-            offsets=found.offsets,
-            special=[bool(flag) for flag in found.special_tokens_mask],
-            parts=found.sequence_ids,
-            words=found.word_ids,
-            cut=bool(found.overflowing),
+            input_ids=encoding.ids,
+            token_type_ids=encoding.type_ids if typed else None,
+            offsets=encoding.offsets,
+            special=[bool(flag) for flag in encoding.special_tokens_mask],
+            parts=encoding.sequence_ids,
+            words=encoding.word_ids,
+            cut=bool(encoding.overflowing),
         )
 
     def pad(self, encodings: Sequence[Encoding], length: int) -> dict[str, Array]:
-        """Model inputs, int32 of shape (batch, length), padded on the right.
+        """Return model inputs by name, int32 of shape (batch, length), padded on the right.
 
-        Encodings longer than `length` are cut; their last token stays, as truncation would.
+        Encodings longer than `length` are truncated, keeping their last token.
         """
         return pad(encodings, length, inputs=self.info.inputs, pad_id=self.info.pad_token_id)
 
     def token(self, index: int) -> str:
-        """The token with an id."""
+        """Return the token with an id, "" for an unknown id."""
         return self._inner.id_to_token(index) or ""
 
     def vocabulary(self) -> dict[str, int]:
-        """Every token with its id, added ones too."""
-        found: dict[str, int] = self._inner.get_vocab(with_added_tokens=True)
-        return found
+        """Return every token with its id, added tokens included."""
+        token_ids: dict[str, int] = self._inner.get_vocab(with_added_tokens=True)
+        return token_ids
 
     def added_tokens(self) -> list[str]:
-        """The tokens that are looked for in a text before it is split, in the order of ids."""
-        found = self._inner.get_added_tokens_decoder()
-        return [found[index].content for index in sorted(found)]
+        """Return the added tokens, matched before a text is split, in the order of ids."""
+        decoder = self._inner.get_added_tokens_decoder()
+        return [decoder[index].content for index in sorted(decoder)]
 
 
 def pad(
     encodings: Sequence[Encoding], length: int, *, inputs: Sequence[str], pad_id: int
 ) -> dict[str, Array]:
-    """Model inputs by name, int32 of shape (batch, length), padded on the right with `pad_id`."""
+    """Return model inputs, int32 of shape (batch, length), padded on the right with `pad_id`."""
     columns: dict[str, Array] = {
         name: np.full((len(encodings), length), _PADDING.get(name, pad_id), np.int32)
         for name in inputs
@@ -226,14 +226,14 @@ def pad(
         values = {"input_ids": encoding.input_ids, "attention_mask": [1] * len(encoding)}
         values["token_type_ids"] = encoding.token_type_ids or [0] * len(encoding)
         for name, column in columns.items():
-            column[row, :count] = _cut(values[name], count)
+            column[row, :count] = _truncated(values[name], count)
     return columns
 
 
 def describe(tokenizer: Any, *, folder: Path) -> tuple[str, TokenizerInfo]:
-    """The `tokenizer.json` text and description of a Transformers tokenizer.
+    """Return the `tokenizer.json` text and the description of a Transformers tokenizer.
 
-    Raises CheckpointError for a tokenizer that exists in Python only (no fast version).
+    Raises CheckpointError for a slow tokenizer, which exists in Python only.
     """
     inner = getattr(tokenizer, "backend_tokenizer", None)
     if inner is None:
@@ -243,7 +243,7 @@ def describe(tokenizer: Any, *, folder: Path) -> tuple[str, TokenizerInfo]:
         )
     values = json.loads(inner.to_str())
     values["truncation"] = values["padding"] = None
-    lowercase, strip_accents = _changes(values.get("normalizer"))
+    lowercase, strip_accents = _case_and_accents(values.get("normalizer"))
     names = set(tokenizer.model_input_names) | {"input_ids", "attention_mask"}
     info = TokenizerInfo(
         file="tokenizer.json",
@@ -261,10 +261,10 @@ def describe(tokenizer: Any, *, folder: Path) -> tuple[str, TokenizerInfo]:
 
 
 def word_pieces(tokenizer_json: str) -> str | None:
-    """The vocabulary of a WordPiece tokenizer: on each line the token with the line's number as id.
+    """Return the vocab.txt of a WordPiece tokenizer: the token of each line has its number as id.
 
-    Added tokens are on their lines too, and an id without a token has one that no text contains.
-    None where lines cannot say it: two tokens share an id, or one holds a line break.
+    Added tokens are included; an id without a token gets a placeholder that no text contains.
+    None if a vocab.txt cannot express it: two tokens share an id, or one contains a line break.
     """
     values = json.loads(tokenizer_json)
     vocabulary: dict[str, int] = dict(values["model"]["vocab"])
@@ -278,9 +278,9 @@ def word_pieces(tokenizer_json: str) -> str | None:
 
 
 def read_otherwise(tokenizer_json: str, info: TokenizerInfo) -> str | None:
-    """A text whose tokens are others by BERT's own rules, which apps follow with a vocab.txt.
+    """Return a text that BERT's own rules, which apps use with a vocab.txt, encode differently.
 
-    None where there is none: `lowercase` and `strip_accents` say all that they have to know.
+    None if there is none: then `lowercase` and `strip_accents` describe the tokenizer fully.
     """
     import tokenizers
 
@@ -296,12 +296,15 @@ def read_otherwise(tokenizer_json: str, info: TokenizerInfo) -> str | None:
     rules = {"continuing_subword_prefix": "##", "max_input_chars_per_word": 100}
     values["model"] = values["model"] | rules
     inner = tokenizers.Tokenizer.from_str(tokenizer_json)
-    plain = tokenizers.Tokenizer.from_str(json.dumps(values))
-    return next((text for text in _RULES if inner.encode(text).ids != plain.encode(text).ids), None)
+    bert = tokenizers.Tokenizer.from_str(json.dumps(values))
+    return next(
+        (text for text in _BERT_RULE_PROBES if inner.encode(text).ids != bert.encode(text).ids),
+        None,
+    )
 
 
 def _by_line(text: str) -> dict[str, int]:
-    """A vocabulary as apps read it: a token and the number of its line."""
+    """Return a vocab.txt as apps read it: token -> line number."""
     return {token: index for index, token in enumerate(re.split("\r\n|\r|\n", text)[:-1])}
 
 
@@ -310,17 +313,17 @@ def _unused(lines: Sequence[str], vocabulary: dict[str, int]) -> dict[str, int]:
 
 
 def with_prompt(tokenizer_json: str, prompt: str) -> str:
-    """A `tokenizer.json` that puts the tokens of `prompt` before every single text.
+    """Return a `tokenizer.json` that inserts the tokens of `prompt` before every single text.
 
-    They are part of its template, as [CLS] is, so that whoever reads the file reads texts alike.
-    Raises CheckpointError where the first word of a text depends on what is before it.
+    They become part of its template, like [CLS], so that every reader of the file inserts them.
+    Raises CheckpointError if the first token of a text depends on the text before it.
     """
     import tokenizers
 
     plain = without_prompt(tokenizer_json, prompt)
     inner = tokenizers.Tokenizer.from_str(plain)
     alone, given = inner.encode("a"), inner.encode(f"{prompt}a".strip())
-    before, _ = _around(alone)
+    before, _ = _special_token_counts(alone)
     count = len(given) - len(alone)
     values = json.loads(plain)
     template = _template(inner)
@@ -329,13 +332,15 @@ def with_prompt(tokenizer_json: str, prompt: str) -> str:
         for i in range(before, before + count)
     ]
     template["single"][before:before] = [_piece(*piece) for piece in pieces]
-    template["special_tokens"] |= {token: _named(token, index) for _, token, index, _ in pieces}
+    template["special_tokens"] |= {
+        token: _special_token(token, index) for _, token, index, _ in pieces
+    }
     values["post_processor"] = template
     text = json.dumps(values, ensure_ascii=False)
     prompted = tokenizers.Tokenizer.from_str(text)
-    for probe in _PROBES:
+    for probe in _PROMPT_PROBES:
         joined = inner.encode(f"{prompt}{probe}".strip()).ids
-        # A last letter and a first one may be a token together, if not in these texts.
+        # The last letter of the prompt may form a token with the first of another text.
         if prompt[-1].isalnum() or prompted.encode(probe).ids != joined:
             raise CheckpointError(
                 f"the prompt {prompt!r} cannot be carried: with this tokenizer the tokens of "
@@ -346,7 +351,7 @@ def with_prompt(tokenizer_json: str, prompt: str) -> str:
 
 
 def without_prompt(tokenizer_json: str, prompt: str) -> str:
-    """The same file as it was before `with_prompt`; one without the prompt stays as it is."""
+    """Undo `with_prompt`; a `tokenizer.json` without the prompt is returned unchanged."""
     import tokenizers
 
     values = json.loads(tokenizer_json)
@@ -363,11 +368,11 @@ def without_prompt(tokenizer_json: str, prompt: str) -> str:
 
 
 def _template(inner: tokenizers.Tokenizer) -> dict[str, Any]:
-    """What a tokenizer puts around one text and around two, as a template says it."""
+    """Return the template of a tokenizer: the special tokens around one text and around a pair."""
     single, pair = inner.encode("a"), inner.encode("a", "a")
     rows = {
-        name: list(zip(found.tokens, found.ids, found.type_ids, found.sequence_ids, strict=True))
-        for name, found in (("single", single), ("pair", pair))
+        name: list(zip(e.tokens, e.ids, e.type_ids, e.sequence_ids, strict=True))
+        for name, e in (("single", single), ("pair", pair))
     }
     template: dict[str, Any] = {"type": "TemplateProcessing", "special_tokens": {}}
     for name, tokens in rows.items():
@@ -378,12 +383,12 @@ def _template(inner: tokenizers.Tokenizer) -> dict[str, Any]:
                 continue
             for token, index, kind, _ in run:
                 template[name].append(_piece("SpecialToken", token, index, kind))
-                template["special_tokens"][token] = _named(token, index)
+                template["special_tokens"][token] = _special_token(token, index)
     return template
 
 
-def _around(encoding: tokenizers.Encoding) -> tuple[int, int]:
-    """How many special tokens are before a text and after it."""
+def _special_token_counts(encoding: tokenizers.Encoding) -> tuple[int, int]:
+    """Return the number of special tokens before a text and after it."""
     text = [i for i, part in enumerate(encoding.sequence_ids) if part is not None]
     return text[0], len(encoding) - 1 - text[-1]
 
@@ -392,17 +397,17 @@ def _piece(kind: str, name: str, index: int, type_id: int) -> dict[str, Any]:
     return {kind: {"id": name, "type_id": type_id}}
 
 
-def _named(token: str, index: int) -> dict[str, Any]:
+def _special_token(token: str, index: int) -> dict[str, Any]:
     return {"id": token, "ids": [index], "tokens": [token]}
 
 
-def _changes(normalizer: dict[str, Any] | None) -> tuple[bool, bool]:
-    """Whether a normalizer lower-cases, and whether it strips accents, in any of its steps."""
+def _case_and_accents(normalizer: dict[str, Any] | None) -> tuple[bool, bool]:
+    """Return whether any step of a normalizer lower-cases, and whether any strips accents."""
     kind = (normalizer or {}).get("type")
     if normalizer is None or kind == "Lowercase":
         return normalizer is not None, False
     if kind == "Sequence":
-        steps = [_changes(step) for step in normalizer["normalizers"]]
+        steps = [_case_and_accents(step) for step in normalizer["normalizers"]]
         return any(lower for lower, _ in steps), any(strip for _, strip in steps)
     if kind != "BertNormalizer":
         return False, kind == "StripAccents"
@@ -410,5 +415,5 @@ def _changes(normalizer: dict[str, Any] | None) -> tuple[bool, bool]:
     return lowercase, lowercase if accents is None else bool(accents)
 
 
-def _cut(values: Sequence[int], count: int) -> Sequence[int]:
+def _truncated(values: Sequence[int], count: int) -> Sequence[int]:
     return values if len(values) <= count else [*values[: count - 1], values[-1]]

@@ -26,16 +26,16 @@ from edge.process.processor import saturates_int8
 from edge.tasks import Outputs, Task
 from edge.tokenization import Encoding
 
-# Besides its own length, every so many-th case also runs at the artifact's longest.
+# Every n-th case also runs padded to the artifact's longest length.
 _PADDED_EVERY = 3
-# Engines that run side by side, if a model is small: each holds it once or twice, and large ones
-# wait for the same memory anyway.
-_AT_ONCE = 2
-# Threads of one verification; more wait for each other at batch 1.
-_MOST = 4
+# Verifications in parallel for small models; large ones are bound by memory, which each engine
+# uses once or twice the model's size of.
+_MAX_PARALLEL = 2
+# Threads of one verification; more do not help at batch size 1.
+_MAX_THREADS = 4
 _SMALL_BYTES = 200_000_000
-# Samples after which an artifact that answers wrong throughout needs no more of them.
-_ENOUGH = 8
+# Samples after which a clearly wrong artifact is not run on more of them.
+_EARLY_STOP_SAMPLES = 8
 
 
 def verify(
@@ -43,8 +43,8 @@ def verify(
 ) -> list[Artifact]:
     """Run each artifact in each runtime it declares against the bundle's golden vectors.
 
-    Returns the artifacts with fresh verifications; none is raised for a failed one. Raises
-    VerificationError when the bundle's tokenizer does not give the checkpoint's ids.
+    Returns the artifacts with new verifications; a failed one raises nothing. Raises
+    VerificationError when the bundle's tokenizer gives other ids than the checkpoint's.
     """
     cases = bundle.golden_cases()
     _check_tokenizer(bundle, cases)
@@ -53,7 +53,7 @@ def verify(
 
 
 def verify_new(bundle: Bundle) -> Manifest:
-    """Verify a bundle that was just written and declare the runtimes each artifact passed in.
+    """Verify a new bundle and return its manifest with the runtimes that each artifact passed in.
 
     Raises VerificationError for the first artifact that fails in its target's main runtime.
     """
@@ -72,8 +72,8 @@ def verify_new(bundle: Bundle) -> Manifest:
 
 def check(bundle: Bundle, artifact: Artifact, cases: list[GoldenCase]) -> Verification:
     """Run one artifact in its target's main runtime; a failure is returned, not raised."""
-    (found,) = _verified(bundle, [(artifact, artifact.target_runtimes[:1])], cases)
-    return found.verifications[0]
+    (verified,) = _verified(bundle, [(artifact, artifact.target_runtimes[:1])], cases)
+    return verified.verifications[0]
 
 
 def require_passed(artifact: Artifact) -> None:
@@ -91,27 +91,29 @@ def _verified(
     jobs: Sequence[tuple[Artifact, Sequence[str]]],
     cases: list[GoldenCase],
 ) -> Generator[Artifact, None, None]:
-    """Each artifact with one verification a runtime, the first of them the main one.
+    """Yield each artifact with one verification per runtime, the main runtime first.
 
-    Engines compute outside of Python's lock, some in processes of their own.
+    Engines release Python's global lock while they compute; some run in their own process.
     """
     stop = threading.Event()
     cores = os.cpu_count() or 1
     small = all(artifact.bytes < _SMALL_BYTES for artifact, _ in jobs)
-    at_once = min(_AT_ONCE, cores) if small else 1
+    at_once = min(_MAX_PARALLEL, cores) if small else 1
     pool = ThreadPoolExecutor(max_workers=at_once)
-    # What does not run side by side is spread over the cores instead.
-    run = functools.partial(_trial, bundle, cases, stop, threads=min(cores, _MOST) // at_once)
+    # Without parallel verifications, one uses more threads instead.
+    run = functools.partial(
+        _verify_in_runtime, bundle, cases, stop, threads=min(cores, _MAX_THREADS) // at_once
+    )
     try:
         running = [
             (artifact, [pool.submit(run, artifact, runtime) for runtime in runtimes])
             for artifact, runtimes in jobs
         ]
-        for artifact, trials in running:
+        for artifact, futures in running:
             results = []
-            for trial in trials:
+            for future in futures:
                 with clock(f"verify {artifact.name}"):
-                    result, seconds = trial.result()
+                    result, seconds = future.result()
                 say(f"verify {artifact.name} in {result.engine}: {seconds:.1f} s")
                 results.append(result)
             yield artifact.model_copy(
@@ -122,7 +124,7 @@ def _verified(
         pool.shutdown(cancel_futures=True)
 
 
-def _trial(
+def _verify_in_runtime(
     bundle: Bundle,
     cases: list[GoldenCase],
     stop: threading.Event,
@@ -131,15 +133,15 @@ def _trial(
     *,
     threads: int,
 ) -> tuple[Verification, float]:
-    """One artifact in one runtime, and how many seconds that took."""
+    """Verify one artifact in one runtime; returns the verification and its duration in seconds."""
     start = time.perf_counter()
     try:
-        found = _compare(bundle, artifact, runtime_engine(runtime), cases, stop, threads)
+        verification = _compare(bundle, artifact, runtime_engine(runtime), cases, stop, threads)
     except EngineError as error:
-        found = Verification(status="unavailable", engine=runtime, reason=str(error))
-    # Engines unpack weights once a length; the next one may run in a process of its own beside it.
+        verification = Verification(status="unavailable", engine=runtime, reason=str(error))
+    # Engines unpack weights once per length; the next engine may run in another process meanwhile.
     release_memory()
-    return found, time.perf_counter() - start
+    return verification, time.perf_counter() - start
 
 
 def _compare(
@@ -158,17 +160,19 @@ def _compare(
             for case, encoding, length in _runs(artifact, cases):
                 outputs = next(runner.infer([encoding], length=length))
                 tally.add(runner.task, encoding, outputs, case.outputs, length)
-                if stop.is_set() or (tally.samples == _ENOUGH and tally.is_hopeless(gate)):
+                if stop.is_set() or (
+                    tally.samples == _EARLY_STOP_SAMPLES and tally.is_clearly_wrong(gate)
+                ):
                     break
     except EngineError as error:
         return Verification(
             status="failed", engine=engine.name, engine_version=version, reason=str(error)
         )
-    return _explained(artifact, tally.judge(engine.name, version, gate))
+    return _with_processor_hint(artifact, tally.judge(engine.name, version, gate))
 
 
-def _explained(artifact: Artifact, result: Verification) -> Verification:
-    """The same verdict; a failure that this processor causes says so, and what to do."""
+def _with_processor_hint(artifact: Artifact, result: Verification) -> Verification:
+    """Add cause and remedy to a failure that is caused by this processor's lack of VNNI."""
     target = target_without_vnni(artifact.format, artifact.target, artifact.precision)
     at_fault = result.status == "failed" and result.engine == "onnxruntime"
     if not at_fault or target is None or not saturates_int8():
@@ -183,19 +187,19 @@ def _explained(artifact: Artifact, result: Verification) -> Verification:
 def _runs(
     artifact: Artifact, cases: list[GoldenCase]
 ) -> Iterator[tuple[GoldenCase, Encoding, int]]:
-    """Each case at its own length, and some padded to the longest."""
+    """Yield each case with its encoding and own length, and some padded to the longest."""
     longest = artifact.sequence_lengths[-1]
     for index, case in enumerate(cases):
         encoding = Encoding(case.input_ids, case.token_type_ids)
-        own = artifact.fit_length(len(encoding))
-        yield case, encoding, own
-        if index % _PADDED_EVERY == 0 and own != longest:
+        own_length = artifact.fit_length(len(encoding))
+        yield case, encoding, own_length
+        if index % _PADDED_EVERY == 0 and own_length != longest:
             yield case, encoding, longest
 
 
 @dataclass
 class Tally:
-    """Differences collected over samples."""
+    """Comparison of outputs with the checkpoint's, accumulated over samples."""
 
     differences: list[float] = field(default_factory=list)
     scales: list[float] = field(default_factory=list)
@@ -206,23 +210,23 @@ class Tally:
     finite: bool = True
 
     def add(
-        self, task: Task, encoding: Encoding, found: Outputs, expected: Outputs, length: int
+        self, task: Task, encoding: Encoding, outputs: Outputs, expected: Outputs, length: int
     ) -> None:
-        """Count one sample; a shape that differs from the checkpoint's is an EngineError."""
+        """Compare one sample; raises EngineError for a shape that differs from the checkpoint's."""
         self.lengths.add(length)
         self.samples += 1
         for name, reference in expected.items():
-            value = found.get(name)
+            value = outputs.get(name)
             if value is None or value.shape != reference.shape:
                 shape = None if value is None else value.shape
                 raise EngineError(f"output '{name}' has shape {shape}, expected {reference.shape}")
             self._add_output(value.astype(np.float64), reference.astype(np.float64))
-        ours, theirs = task.answer(found, encoding), task.answer(expected, encoding)
-        if ours is not None and theirs is not None:
-            self.agreements.append(float(np.mean(ours == theirs)))
+        answer, target = task.answer(outputs, encoding), task.answer(expected, encoding)
+        if answer is not None and target is not None:
+            self.agreements.append(float(np.mean(answer == target)))
 
     def _add_output(self, value: Array, reference: Array) -> None:
-        # max(0, nan) is 0, so values that are not finite are looked for, not found by chance.
+        # max(0, nan) is 0, so non-finite values need an explicit check.
         if not np.isfinite(value).all():
             self.finite = False
             return
@@ -231,8 +235,8 @@ class Tally:
         a, b = value.ravel(), reference.ravel()
         self.products.append((float(a @ b), float(a @ a), float(b @ b)))
 
-    def is_hopeless(self, gate: Gate) -> bool:
-        """Whether the answers are wrong beyond what more samples could mend."""
+    def is_clearly_wrong(self, gate: Gate) -> bool:
+        """Return True if the outputs are too wrong for more samples to change the verdict."""
         return not self.finite or self._cosine() < 0.5 * gate.min_cosine
 
     def _cosine(self) -> float:
@@ -240,7 +244,7 @@ class Tally:
         return float(ab / np.sqrt(aa * bb)) if aa and bb else 0.0
 
     def judge(self, engine: str, version: str | None, gate: Gate) -> Verification:
-        """The verdict of `gate` on everything added."""
+        """Return the verification of all samples against the limits of `gate`."""
         if not self.finite:
             return Verification(
                 status="failed",
@@ -252,7 +256,7 @@ class Tally:
         error = max(self.differences) / max(max(self.scales), 1e-12)
         cosine = self._cosine()
         agreement = float(np.mean(self.agreements)) if self.agreements else None
-        reason = _objection(gate, error, cosine, agreement)
+        reason = _violation(gate, error, cosine, agreement)
         return Verification(
             status="failed" if reason else "passed",
             engine=engine,
@@ -266,8 +270,8 @@ class Tally:
         )
 
 
-def _objection(gate: Gate, error: float, cosine: float, agreement: float | None) -> str | None:
-    """What is wrong, or None."""
+def _violation(gate: Gate, error: float, cosine: float, agreement: float | None) -> str | None:
+    """Return the first limit of `gate` that is violated, in words, or None."""
     if error >= gate.max_relative_error:
         return f"relative error {error:.2g}, allowed {gate.max_relative_error:.2g}"
     if cosine < gate.min_cosine:
@@ -278,13 +282,15 @@ def _objection(gate: Gate, error: float, cosine: float, agreement: float | None)
 
 
 def _check_tokenizer(bundle: Bundle, cases: list[GoldenCase]) -> None:
-    """The bundle's tokenizer must give the checkpoint's ids, or apps would be wrong."""
+    """Raise VerificationError unless the bundle's tokenizer gives the checkpoint's ids."""
     tokenizer = bundle_tokenizer(bundle)
     for case in cases:
         pairs = None if case.text_pair is None else [case.text_pair]
         with hush():
-            found = tokenizer.encode([case.text], pairs, max_length=bundle.manifest.max_length)[0]
-        if found.input_ids != case.input_ids or found.token_type_ids != case.token_type_ids:
+            encoding = tokenizer.encode([case.text], pairs, max_length=bundle.manifest.max_length)[
+                0
+            ]
+        if encoding.input_ids != case.input_ids or encoding.token_type_ids != case.token_type_ids:
             raise VerificationError(
                 f"the bundle's tokenizer differs from the checkpoint's on {case.text[:60]!r}"
             )

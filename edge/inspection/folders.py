@@ -16,7 +16,7 @@ from edge.checkpoint.checkpoint import (
     open_checkpoint,
 )
 from edge.console import hush
-from edge.doctor import can_convert
+from edge.doctor import check_converter
 from edge.errors import CheckpointError, EdgeError, unknown_name
 from edge.formats import FORMATS
 from edge.inspection.artifact import inspect_artifact
@@ -143,5 +143,5 @@ def _format(name: str, checkpoint: Checkpoint, tokenizer: object) -> FormatCheck
         describe(tokenizer, folder=checkpoint.path)
     except EdgeError as error:
         return FormatCheck(format=name, possible=False, reason=str(error))
-    found = can_convert(name)
+    found = check_converter(name)
     return FormatCheck(format=name, possible=found.works, reason=found.reason, remedy=found.remedy)
