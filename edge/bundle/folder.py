@@ -1,7 +1,7 @@
-"""A bundle on disk: opened only when everything in it is what its manifest says.
+"""Bundles on disk, opened only if every file matches the manifest.
 
-The manifest has the hash of every other file, and in `sha256` its own: that of its values without
-this one, as JSON in UTF-8 with sorted keys and without white space.
+The manifest has the hash of every other file. Its own hash, `sha256`, is that of its other values
+as JSON in UTF-8 with sorted keys and without white space.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from edge.storage import sha256, size_bytes, write_text
 
 
 def is_bundle(path: Path) -> bool:
-    """Whether a folder carries a manifest, and may therefore be replaced by a new bundle."""
+    """Return True if a folder has a manifest, so that a new bundle may replace it."""
     return (path / MANIFEST_FILE).is_file()
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A folder and its checked manifest."""
+    """A bundle folder with its checked manifest."""
 
     path: Path
     manifest: Manifest
@@ -48,7 +48,7 @@ class Bundle:
         return bundle
 
     def _check(self, files: Mapping[str, Path], values: Mapping[str, Any]) -> None:
-        """Compare sizes and hashes of the files, and of the manifest, with what it says."""
+        """Raise BundleError unless files and manifest have the recorded sizes and hashes."""
         manifest_file = self.path / MANIFEST_FILE
         for name, digest in self._digests().items():
             try:
@@ -70,22 +70,22 @@ class Bundle:
             raise _altered(manifest_file)
 
     def _digests(self) -> dict[str, str]:
-        """The files that belong to the bundle beside its manifest, and the hash of each."""
+        """Return the recorded hash of each file of the bundle except the manifest."""
         manifest, tokenizer = self.manifest, self.manifest.tokenizer
-        found = {artifact.file: artifact.sha256 for artifact in manifest.artifacts}
-        found[tokenizer.file] = tokenizer.sha256
+        digests = {artifact.file: artifact.sha256 for artifact in manifest.artifacts}
+        digests[tokenizer.file] = tokenizer.sha256
         if tokenizer.vocabulary is not None:
-            found[tokenizer.vocabulary] = tokenizer.vocabulary_sha256 or ""
-        found[manifest.golden.file] = manifest.golden.sha256
-        return found
+            digests[tokenizer.vocabulary] = tokenizer.vocabulary_sha256 or ""
+        digests[manifest.golden.file] = manifest.golden.sha256
+        return digests
 
     def unlisted(self) -> tuple[str, ...]:
-        """Names in the folder that the manifest does not know: nothing reads them."""
+        """Return the names in the folder that the manifest does not list; nothing reads them."""
         listed = {MANIFEST_FILE, *(Path(name).parts[0] for name in self._digests())}
         return tuple(sorted(p.name for p in self.path.iterdir() if p.name not in listed))
 
     def file(self, name: str) -> Path:
-        """The path of a file named in the manifest; raises BundleError if outside or missing."""
+        """Return the path of a file of the manifest; raises BundleError if outside or missing."""
         root = self.path.resolve()
         try:
             candidate = (root / name).resolve()
@@ -106,12 +106,15 @@ class Bundle:
     def select(
         self, formats: Sequence[str] = (), precisions: Sequence[str] = ()
     ) -> tuple[Artifact, ...]:
-        """The artifacts of these formats and precisions (all when empty); ConfigError if none."""
+        """Return the artifacts of these formats and precisions, all if empty.
+
+        Raises ConfigError when there are none.
+        """
         for kind, names in (("format", formats), ("precision", precisions)):
-            held = {str(getattr(a, kind)) for a in self.manifest.artifacts}
+            available = {str(getattr(a, kind)) for a in self.manifest.artifacts}
             for name in names:
-                if name not in held:
-                    raise unknown_name(f"{kind} in {self.path}", name, held)
+                if name not in available:
+                    raise unknown_name(f"{kind} in {self.path}", name, available)
         chosen = tuple(
             a
             for a in self.manifest.artifacts
@@ -119,12 +122,12 @@ class Bundle:
             and (not precisions or a.precision in precisions)
         )
         if not chosen:
-            wanted = " and ".join("|".join(names) for names in (formats, precisions) if names)
-            raise ConfigError(f"{self.path} holds no artifact with {wanted}: see edge inspect")
+            selection = " and ".join("|".join(names) for names in (formats, precisions) if names)
+            raise ConfigError(f"{self.path} holds no artifact with {selection}: see edge inspect")
         return chosen
 
     def golden_cases(self) -> list[GoldenCase]:
-        """The golden vectors; raises BundleError when they do not fit the manifest."""
+        """Read the golden vectors; raises BundleError when they do not fit the manifest."""
         return golden.load(self.file(self.manifest.golden.file), self.manifest)
 
 
@@ -137,7 +140,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
 
 
 def digest_of(values: Mapping[str, Any]) -> str:
-    """The hash of a manifest's values without its own `sha256`."""
+    """Return the hash of a manifest's values without its own `sha256`."""
     rest = {key: value for key, value in values.items() if key != "sha256"}
     text = json.dumps(rest, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
@@ -181,6 +184,6 @@ def _manifest(file: Path, values: dict[str, Any]) -> Manifest:
     try:
         return Manifest.build_json(json.dumps(values), where=str(file))
     except (ConfigError, RecursionError) as error:
-        # Names in it are the file's own and may hold anything.
+        # Keys and values of the file may contain line breaks.
         line = " ".join(str(error).split())
         raise BundleError(f"{line}: run edge convert again") from None

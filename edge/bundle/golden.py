@@ -1,6 +1,6 @@
-"""`golden.json`: text -> input ids -> logits, computed by the unpatched checkpoint.
+"""`golden.json`: texts with the input ids and outputs of the unpatched checkpoint.
 
-Every engine and every app is held against these vectors, so they must cover what real users type.
+Every engine and every app is verified with these vectors, so they must cover real user input.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _ENCODING_KEYS = ("text", "text_pair", "input_ids", "token_type_ids")
 _VERSION = "1"
 
 # Accents, CJK, emoji, Turkish dotted I, zero-width space, decomposed accents, an over-long word,
-# right-to-left text, markup, numbers, the empty string; lengths from nothing to past any maximum.
+# right-to-left text, markup, numbers, the empty string; lengths from 0 to beyond any limit.
 TEXTS = (
     "",
     "ok",
@@ -78,15 +78,15 @@ class GoldenCase:
 
 
 def texts_for(max_length: int, *, pairs: bool) -> list[tuple[str, str | None]]:
-    """The built-in inputs: texts, one longer than `max_length` tokens, pairs where asked for."""
-    # A repetition has more than ten tokens in any vocabulary.
+    """Return the built-in texts, one of them above `max_length` tokens, and pairs if `pairs`."""
+    # One copy of LONG_TEXT has more than ten tokens in any vocabulary.
     too_long = " ".join([LONG_TEXT] * (max_length // 10 + 1))
     singles: list[tuple[str, str | None]] = [(text, None) for text in (*TEXTS, too_long)]
     return singles + [(a, b) for a, b in PAIRS] if pairs else singles
 
 
 def dump(cases: list[GoldenCase], *, max_length: int) -> str:
-    """The text of `golden.json`."""
+    """Return the text of `golden.json`."""
     rows = ",\n".join(json.dumps(case.to_json(), ensure_ascii=False) for case in cases)
     head = f'"schema_version": "{_VERSION}", "max_length": {max_length}'
     return f'{{{head}, "cases": [\n{rows}\n]}}\n'
@@ -123,8 +123,8 @@ def _case(record: Any, number: int, manifest: Manifest) -> GoldenCase:
     _require(_are_ids(ids), f"{where}: input_ids is no list of ids")
     _require(0 < len(ids) <= manifest.max_length, f"{where} has {len(ids)} tokens")
     typed = "token_type_ids" in manifest.tokenizer.inputs
-    fits = _are_ids(types) and len(types) == len(ids) if typed else types is None
-    _require(fits, f"{where}: token_type_ids do not fit the tokenizer's inputs")
+    valid = _are_ids(types) and len(types) == len(ids) if typed else types is None
+    _require(valid, f"{where}: token_type_ids do not fit the tokenizer's inputs")
     sizes = {"sequence": len(ids)}
     if manifest.labels:
         sizes["labels"] = len(manifest.labels)
@@ -132,38 +132,38 @@ def _case(record: Any, number: int, manifest: Manifest) -> GoldenCase:
     for name, shape in expected.items():
         outputs[name] = _output(record[name], f"{where}: {name}")
         dimensions = [sizes.get(str(symbol)) for symbol in shape[1:]]
-        fits = len(dimensions) == outputs[name].ndim and all(
-            size in (None, found)
-            for size, found in zip(dimensions, outputs[name].shape, strict=True)
+        valid = len(dimensions) == outputs[name].ndim and all(
+            expected_size in (None, size)
+            for expected_size, size in zip(dimensions, outputs[name].shape, strict=True)
         )
-        _require(fits, f"{where}: {name} has shape {outputs[name].shape}")
+        _require(valid, f"{where}: {name} has shape {outputs[name].shape}")
     return GoldenCase(text, pair, ids, types, outputs)
 
 
 def _output(value: Any, where: str) -> Array:
-    # Numpy would read a number out of a string as well.
-    found = np.asarray(value)
-    _require(found.dtype.kind in "if" and found.size > 0, f"{where} are no numbers")
+    # Without a dtype, because numpy would parse strings as numbers.
+    array = np.asarray(value)
+    _require(array.dtype.kind in "if" and array.size > 0, f"{where} are no numbers")
     with np.errstate(over="ignore"):
-        found = found.astype(np.float32)
-    _require(bool(np.isfinite(found).all()), f"{where} are not finite")
-    return found
+        array = array.astype(np.float32)
+    _require(bool(np.isfinite(array).all()), f"{where} are not finite")
+    return array
 
 
 def _are_ids(values: Any) -> bool:
-    """Whether these are numbers that a 32-bit input holds."""
+    """Return True for a list of integers from 0 to 2^31 - 1."""
     return isinstance(values, list) and all(
         type(value) is int and 0 <= value < 1 << 31 for value in values
     )
 
 
-def _require(holds: bool, problem: str) -> None:
-    if not holds:
+def _require(condition: bool, problem: str) -> None:
+    if not condition:
         raise ValueError(problem)
 
 
 def _rounded(value: Array) -> Any:
-    """Nested lists of floats with the seven digits that a 32-bit float carries."""
+    """Convert to nested lists of floats with seven digits, the precision of a 32-bit float."""
     if value.ndim == 0:
         return float(f"{float(value):.7g}")
     return [_rounded(part) for part in value]

@@ -1,4 +1,4 @@
-"""`edge.json`: what a bundle holds and what was found out about it."""
+"""Schema of `edge.json`, the manifest of a bundle."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ Lengths = Annotated[tuple[Count, ...], AfterValidator(checks.ascending)]
 
 
 class Record(Config):
-    """A part of `edge.json`: no figure in it is NaN or infinite."""
+    """Base of the parts of `edge.json`; NaN and infinite numbers are refused."""
 
     model_config = ConfigDict(allow_inf_nan=False)
 
 
 class Source(Record):
-    """Where the converted model came from."""
+    """The checkpoint that was converted."""
 
     checkpoint: Name
     architecture: Name
@@ -44,11 +44,11 @@ class Source(Record):
 
 
 class TokenizerInfo(Record):
-    """How to turn a text into input ids; `file` is a Hugging Face tokenizers file.
+    """The tokenizer of a bundle; `file` is a Hugging Face tokenizers file.
 
-    vocabulary: a plain word-piece list for apps that tokenise on their own, or None; its hash is
-    `vocabulary_sha256`. inputs: the model inputs a text fills, by name. prompt: what `file` puts
-    before every text; an app that tokenises by `vocabulary` has to do so itself.
+    vocabulary: a WordPiece vocab.txt for apps with their own tokenizer, or None; its hash is
+    `vocabulary_sha256`. inputs: names of the model inputs that the tokenizer fills. prompt: text
+    that `file` inserts before every text; an app that uses `vocabulary` must insert it itself.
     """
 
     file: RelativePath
@@ -85,17 +85,17 @@ class Verification(Record):
 
     @property
     def alike(self) -> str:
-        """How often answers are those of the checkpoint; their cosine where there are no labels."""
+        """Label agreement with the checkpoint for display, or the cosine if there are no labels."""
         if self.label_agreement is not None:
             return f"{self.label_agreement:.3f}"
         return "-" if self.cosine is None else f"cosine {self.cosine:.4f}"
 
 
 class KeptWider(Record):
-    """A part of an artifact that its own precision would have harmed.
+    """A part of an artifact kept at a wider precision, for accuracy.
 
-    layer: module of the checkpoint, or operator of the graph. size_bytes: what keeping it at
-    `precision` added to the file; None where that is not known.
+    layer: module of the checkpoint, or operator of the graph. size_bytes: increase of the file
+    size by keeping it at `precision`; None if unknown.
     """
 
     layer: Name
@@ -104,7 +104,7 @@ class KeptWider(Record):
 
 
 class Budget(Record):
-    """The task's metric on calibration data, of the checkpoint and of the artifact."""
+    """An accuracy budget: the task's metric on calibration data, of checkpoint and artifact."""
 
     metric: Name
     checkpoint: float
@@ -116,12 +116,12 @@ class Budget(Record):
 class Artifact(Record):
     """One model file.
 
-    target: what the app that loads it runs on.
+    target: name of the runtime environment of the app, see `edge.formats.Target`.
     sequence_lengths: the lengths it accepts; when `dynamic_sequence`, every length up to the last.
-    runtimes: the engines it was proven in.
-    verification: in the target's main engine; `verifications` holds every engine that was tried.
-    kept_wider: layers that are wider than `precision`, and why in the docs of that precision.
-    budget: the metric it was held to, where one was asked for.
+    runtimes: the engines in which it passed verification.
+    verification: in the target's main engine; `verifications`: in every engine that was tried.
+    kept_wider: layers at a wider precision than `precision`; the docs of that precision say why.
+    budget: the accuracy budget it was converted with, if any.
     """
 
     format: str
@@ -147,24 +147,24 @@ class Artifact(Record):
 
     @property
     def name(self) -> str:
-        """How the artifact is called in tables and messages."""
+        """The name of the artifact in tables and messages, such as "onnx-int8"."""
         return "-".join((self.format, self.variant))
 
     @property
     def variant(self) -> str:
-        """What tells it from others of its format: precision, and target if not the usual."""
+        """The precision, with the target unless it is the default of the format."""
         return variant(self.format, self.target, self.precision)
 
     @property
     def target_runtimes(self) -> tuple[str, ...]:
-        """The engines of its target, the main one first."""
+        """Names of the engines of its target, the main one first."""
         return FORMATS[self.format].target(self.target).runtimes
 
     def verdict(self, result: Verification) -> str:
-        """What one of `verifications` means to a reader.
+        """Return the status of one of `verifications` for display.
 
-        Only the target's main engine, the first, can make an artifact fail. In another one it is
-        declared or not.
+        An artifact fails only in the target's main engine. Any other engine is either declared in
+        `runtimes` or not.
         """
         if result.status == "unavailable":
             return "not tried"
@@ -174,7 +174,7 @@ class Artifact(Record):
         return f"not declared ({reason})"
 
     def fit_length(self, tokens: int) -> int:
-        """The length to run `tokens` tokens at: the next that the artifact accepts, or its last."""
+        """Return the shortest accepted length for `tokens` tokens, or the longest length."""
         if self.dynamic_sequence:
             return max(SHORTEST_LENGTH, min(tokens, self.sequence_lengths[-1]))
         return next((n for n in self.sequence_lengths if n >= tokens), self.sequence_lengths[-1])
@@ -183,8 +183,8 @@ class Artifact(Record):
 class Golden(Record):
     """The file of golden vectors.
 
-    samples: how many it holds. from_data: how many of those, the first ones, are the user's own
-    texts (`edge convert --samples`); the others are built in.
+    samples: number of samples. from_data: number of samples from the user's own texts (`edge
+    convert --samples`), which come first; the others are built in.
     """
 
     file: RelativePath
@@ -201,7 +201,7 @@ class Tool(Record):
 
 
 class Embedding(Record):
-    """How a text's vector is made, all of it inside the model file.
+    """The computation of a text's embedding, which is part of the model file.
 
     pooling: "mean" over real tokens, or "cls", the first token. normalized: it has length 1.
     """
@@ -214,11 +214,11 @@ class Manifest(Record):
     """The whole of `edge.json`.
 
     task: Transformers' own name. problem_type: Transformers' own, for text-classification.
-    activation: what turns logits into the answer ("softmax", "sigmoid" or "none").
+    activation: function that turns logits into scores ("softmax", "sigmoid" or "none").
     max_length: the longest input in tokens; longer texts are truncated.
-    embedding: for feature-extraction. similarity: how the checkpoint compares two vectors there.
-    pairs: whether a text classifier reads two texts as one input, or one; None where nothing tells.
-    sha256: the hash of all the rest of the file, see `edge.bundle.folder`.
+    embedding, similarity (of two vectors): for feature-extraction.
+    pairs: True if a text classifier reads two texts as one input; None if unknown.
+    sha256: the hash of the other values of the file, see `edge.bundle.folder`.
     """
 
     schema_version: Literal["1"] = SCHEMA_VERSION
@@ -246,13 +246,13 @@ class Manifest(Record):
     @model_validator(mode="after")
     def _distinct_labels(self) -> Self:
         labels = self.labels or ()
-        twice = next((name for name in labels if labels.count(name) > 1), None)
-        if twice is not None:
-            raise ValueError(f"two labels have the name {twice!r}")
+        duplicate = next((name for name in labels if labels.count(name) > 1), None)
+        if duplicate is not None:
+            raise ValueError(f"two labels have the name {duplicate!r}")
         return self
 
 
 def json_schema() -> dict[str, object]:
-    """The JSON Schema of `edge.json`; a copy ships as `edge/bundle/schema.json`."""
+    """Return the JSON Schema of `edge.json`; a copy ships as `edge/bundle/schema.json`."""
     schema = Manifest.model_json_schema()
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
