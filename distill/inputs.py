@@ -16,7 +16,7 @@ from distill.tasks.heads import check_head
 from edge.checkpoint.checkpoint import PAIRS_KEY
 from edge.console import hush, say, step
 from edge.data import Table
-from edge.data.values import refused
+from edge.data.values import row_error
 from edge.errors import ConfigError, DataError, unknown_name
 from edge.provenance import Description, describe, versions
 from edge.tasks import Task, get_task
@@ -301,7 +301,7 @@ def _read_rows(config: DistillConfig, recipe: Recipe, task: Task) -> Table:
         bare = [row for row, value in enumerate(table.targets or ()) if value is None]
         # Embeddings learn from pairs of unknown similarity too.
         if bare and task.name != EMBEDS:
-            raise refused(
+            raise row_error(
                 table,
                 bare[0],
                 f"has no label ({len(bare)} of {len(table)} rows), which recipe {recipe.name} "

@@ -1,4 +1,4 @@
-"""The classes of a data file that no model names."""
+"""Class names taken from a data file, where no model gives them."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from edge.data.table import Table
-from edge.data.targets import are_flags, are_list_texts, as_lists, score_column
+from edge.data.targets import are_flags, are_written_lists, as_lists, score_column
 from edge.data.values import (
     canonical,
-    check_alike,
+    check_same_kind,
+    checked_targets,
     is_missing,
     kind_of,
-    known_targets,
-    refused,
+    row_error,
     whole_number,
 )
 from edge.errors import DataError
@@ -26,25 +26,24 @@ _MAX_CLASSES = 1000
 
 @dataclass(frozen=True)
 class Classes:
-    """The classes that a data file speaks of. problem_type: Transformers' own, where it tells."""
+    """Classes of a data file. problem_type: Transformers' own, if the file implies one."""
 
     labels: tuple[str, ...]
     problem_type: Literal["multi_label_classification"] | None = None
 
 
 def classes_of(table: Table) -> Classes:
-    """The classes of a file that no model names; one unnamed class where targets are scores.
+    """Return the classes of a file; one unnamed class if the targets are scores.
 
-    Whole numbers are classes, also as 0.0 to 3.0, unless their column is of scores by its name.
-    Where they count from 0 they stay unnamed, else, or with more gaps than numbers, a class has
-    its number for a name. Lists, also written as text, are several labels a row.
-    Raises DataError, naming the row, for
-    what is missing or of another kind than the rest.
+    Whole numbers are classes, also as 0.0 to 3.0, unless the name of their column is "score".
+    Numbers from 0 give unnamed classes; numbers that start elsewhere, or have more gaps than
+    values, become the names of their classes. Lists, also as text, are several labels per row.
+    Raises DataError, naming the row, for missing values and mixed kinds of values.
     """
     table = _labelled(table)
     values = table.targets or []
     several = table.words is None and (
-        any(isinstance(value, list) for value in values) or are_list_texts(values)
+        any(isinstance(value, list) for value in values) or are_written_lists(values)
     )
     if table.target_names:
         labels = _checked(table, table.target_names)
@@ -53,7 +52,7 @@ def classes_of(table: Table) -> Classes:
         return Classes(_listed(table, values))
     if several:
         return _sets(table)
-    check_alike(table, known_targets(table), range(len(values)))
+    check_same_kind(table, checked_targets(table), range(len(values)))
     numbers = bool(values) and kind_of(values[0]) == "number"
     if numbers and (table.scored or any(whole_number(value) is None for value in values)):
         score_column(table)
@@ -69,8 +68,8 @@ def classes_of(table: Table) -> Classes:
 
 
 def _sets(table: Table) -> Classes:
-    """The classes of rows with several labels each."""
-    sets = as_lists(table, known_targets(table, empty=True), ())
+    """Return the classes of rows with several labels each."""
+    sets = as_lists(table, checked_targets(table, empty=True), ())
     width = len(sets[0]) if sets else 0
     if width > 1 and are_flags(table, sets, width):
         labels = tuple(f"LABEL_{i}" for i in range(width))
@@ -80,23 +79,23 @@ def _sets(table: Table) -> Classes:
 
 
 def _listed(table: Table, sets: Sequence[Any]) -> tuple[str, ...]:
-    """The classes in lists."""
+    """Return the classes in lists of labels."""
     flat: list[Any] = []
     rows: list[int] = []
     for row, part in enumerate(sets):
         if not isinstance(part, list):
-            raise refused(table, row, f"has {str(part)[:40]!r} where a list goes", "")
+            raise row_error(table, row, f"has {str(part)[:40]!r} where a list goes", "")
         for value in part:
             if value is None or is_missing(value):
-                raise refused(table, row, f"has a list with {value!r} in it", "")
+                raise row_error(table, row, f"has a list with {value!r} in it", "")
         flat += part
         rows += [row] * len(part)
-    check_alike(table, flat, rows)
+    check_same_kind(table, flat, rows)
     return _checked(table, _names(flat))
 
 
 def _names(values: Iterable[Any]) -> tuple[str, ...]:
-    """Names in their order, or LABEL_0 and so on for numbers from 0."""
+    """Return sorted class names, or LABEL_0, LABEL_1, ... for numbers from 0."""
     names = {canonical(value) for value in values}
     numbers = sorted(number for name in names if (number := whole_number(name)) is not None)
     if len(numbers) < len(names):
@@ -115,17 +114,17 @@ def _checked(table: Table, labels: tuple[str, ...]) -> tuple[str, ...]:
         raise DataError(f"{table.source} has no label in any row: training needs at least two")
     forms: dict[str, str] = {}
     for label in labels:
-        other = forms.setdefault(unicodedata.normalize("NFC", label), label)
-        if other != label:
+        first_form = forms.setdefault(unicodedata.normalize("NFC", label), label)
+        if first_form != label:
             raise DataError(
-                f"{table.source} writes the label '{label}' in two forms of Unicode, {other!a} "
-                f"and {label!a}: write one"
+                f"{table.source} writes the label '{label}' in two forms of Unicode, {first_form!a}"
+                f" and {label!a}: write one"
             )
     return labels
 
 
 def _check_commas(table: Table, labels: tuple[str, ...]) -> None:
-    """Raise DataError where names with commas in them may be several labels a row."""
+    """Raise DataError for names with commas that may stand for several labels per row."""
     joined = {label: {p for part in label.split(",") if (p := part.strip())} for label in labels}
     counts = Counter(part for parts in joined.values() for part in parts)
     for label, parts in joined.items():
@@ -139,6 +138,6 @@ def _check_commas(table: Table, labels: tuple[str, ...]) -> None:
 
 
 def _labelled(table: Table) -> Table:
-    """The rows that have a label, whatever it is."""
+    """Return the rows that have a label."""
     values = table.targets or []
     return table.take([row for row, value in enumerate(values) if value is not None])

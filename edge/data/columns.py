@@ -1,4 +1,4 @@
-"""The choice of the columns to read, made once for a file."""
+"""Choice of the columns to read from a data file."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from edge.data.table import TEXTS, Columns, Layout
 from edge.errors import DataError, nearest
 
 Rows = dict[str, list[Any]]
-# Rows that are looked at to tell whether a column holds texts, and the words one then has.
-_LOOKED_AT = 50
+# A column holds texts if its first _SAMPLE_ROWS values have at least _TEXT_WORDS words on average.
+_SAMPLE_ROWS = 50
 _TEXT_WORDS = 2.0
 _SHOWN = 200
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Names of the columns of texts, second texts and targets, and those that look like texts."""
+    """Columns of texts, second texts and targets, and unread columns that look like texts."""
 
     text: str
     pair: str | None
@@ -35,10 +35,10 @@ def choose_columns(
     targets: bool,
     pairs: bool | None,
 ) -> Choice:
-    """The columns to read: those named in `columns`, else the usual names of `layout`.
+    """Choose the columns to read: those named in `columns`, else the usual names of `layout`.
 
-    pairs: whether a row is to have two texts; None where both will do. Raises DataError for a
-    name that is not there, and where it is not plain which columns are the texts.
+    pairs: True if a row must have two texts, False if one; None allows both. Raises DataError for
+    a missing column, and if it is ambiguous which columns are the texts.
     """
     picker = _Picker(source, rows, layout, targets)
     text, pair = picker.texts(columns, pairs)
@@ -56,14 +56,14 @@ def choose_columns(
 
 
 def _looks_like_text(values: Sequence[Any]) -> bool:
-    some = [value for value in values[:_LOOKED_AT] if value is not None]
-    if not some or not all(isinstance(value, str) for value in some):
+    sample = [value for value in values[:_SAMPLE_ROWS] if value is not None]
+    if not sample or not all(isinstance(value, str) for value in sample):
         return False
-    return sum(len(value.split()) for value in some) >= _TEXT_WORDS * len(some)
+    return sum(len(value.split()) for value in sample) >= _TEXT_WORDS * len(sample)
 
 
 class _Picker:
-    """Finds the columns of a layout among those a source has."""
+    """Find the columns of a layout in a data source."""
 
     def __init__(self, source: str, rows: Rows, layout: Layout, targets: bool) -> None:
         self._source = source
@@ -74,7 +74,7 @@ class _Picker:
         self._usual = tuple(dict.fromkeys(usual))
 
     def texts(self, columns: Columns, pairs: bool | None) -> tuple[str, str | None]:
-        """The columns of the first and of the second text."""
+        """Return the columns of the first and of the second text."""
         layout = self._layout
         complete = [(a, b) for a, b in layout.pairs if a in self._rows and b in self._rows]
         if columns.text is None and columns.text_pair is None and complete:
@@ -90,7 +90,7 @@ class _Picker:
         if columns.text_pair is not None or pairs is not False:
             pair = self._second(columns, text, pairs, needed)
         else:
-            pair = self._orphan(text) if columns.text is None else None
+            pair = self._unpaired_second(text) if columns.text is None else None
         if pair is not None and pairs is False:
             raise DataError(
                 f"{self._source} has pairs of texts, '{text}' and '{pair}', and the model reads "
@@ -121,9 +121,9 @@ class _Picker:
     def _second(self, columns: Columns, text: str, pairs: bool | None, needed: bool) -> str | None:
         partners = [b for a, b in self._layout.pairs if a == text and b in self._rows]
         if columns.text_pair is not None or not partners:
-            orphan = self._orphan(text)
-            if columns.text_pair is None and orphan is not None:
-                return orphan
+            unpaired = self._unpaired_second(text)
+            if columns.text_pair is None and unpaired is not None:
+                return unpaired
             if pairs is True and columns.text_pair is None:
                 raise DataError(
                     f"{self._source} has one text in each row, and the model reads two: name the "
@@ -138,23 +138,23 @@ class _Picker:
             )
         return partners[0]
 
-    def _orphan(self, text: str) -> str | None:
-        """A usual second text whose own first text the file lacks."""
-        taken = {b for a, b in self._layout.pairs if a in self._rows and a != text}
-        names = (n for n in self._layout.pair if n in self._rows and n != text and n not in taken)
+    def _unpaired_second(self, text: str) -> str | None:
+        """Return a usual second-text column whose usual first-text column is missing, or None."""
+        paired = {b for a, b in self._layout.pairs if a in self._rows and a != text}
+        names = (n for n in self._layout.pair if n in self._rows and n != text and n not in paired)
         return next(names, None)
 
     def pick(
-        self, wanted: str | None, usual: Sequence[str], flag: str, *, optional: bool = False
+        self, requested: str | None, usual: Sequence[str], flag: str, *, optional: bool = False
     ) -> str | None:
-        """The column to read: the one asked for, else the first usual name that exists."""
-        if wanted is not None and wanted in self._rows:
-            return wanted
-        known = next((name for name in usual if name in self._rows), None)
-        if wanted is None and (known or optional):
-            return known
-        missing = wanted or " or ".join(usual[:2])
-        guess = nearest(missing, self._rows) if wanted else self._other_case(usual)
+        """Return the requested column, else the first usual name that exists."""
+        if requested is not None and requested in self._rows:
+            return requested
+        existing = next((name for name in usual if name in self._rows), None)
+        if requested is None and (existing or optional):
+            return existing
+        missing = requested or " or ".join(usual[:2])
+        guess = nearest(missing, self._rows) if requested else self._other_case(usual)
         hint = f"did you mean '{guess}'? " if guess else f"name it with {flag}; "
         expects = f"; {self._layout.expects}" if self._layout.expects else ""
         raise DataError(
@@ -171,6 +171,6 @@ class _Picker:
         return names if len(names) <= _SHOWN else f"{names[:_SHOWN]}..."
 
     def _no_header(self) -> str:
-        """A remark for names that look like data."""
+        """Return a hint if the column names look like data."""
         odd = any(len(name.split()) > 3 or name.replace(".", "").isdigit() for name in self._rows)
         return " (is the header line missing?)" if odd else ""

@@ -1,4 +1,4 @@
-"""CoNLL columns: a token a line, its tag in the last column, an empty line after a sentence."""
+"""CoNLL columns: one token per line, its tag in the last column, sentences end at empty lines."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SHOWN = 40
 
 @dataclass(frozen=True)
 class _Line:
-    """The columns of a token's line, and its number in the file. first: of its sentence."""
+    """The columns and number of a token's line. first: it is the first of its sentence."""
 
     number: int
     fields: list[str]
@@ -26,10 +26,10 @@ class _Line:
 
 
 def read_sentences(path: Path, text: str) -> tuple[Rows, list[int | None]]:
-    """The tokens and tags of each sentence, and the lines that sentences begin at.
+    """Return tokens and tags of each sentence, and the first line number of each sentence.
 
-    Raises DataError, naming the line, for columns that are not those of the other lines, for
-    comments, and where the first column numbers the tokens, as in CoNLL-U.
+    Raises DataError, naming the line, for an inconsistent number of columns, for comments, and if
+    the first column numbers the tokens, as in CoNLL-U.
     """
     sentences = _sentences(path, text)
     _check_comments(path, sentences)
@@ -42,7 +42,7 @@ def read_sentences(path: Path, text: str) -> tuple[Rows, list[int | None]]:
 
 
 def _sentences(path: Path, text: str) -> list[list[_Line]]:
-    """The lines of each sentence, all with the same number of columns."""
+    """Return the lines of each sentence, all with the same number of columns."""
     sentences: list[list[_Line]] = []
     sentence: list[_Line] = []
     lines = [line.strip(" ") for line in split_lines(text)]
@@ -55,7 +55,7 @@ def _sentences(path: Path, text: str) -> list[list[_Line]]:
             sentence = []
             continue
         if separator is None:
-            # A comment tells nothing of the columns below it.
+            # A comment line does not show the separator of the lines below it.
             separator = _separator([line, *lines[number:]]) or ("\t" if "\t" in line else " ")
         fields = _fields(line, separator)
         if line.startswith("#"):
@@ -69,13 +69,13 @@ def _sentences(path: Path, text: str) -> list[list[_Line]]:
 
 
 def _separator(lines: Sequence[str]) -> str | None:
-    """What separates the columns of the first token that does not begin with #, or None."""
+    """Return the column separator in the first line that does not start with #, or None."""
     line = _first_token(lines)
     return None if line is None else ("\t" if "\t" in line else " ")
 
 
 def _width(lines: Sequence[str], separator: str) -> int:
-    """The number of columns of the first token that does not begin with #, or 0."""
+    """Return the number of columns in the first line that does not start with #, or 0."""
     line = _first_token(lines)
     return 0 if line is None else len(_fields(line, separator))
 
@@ -86,8 +86,8 @@ def _first_token(lines: Sequence[str]) -> str | None:
 
 
 def _fields(line: str, separator: str) -> list[str]:
-    # Only these separate columns: a token may hold any other kind of space.
-    # Any number of spaces separates; a tab too many leaves a cell empty.
+    # Only tab or space separates columns: a token may contain other kinds of space. Several spaces
+    # count as one separator; an extra tab leaves a cell empty.
     if separator == "\t":
         return [cell.strip(" ") for cell in line.split("\t")]
     return [cell for cell in line.split(" ") if cell]
@@ -108,9 +108,9 @@ def _check_token(path: Path, number: int, fields: list[str], width: int) -> None
 
 
 def _check_comments(path: Path, sentences: Sequence[Sequence[_Line]]) -> None:
-    """Raise DataError for a comment before a sentence that has as many words as there are columns.
+    """Raise DataError for a comment line that happens to have the right number of columns.
 
-    The token # is told from it by its tag, which other tokens have too, or which is # again.
+    It differs from a token # in its last column, which is not a tag of other tokens, nor #.
     """
     tags = {
         line.fields[-1] for part in sentences for line in part if not line.fields[0].startswith("#")
@@ -129,7 +129,7 @@ def _comment(path: Path, number: int, line: str) -> DataError:
 
 
 def _check_numbers(path: Path, sentences: Sequence[Sequence[_Line]]) -> None:
-    """Raise DataError where the first of three columns or more numbers the tokens."""
+    """Raise DataError if the first of three or more columns numbers the tokens."""
     if not sentences or len(sentences[0][0].fields) < 3 or max(map(len, sentences)) < 2:
         return
     for start in (0, 1):

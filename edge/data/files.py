@@ -1,6 +1,6 @@
-"""Reading a data file whole: every column, with the line that each row is at.
+"""Readers of data files: all columns, with the line number of each row.
 
-TSV has no quoting: a quote is a character like any other.
+TSV has no quoting: a quote is an ordinary character.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from edge.errors import DataError
 
 Rows = dict[str, list[Any]]
 _DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
-# First bytes of files whose name has the ending of a text form.
+# First bytes of binary files, to detect them under the extension of a text format.
 _BINARY = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"PAR1": "Parquet", b"BZh": "bzip2"}
-# The share of NUL bytes at the start of a file above which it is UTF-16.
+# A file with a larger share of NUL bytes in its first bytes is taken for UTF-16.
 _WIDE_BYTES, _WIDE_SHARE = 64, 1 / 8
 _SHOWN = 60
 
 
 @dataclass(frozen=True)
 class Contents:
-    """All columns of a file by name, and what the file says of them.
+    """All columns of a file by name, with metadata.
 
-    class_names: of columns whose integers are positions among names. lines: see Table. unread:
-    names of the data files of a folder that are in none of its splits.
+    class_names: column -> names that its integers index. lines: see Table. unread: names of data
+    files in a folder that belong to none of its splits.
     """
 
     rows: Rows
@@ -44,7 +44,7 @@ class Contents:
 
 
 def read_file(path: Path) -> Contents:
-    """All columns of a file, by the ending of its name; raises DataError when it is damaged."""
+    """Read a file according to its extension; raises DataError when it is damaged."""
     kind = suffix(path)
     if kind not in READERS:
         raise DataError(
@@ -57,13 +57,13 @@ def read_file(path: Path) -> Contents:
 
 
 def suffix(path: Path) -> str:
-    """The ending that tells the kind of a file, without that of its compression."""
-    bare = path.with_suffix("") if path.suffix.lower() == ".gz" else path
-    return bare.suffix.lower()
+    """Return the extension of a file's format, without that of its compression."""
+    uncompressed = path.with_suffix("") if path.suffix.lower() == ".gz" else path
+    return uncompressed.suffix.lower()
 
 
 def read_text(path: Path) -> str:
-    """The text of a file, unpacked if it is compressed; raises DataError if it is not UTF-8."""
+    """Read a text file, unpacked if compressed; raises DataError if it is not UTF-8."""
     try:
         data = path.read_bytes()
         if path.suffix.lower() == ".gz":
@@ -88,11 +88,11 @@ def read_text(path: Path) -> str:
 
 
 def _check_encoding(path: Path, data: bytes) -> None:
-    """Raise DataError for what is no text, or UTF-16, by its first bytes."""
-    known = next((name for magic, name in _BINARY.items() if data.startswith(magic)), None)
-    if known is not None:
+    """Raise DataError for a binary file or UTF-16, detected from the first bytes."""
+    kind = next((name for magic, name in _BINARY.items() if data.startswith(magic)), None)
+    if kind is not None:
         raise DataError(
-            f"{path} cannot be read as text: it is a {known} file; unpack or rename it, so that "
+            f"{path} cannot be read as text: it is a {kind} file; unpack or rename it, so that "
             "the ending of its name tells what it holds"
         )
     start = data[:_WIDE_BYTES]
@@ -129,7 +129,7 @@ def _read_separated(path: Path, **dialect: Any) -> Contents:
             raise DataError(
                 f"{path} line {line}: {len(fields)} fields where the header has {len(header)}"
             )
-        # A file put behind another brings its header, and its byte order mark.
+        # A concatenated file repeats its header, and its byte order mark.
         if [cell.strip("\ufeff ") for cell in fields] == header:
             raise DataError(f"{path} line {line} repeats the header: remove it")
     columns = {name: [row[i] for row in table[1:]] for i, name in enumerate(header)}
@@ -137,7 +137,7 @@ def _read_separated(path: Path, **dialect: Any) -> Contents:
 
 
 def _header(path: Path, cells: list[str], delimiter: str) -> list[str]:
-    """The names of the columns, checked."""
+    """Return the column names; raises DataError for an empty or wrongly separated header."""
     names = [cell.strip("\ufeff ") for cell in cells]
     if not any(names):
         raise DataError(f"{path} line 1 is empty where the header goes: remove it")
@@ -154,10 +154,10 @@ def _header(path: Path, cells: list[str], delimiter: str) -> list[str]:
 
 
 def check_names(path: Path, names: list[str]) -> None:
-    """Raise DataError where two columns have one name."""
-    twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
-    if twice is not None:
-        raise DataError(f"{path} has two columns named '{twice}': rename or remove one")
+    """Raise DataError if two columns have the same name."""
+    duplicate = next((name for i, name in enumerate(names) if name in names[:i]), None)
+    if duplicate is not None:
+        raise DataError(f"{path} has two columns named '{duplicate}': rename or remove one")
 
 
 def _read_csv(path: Path) -> Contents:

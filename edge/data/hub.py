@@ -1,4 +1,4 @@
-"""Data sets of the `datasets` library, and the class names it leaves in Parquet files."""
+"""Data sets of the `datasets` library, and the class names in its Parquet files."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from edge.data.files import READERS, Contents, read_file, suffix
 from edge.errors import DataError
 from edge.storage import sha256
 
-# In a folder of more, `datasets` searches for minutes: it is the root of a disk or a project.
+# `datasets` searches larger folders for minutes; such a folder is rarely a data set.
 _MOST_FILES = 10_000
 _SHOWN = 200
 
 
 def is_local(source: str) -> bool:
-    """Whether a source is a path by its looks, not the name of a data set."""
-    known = suffix(Path(source)) in READERS
-    return known or _folder(source).is_absolute() or source.startswith(".")
+    """Return True if a source looks like a path and not like the name of a data set."""
+    data_file = suffix(Path(source)) in READERS
+    return data_file or _folder(source).is_absolute() or source.startswith(".")
 
 
 def check_source(source: str) -> None:
-    """Raise DataError for a source that names nothing, no file, or no regular one."""
+    """Raise DataError for an empty source, a missing file, or a file that is not regular."""
     path = Path(source)
     if path.is_file():
         return
@@ -40,12 +40,12 @@ def check_source(source: str) -> None:
 
 
 def _folder(source: str) -> Path:
-    """A source without the names of a configuration and a split."""
+    """Return a source without the names of configuration and split."""
     return Path(source.partition(":")[0].partition("@")[0])
 
 
 def open_dataset(source: str) -> Any:
-    """The split of a `datasets` folder or name that `read_table` reads; raises DataError."""
+    """Open the split of a `datasets` folder or name that `read_table` reads; raises DataError."""
     check_source(source)
     import datasets
 
@@ -55,15 +55,15 @@ def open_dataset(source: str) -> Any:
         if (Path(name) / "state.json").is_file() or (Path(name) / "dataset_dict.json").is_file():
             loaded = datasets.load_from_disk(name)
         else:
-            loaded = datasets.load_dataset(name, config or None, cache_dir=_cache_of(name))
+            loaded = datasets.load_dataset(name, config or None, cache_dir=_cache_folder(name))
     except Exception as error:  # network, missing name, broken files: many classes, one meaning
         reason = " ".join(str(error).split())[:200]
         raise DataError(f"no data file or data set '{source}' ({reason})") from None
-    return loaded[_split_of(name, split, loaded)] if isinstance(loaded, dict) else loaded
+    return loaded[_choose_split(name, split, loaded)] if isinstance(loaded, dict) else loaded
 
 
-def _split_of(name: str, split: str, splits: Iterable[str]) -> str:
-    """The split to read; raises DataError where it is not there, or is not plain."""
+def _choose_split(name: str, split: str, splits: Iterable[str]) -> str:
+    """Return the split to read; raises DataError if it is missing or ambiguous."""
     names = [str(name) for name in splits]
     if not split and len(names) > 1:
         raise DataError(f"{name} has several splits: name one, e.g. {name}:{names[0]}")
@@ -72,10 +72,10 @@ def _split_of(name: str, split: str, splits: Iterable[str]) -> str:
     return split or names[0]
 
 
-def _cache_of(name: str) -> str | None:
-    """Where `datasets` keeps what it reads of a folder, by its content; None for a hub's name.
+def _cache_folder(name: str) -> str | None:
+    """Return the cache folder of `datasets` for a folder's content; None for a hub name.
 
-    By itself it takes a file of the same path and time of change for the same file.
+    The default cache of `datasets` identifies a file by path and modification time only.
     """
     import datasets
 
@@ -84,42 +84,42 @@ def _cache_of(name: str) -> str | None:
     return str(Path(datasets.config.HF_DATASETS_CACHE) / "folders" / sha256(Path(name)))
 
 
-def _files_of(source: str) -> tuple[list[Path], tuple[str, ...]] | None:
-    """The files of a folder's split, as `datasets` chooses them, and the names of those unread.
+def _split_files(source: str) -> tuple[list[Path], tuple[str, ...]] | None:
+    """Return the files of a folder's split, as `datasets` selects them, and the unread files.
 
-    None where `datasets` has to read them. A file in a folder is read as it is alone: `datasets`
-    gives TSV quotes, renames the second of two columns of one name, and takes all classes of a
-    folder in the order of the first file.
+    None if `datasets` must read them. Files are otherwise read by `read_file`, like single files:
+    `datasets` applies quoting to TSV, renames the second of two columns with the same name, and
+    orders all classes of a folder as in the first file.
     """
     from datasets.data_files import DataFilesDict, EmptyDatasetError, get_data_patterns
 
     name, _, split = source.partition(":")
     folder = Path(name)
-    if not folder.is_dir() or _is_described(folder):
+    if not folder.is_dir() or _describes_files(folder):
         return None
-    held = _held(folder)
+    all_files = _visible_files(folder)
     try:
         patterns = get_data_patterns(str(folder.resolve()))
         splits = DataFilesDict.from_patterns(patterns, base_path=str(folder.resolve()))
     except (EmptyDatasetError, FileNotFoundError):
         return None
-    files = {str(key): [Path(str(file)) for file in found] for key, found in splits.items()}
-    if any(_is_foreign(file) for found in files.values() for file in found):
+    files = {str(key): [Path(str(file)) for file in paths] for key, paths in splits.items()}
+    if any(_needs_datasets(file) for paths in files.values() for file in paths):
         return None
-    files = {key: [file for file in found if _is_data(file)] for key, found in files.items()}
-    files = {key: found for key, found in files.items() if found}
+    files = {key: [file for file in paths if _is_data(file)] for key, paths in files.items()}
+    files = {key: paths for key, paths in files.items() if paths}
     if not files:
         return None
-    chosen = files[_split_of(name, split, files)]
-    read = {file.resolve() for found in files.values() for file in found}
-    unread = (file for file in held if _is_data(file) and file.resolve() not in read)
+    chosen = files[_choose_split(name, split, files)]
+    read = {file.resolve() for paths in files.values() for file in paths}
+    unread = (file for file in all_files if _is_data(file) and file.resolve() not in read)
     return chosen, tuple(sorted(str(file.relative_to(folder)) for file in unread))
 
 
-def _held(folder: Path) -> list[Path]:
-    """All files of a folder but hidden ones; raises DataError where there are too many.
+def _visible_files(folder: Path) -> list[Path]:
+    """Return all files of a folder except hidden ones; raises DataError if there are too many.
 
-    Hidden ones count: `datasets` looks at each of them before it leaves it out.
+    Hidden files count towards the limit, because `datasets` examines them too.
     """
     files: list[Path] = []
     for place, _, names in os.walk(folder):
@@ -140,23 +140,23 @@ def _is_data(file: Path) -> bool:
     return suffix(file) in READERS
 
 
-def _is_foreign(file: Path) -> bool:
-    """Whether `datasets` reads a file of a form that is not read here."""
+def _needs_datasets(file: Path) -> bool:
+    """Return True if only `datasets` can read the format of a file."""
     from datasets.packaged_modules import _EXTENSION_TO_MODULE
 
     return not _is_data(file) and file.suffix in _EXTENSION_TO_MODULE
 
 
-def _is_described(folder: Path) -> bool:
-    """Whether a folder says what its files are: a saved data set, or a card with `configs`."""
+def _describes_files(folder: Path) -> bool:
+    """Return True if a folder describes its files: a saved data set, or a card with `configs`."""
     if any((folder / name).is_file() for name in ("state.json", "dataset_dict.json")):
         return True
     card = folder / "README.md"
     return card.is_file() and b"configs:" in card.read_bytes()
 
 
-def _joined(files: Sequence[Path]) -> Contents:
-    """The rows of files one after the other; raises DataError where they do not have the same."""
+def _concatenated(files: Sequence[Path]) -> Contents:
+    """Concatenate the rows of files; raises DataError if their columns or classes differ."""
     parts = [read_file(file) for file in files]
     first, *others = parts
     if not others:
@@ -177,15 +177,15 @@ def _joined(files: Sequence[Path]) -> Contents:
 
 
 def from_datasets(source: str) -> Contents:
-    """All columns of a data set by its folder or name, see `open_dataset`."""
-    chosen = _files_of(source)
+    """Read all columns of a data set by its folder or name, see `open_dataset`."""
+    chosen = _split_files(source)
     if chosen is not None:
         files, unread = chosen
-        return replace(_joined(files), unread=unread)
+        return replace(_concatenated(files), unread=unread)
     import datasets
 
     loaded = open_dataset(source)
-    # The classes of a label a row, or of one a word.
+    # The feature of one label per row, or of one label per word.
     classes = {key: getattr(value, "feature", value) for key, value in loaded.features.items()}
     names = {
         key: tuple(feature.names)

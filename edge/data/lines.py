@@ -1,20 +1,20 @@
-"""Lines of a text file, whatever ends them."""
+"""Splitting of text files into lines, with any line ending."""
 
 from __future__ import annotations
 
 import re
 
-# Also "\r\r\n", which a file has that was converted twice. Not what `splitlines` splits at: a text
-# may hold U+2028 and the like.
+# Includes "\r\r\n", the result of converting a file twice. `splitlines` is not used, because it
+# also splits at U+2028 and the like, which a text may contain.
 _END = r"\r*\n|\r"
 _LINE = re.compile(rf"[^\r\n]*(?:{_END})|[^\r\n]+")
 
 
 def split_lines(text: str) -> list[str]:
-    """The lines of a text without what ends them; the last is empty after an end."""
+    """Return the lines of a text without line endings; the last is empty after a line ending."""
     return re.split(_END, text)
 
 
 def whole_lines(text: str) -> list[str]:
-    """The lines of a text, each with what ends it."""
+    """Return the lines of a text with their line endings."""
     return _LINE.findall(text)

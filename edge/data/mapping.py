@@ -1,4 +1,4 @@
-"""Classes as a data file writes them, to the labels of a model."""
+"""Mapping of the classes in a data file to the labels of a model."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from edge.data.table import Table
 from edge.data.values import (
     Kind,
     canonical,
-    check_alike,
+    check_same_kind,
     distinct,
     kind_of,
     number_of,
-    refused,
+    row_error,
     whole_number,
 )
 from edge.errors import DataError, nearest
@@ -26,34 +26,34 @@ _SHOWN_CLASSES = 12
 
 @dataclass(frozen=True)
 class ClassMapping:
-    """Class indices of values by their text, see `canonical`, and how they were understood."""
+    """Class index of each `canonical` value, with the interpretation of the column."""
 
     kind: Kind
     index: dict[str, int]
-    how: str
+    description: str
     warning: str | None = None
 
     def indices(self, values: Sequence[Any]) -> list[int]:
-        """The class of each value."""
-        known: dict[Any, int] = {}
-        found = []
+        """Return the class index of each value."""
+        index_by_key: dict[Any, int] = {}
+        indices = []
         for value in values:
             # 1, 1.0 and True are one key of a dict, and not one value here.
             key = value if isinstance(value, str) else (type(value), str(value))
-            if key not in known:
-                known[key] = self.index[canonical(value)]
-            found.append(known[key])
-        return found
+            if key not in index_by_key:
+                index_by_key[key] = self.index[canonical(value)]
+            indices.append(index_by_key[key])
+        return indices
 
 
-def class_mapping(
+def map_classes(
     table: Table, values: Sequence[Any], rows: Sequence[int], labels: Sequence[str]
 ) -> ClassMapping:
-    """What the values of a column mean, decided for all of them together.
+    """Map the values of a column to labels, with one interpretation for all of them.
 
-    Names are looked up, whole numbers are positions, both as the file names its classes where it
-    does. rows: where each value stands in the table. Raises DataError, naming the row, for a value
-    that is not among the labels or of another kind than the first.
+    Names are looked up in the labels, whole numbers are positions among the file's class names if
+    it has any, else among the labels. rows: row of each value in the table. Raises DataError,
+    naming the row, for a value that is not a label or of another kind than the first.
     """
     values, rows = distinct(values, rows)
     if table.target_names:
@@ -62,7 +62,7 @@ def class_mapping(
     by_name = _by_name(names, labels)
     if set(names) <= set(by_name):
         return ClassMapping("names", by_name, "class names")
-    check_alike(table, values, rows)
+    check_same_kind(table, values, rows)
     odd = next(i for i, name in enumerate(names) if name not in by_name)
     if kind_of(values[odd]) == "name" or by_name:
         raise _unknown(table, rows[odd], values[odd], labels)
@@ -70,22 +70,25 @@ def class_mapping(
 
 
 def are_named(labels: Sequence[str]) -> bool:
-    """Whether labels have names of their own, not Transformers' LABEL_0 and so on."""
+    """Return True unless the labels are Transformers' placeholders LABEL_0, LABEL_1, ..."""
     return not all(_UNNAMED.fullmatch(label) for label in labels)
 
 
-def positions(labels: Sequence[str], what: str) -> str:
-    """The warning for numbers that meet labels with names."""
+def position_warning(labels: Sequence[str], noun: str) -> str:
+    """Return the warning that numbers are taken as positions among named labels."""
     shown = [f"{i} = {name}" for i, name in enumerate(labels[:_SHOWN_CLASSES])]
     more = ", ..." if len(labels) > _SHOWN_CLASSES else ""
     return (
-        f"numbers are taken as positions among the model's {what}, {', '.join(shown)}{more}: "
+        f"numbers are taken as positions among the model's {noun}, {', '.join(shown)}{more}: "
         "write names where the data counts otherwise"
     )
 
 
-def in_order(labels: Mapping[str, str]) -> str:
-    """The warning for names of a file that meet labels without names. labels: by those names."""
+def order_warning(labels: Mapping[str, str]) -> str:
+    """Return the warning that a file's names are matched to unnamed labels by their order.
+
+    labels: name in the file -> label.
+    """
     shown = [f"{name} = {label}" for name, label in labels.items()]
     return (
         "the model's labels have no names, so the file's are taken in their order: "
@@ -100,7 +103,7 @@ def _by_number(
     for value, row in zip(values, rows, strict=True):
         number = whole_number(value)
         if number is None and number_of(value) is not None:
-            raise refused(
+            raise row_error(
                 table, row, f"label {value!r} is a score, and the model has {len(labels)} classes"
             )
         if number is None or not 0 <= number < len(labels):
@@ -112,11 +115,11 @@ def _by_number(
         index = {name: order.get(number, number) for name, number in index.items()}
         return ClassMapping("numbers", index, "class numbers")
     _check_digits(table, index, labels)
-    return ClassMapping("numbers", index, "class numbers", positions(labels, "labels"))
+    return ClassMapping("numbers", index, "class numbers", position_warning(labels, "labels"))
 
 
 def _check_digits(table: Table, index: dict[str, int], labels: Sequence[str]) -> None:
-    """Raise DataError where labels count otherwise than their order does, as "1 star" does."""
+    """Raise DataError if numbers in label names differ from their positions, as in "1 star"."""
     digits = [re.findall(r"\d+", label) for label in labels]
     if any(len(numbers) != 1 for numbers in digits):
         return
@@ -132,31 +135,31 @@ def _check_digits(table: Table, index: dict[str, int], labels: Sequence[str]) ->
 def _by_schema(
     table: Table, values: Sequence[Any], rows: Sequence[int], labels: Sequence[str]
 ) -> ClassMapping:
-    """Numbers that the file itself names, to the model's labels of the same names."""
+    """Map numbers, via the file's class names, to the model's labels of the same names."""
     names = table.target_names or ()
     index: dict[str, int] = {}
     by_name = _by_name(names, labels)
-    bare = not are_named(labels) and len(names) == len(labels)
-    if bare and not set(names) <= set(by_name):
-        by_name = {}  # some name may be LABEL_1 by chance, and its class another
+    unnamed_labels = not are_named(labels) and len(names) == len(labels)
+    if unnamed_labels and not set(names) <= set(by_name):
+        by_name = {}  # a name may be LABEL_1 by coincidence, for another class
     for value, row in zip(values, rows, strict=True):
         number = whole_number(value)
         if number is None or not 0 <= number < len(names):
-            raise refused(
+            raise row_error(
                 table, row, f"label {value!r} is no position among the file's {len(names)} classes"
             )
         name = names[number]
-        if name not in by_name and not bare:
+        if name not in by_name and not unnamed_labels:
             raise _unknown(table, row, name, labels)
         index[canonical(value)] = by_name.get(name, number)
-    if bare and not by_name:
-        warning = in_order(dict(zip(names, labels, strict=True)))
+    if unnamed_labels and not by_name:
+        warning = order_warning(dict(zip(names, labels, strict=True)))
         return ClassMapping("names", index, "class names of the file", warning)
     return ClassMapping("names", index, "class names of the file")
 
 
 def _by_name(names: Iterable[str], labels: Sequence[str]) -> dict[str, int]:
-    """Names that are labels to their indices; case counts only where all match with it."""
+    """Return the label index of each known name; case is ignored unless all names match exactly."""
     names = list(names)
     exact = {label: i for i, label in enumerate(labels) if labels.count(label) == 1}
     if set(names) <= set(exact):
@@ -172,7 +175,7 @@ def _unknown(table: Table, row: int, value: Any, labels: Sequence[str]) -> DataE
     if whole_number(value) == -1:
         hint = ": rows without a label have -1 in some data sets, leave them out"
     shown = ", ".join(labels[:_SHOWN_CLASSES]) + ", ..." * (len(labels) > _SHOWN_CLASSES)
-    return refused(
+    return row_error(
         table,
         row,
         f"label {value!r} is not one of the checkpoint's {len(labels)} labels "

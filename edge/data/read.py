@@ -1,4 +1,4 @@
-"""From a data file to a table: which columns, which rows, and where they stand."""
+"""Reading of a data source into a table."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from edge.data.table import SCORE, TEXTS, Columns, Layout, Table
 from edge.data.values import is_missing, is_text
 from edge.errors import DataError
 
-# `datasets` marks rows without a label, as those of hidden test sets, by this class.
-_UNLABELLED = -1
+# The class that `datasets` gives to rows without a label, such as hidden test sets.
+_UNLABELED = -1
 
 
 def read_table(
@@ -27,10 +27,10 @@ def read_table(
 ) -> Table:
     """Read a data file or a `datasets` name ("NAME", "NAME@CONFIG", either with ":SPLIT").
 
-    layout: the columns to look for; `Task.read` gives its task's. Without `targets` any file of
-    texts will do. pairs: whether a row is to have two texts; None where both will do.
-    Raises DataError when the source is missing or empty, when a column is not there or not plain,
-    or when a text is not text.
+    layout: the columns to look for; `Task.read` passes its task's. Without `targets`, any file with
+    texts is accepted. pairs: True if a row must have two texts, False if one; None allows both.
+    Raises DataError when the source is missing or empty, when a column is missing or ambiguous, or
+    when a text is not a string.
     """
     name = str(source)
     contents = _contents(name)
@@ -68,7 +68,7 @@ def read_table(
 
 
 def _contents(source: str) -> Contents:
-    """All columns of a source."""
+    """Read all columns of a source."""
     check_source(source)
     path = Path(source)
     if path.is_file():
@@ -79,19 +79,19 @@ def _contents(source: str) -> Contents:
 def _targets(
     values: list[Any], names: tuple[str, ...] | None, layout: Layout, *, needed: bool
 ) -> list[Any] | None:
-    """The targets, None for those without a label and not a number for those that are missing.
+    """Return the targets: None for a row without a label, NaN for a missing value.
 
-    None for all where some are missing and they are not needed.
+    Without `needed`, return None instead of targets with missing values.
     """
     if not needed and any(value is None or is_missing(value) for value in values):
         return None
     if not layout.target_needed:
         return values
     missing = float("nan")
-    given = [missing if value is None else value for value in values]
+    filled = [missing if value is None else value for value in values]
     if names is None:
-        return given
-    return [None if value == _UNLABELLED else value for value in given]
+        return filled
+    return [None if value == _UNLABELED else value for value in filled]
 
 
 def _texts(values: Iterable[Any], column: str, contents: Contents, source: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""JSON: lines, arrays of records, and SQuAD's own form."""
+"""JSON data files: lines, arrays of records, and SQuAD's format."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FORMS = (
 
 
 def from_json_lines(path: Path, text: str) -> _Read:
-    """A record a line, all with the same keys."""
+    """Read one record per line, all with the same keys."""
     rows: Rows = {}
     lines: list[int | None] = []
     for number, line in enumerate(split_lines(text), start=1):
@@ -37,11 +37,11 @@ def from_json_lines(path: Path, text: str) -> _Read:
 
 
 def from_json(path: Path, text: str) -> _Read:
-    """A document: records in an array, SQuAD's own form as one row a question, or JSON lines."""
+    """Read an array of records, SQuAD's format with one row per question, or JSON lines."""
     try:
         document = _parse(text)
     except ValueError as error:
-        # One record a line is no document; the first line of a damaged document is no record.
+        # JSON lines are not one document; the first line of a damaged document is not a record.
         first = next((line for line in split_lines(text) if line.strip()), "")
         if _is_record(first):
             return from_json_lines(path, text)
@@ -69,19 +69,19 @@ def _parse(text: str) -> Any:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    record = dict(pairs)
+    if len(record) < len(pairs):
         names = [name for name, _ in pairs]
-        twice = next(name for i, name in enumerate(names) if name in names[:i])
-        raise ValueError(f"the key '{twice}' is there twice")
-    return found
+        duplicate = next(name for i, name in enumerate(names) if name in names[:i])
+        raise ValueError(f"the key '{duplicate}' is there twice")
+    return record
 
 
 def _is_record(line: str) -> bool:
     try:
         return isinstance(_parse(line), dict)
     except ValueError as error:
-        # A key that is there twice is told with its line.
+        # `from_json_lines` reports a duplicate key with its line.
         return "there twice" in str(error) and line.strip().endswith("}")
 
 
@@ -90,7 +90,7 @@ def _from_records(path: Path, records: Any) -> Rows:
         raise DataError(f"{path} holds {type(records).__name__}, no records: {_FORMS}")
     rows: Rows = {}
     for number, record in enumerate(records, start=1):
-        # The viewer of data sets on the hub wraps each record.
+        # The data set viewer of the hub wraps each record.
         if isinstance(record, dict) and isinstance(record.get("row"), dict):
             record = record["row"]
         if not isinstance(record, dict):
@@ -106,8 +106,8 @@ def _from_squad(path: Path, articles: Iterable[Any]) -> Rows:
     rows: Rows = {"id": [], "question": [], "context": [], "answers": []}
     try:
         for paragraph in (part for article in articles for part in article["paragraphs"]):
-            for asked in paragraph["qas"]:
-                row = {**asked, "context": paragraph["context"]}
+            for question in paragraph["qas"]:
+                row = {**question, "context": paragraph["context"]}
                 for name, column in rows.items():
                     column.append(row[name])
     except (KeyError, TypeError) as error:

@@ -7,17 +7,17 @@ from typing import Any
 
 
 def schema_names(metadata: dict[bytes, bytes] | None) -> dict[str, tuple[str, ...]]:
-    """Return the class names of columns from a Parquet schema that `datasets` wrote."""
+    """Return the class names of columns from a Parquet schema written by `datasets`."""
     try:
         features = json.loads((metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
-        found = {column: _names(feature) for column, feature in features.items()}
+        class_names = {column: _names(feature) for column, feature in features.items()}
     except (ValueError, KeyError, TypeError, AttributeError):
         return {}
-    return {column: names for column, names in found.items() if names}
+    return {column: names for column, names in class_names.items() if names}
 
 
 def _names(feature: Any) -> tuple[str, ...] | None:
-    """The names of a class label, or of the class labels in a list."""
+    """Return the class names of a feature: a ClassLabel, or a list of them."""
     if isinstance(feature, list):
         return _names(feature[0]) if feature else None
     if not isinstance(feature, dict):

@@ -10,7 +10,7 @@ from edge.config import Config
 from edge.provenance import Word
 
 SCORE = "score"
-# First and second text, as GLUE, CLUE, retrieval and embedding data sets name them.
+# Column names of first and second text in GLUE, CLUE, retrieval and embedding data sets.
 PAIRS = (
     ("text", "text_pair"),
     ("sentence1", "sentence2"),
@@ -31,11 +31,11 @@ PAIRS = (
 
 @dataclass(frozen=True)
 class Layout:
-    """The usual names of the columns a task reads, best first.
+    """The usual names of the columns that a task reads, preferred names first.
 
-    pairs: names that belong together as first and second text. pair_needed, target_needed:
-    without them a row is of no use. words: texts are lists of words. expects: the columns of a
-    file of that kind, for error messages.
+    pairs: column names of first and second text. pair_needed, target_needed: the columns are
+    required. words: texts are lists of words. expects: description of the required columns, for
+    error messages.
     """
 
     text: tuple[str, ...] = ("text", "sentence1", "sentence")
@@ -52,7 +52,7 @@ TEXTS = Layout(pairs=PAIRS)
 
 
 class Columns(Config):
-    """Which columns to read, where their names are not the usual ones."""
+    """The names of the columns to read, where they differ from the usual ones."""
 
     text: Word | None = None
     text_pair: Word | None = None
@@ -61,18 +61,17 @@ class Columns(Config):
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of a data file: texts, second texts where there are any, and targets likewise.
+    """The rows of a data file: texts, and second texts and targets if present.
 
-    A target of None is that of a row without a label, as augmented texts and the label -1 of
-    `datasets` are; one that is missing where the file should have it is not a number.
+    A target of None means that the row has no label, such as an augmented text or the label -1 of
+    `datasets`; a value missing from the file is NaN.
 
-    target_names: the classes of integer targets, where the file names them. words: each text as
-    the words it came in, where it came in words. scored: whether the targets are scores by the
-    name of their column, so that whole numbers among them are no classes. numbers, lines: the row
-    of the data and the line of the file that each row is at, counted from 1; line_per_word: each
-    word of a row has a line of its own. read: the names of the columns of texts, second texts and
-    targets. unread: columns that look like texts and were not read. unread_files: data files of
-    the folder that are in none of its splits.
+    target_names: class names of integer targets, if the file has them. words: the words of each
+    text, if the file has lists of words. scored: the name of the target column says that it holds
+    scores, so whole numbers are not classes. numbers, lines: row number and line number in the
+    file of each row, from 1. line_per_word: each word of a row has its own line. read: names of
+    the columns of texts, second texts and targets. unread: unread columns that look like texts.
+    unread_files: data files of the folder that belong to none of its splits.
     """
 
     source: str
@@ -93,23 +92,23 @@ class Table:
         return len(self.texts)
 
     def number(self, row: int) -> int:
-        """The number that a row has in the file, counted from 1."""
-        known = self.numbers is not None and row < len(self.numbers)
-        return self.numbers[row] if known and self.numbers else row + 1
+        """Return the number of a row in the file, from 1."""
+        numbered = self.numbers is not None and row < len(self.numbers)
+        return self.numbers[row] if numbered and self.numbers else row + 1
 
     def place(self, row: int, word: int = 0) -> str:
-        """Where a row, or a word of it, stands in the file: "line 3, row 2", or "row 2"."""
+        """Return the location of a row, or of a word of it: "line 3, row 2", or "row 2"."""
         line = self._line(row)
         if line is None:
             return f"row {self.number(row)}"
         return f"line {line + word * self.line_per_word}, row {self.number(row)}"
 
     def head(self, count: int | None) -> Table:
-        """The first `count` rows; all when None."""
+        """Return the first `count` rows; all when None."""
         return self.take(range(min(count, len(self)))) if count is not None else self
 
     def take(self, rows: Sequence[int]) -> Table:
-        """The rows with these indices; they keep their places in the file."""
+        """Return the rows with these indices; they keep their numbers and lines."""
 
         def pick(column: list[Any] | None) -> list[Any] | None:
             return None if column is None else [column[i] for i in rows]
@@ -125,6 +124,6 @@ class Table:
         )
 
     def _line(self, row: int) -> int | None:
-        # Rows may have been added behind those of the file.
-        known = self.lines is not None and row < len(self.lines)
-        return self.lines[row] if known and self.lines else None
+        # Rows may have been appended to those of the file.
+        located = self.lines is not None and row < len(self.lines)
+        return self.lines[row] if located and self.lines else None

@@ -1,4 +1,4 @@
-"""Single values of a column of targets: what they are, and how they are refused."""
+"""Classification of single target values, and the errors for them."""
 
 from __future__ import annotations
 
@@ -21,64 +21,66 @@ _MISSING = {"", "nan", "NaN", "NAN", "NA", "N/A", "n/a", "#N/A", "<NA>", "null",
 _MISSING |= {"None"}
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 _WHOLE = re.compile(r"[+-]?\d+")
-# Python refuses to read or write whole numbers of more digits than 4,300; no class has that many.
+# Python refuses to convert whole numbers of more than 4,300 digits.
 _DIGITS = 4000
 _INFINITE = re.compile(r"[+-]?inf(inity)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class TargetColumn:
-    """A column of targets in the form a task's metric wants.
+    """A target column in the form that a task's metric reads.
 
-    values: class indices (N,), rows of 0 and 1 (N, classes), scores (N,), or the names of tags of
-    each row. how: what the column holds, for a person. counts: rows, or words, of each class by
-    name. warning: what may be wrong with it.
+    values: class indices (N,), rows of 0 and 1 (N, classes), scores (N,), or the tag names of each
+    row. description: the interpretation of the column, for display. counts: class name -> number
+    of rows or words. warning: a possible problem.
     """
 
     kind: Kind
     values: Any
-    how: str
+    description: str
     counts: dict[str, int]
     warning: str | None = None
 
 
-def known_targets(
+def checked_targets(
     table: Table,
     labels: Sequence[str] = (),
     *,
-    wanted: str = "label",
-    unlabelled: bool = False,
+    noun: str = "label",
+    unlabeled: bool = False,
     empty: bool = False,
 ) -> list[Any]:
-    """All targets; raises DataError, naming the first row, where one is missing.
+    """Return all targets; raises DataError, naming the first row, if one is missing.
 
-    labels: names that are no missing value, whatever they are. unlabelled: rows without a label,
-    None, will do. empty: an empty cell means something.
+    labels: names that never count as missing values. noun: the word for a target in errors.
+    unlabeled: rows without a label (None) are allowed. empty: empty cells are allowed.
     """
     values = table.targets or []
-    bare = [row for row, value in enumerate(values) if value is None]
-    if bare and not unlabelled:
-        count = f"{len(bare)} of {len(values)} rows"
-        raise refused(table, bare[0], f"has no {wanted} ({count}): leave such rows out", "")
+    unlabeled_rows = [row for row, value in enumerate(values) if value is None]
+    if unlabeled_rows and not unlabeled:
+        count = f"{len(unlabeled_rows)} of {len(values)} rows"
+        raise row_error(
+            table, unlabeled_rows[0], f"has no {noun} ({count}): leave such rows out", ""
+        )
     for row, value in enumerate(values):
         if value is None or (empty and isinstance(value, str) and not value.strip()):
             continue
         if is_missing(value) and value not in labels:
-            raise refused(
-                table, row, f"a {wanted} is missing ({value!r}): fill it in or leave out the row"
+            raise row_error(
+                table, row, f"a {noun} is missing ({value!r}): fill it in or leave out the row"
             )
     return values
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a value is what files have where there is none: empty, NaN, null."""
+    """Return True for a placeholder of a missing value: empty, NaN, null."""
     if isinstance(value, str):
         return value.strip() in _MISSING
     return isinstance(value, float) and math.isnan(value)
 
 
 def is_text(value: Any) -> bool:
-    """Whether a value is text that has an encoding: half a character, as "\\ud83d", has none."""
+    """Return True for a string that UTF-8 can encode, so without lone surrogates ("\\ud83d")."""
     if not isinstance(value, str):
         return False
     try:
@@ -88,12 +90,12 @@ def is_text(value: Any) -> bool:
     return True
 
 
-def check_alike(table: Table, values: Sequence[Any], rows: Sequence[int]) -> None:
+def check_same_kind(table: Table, values: Sequence[Any], rows: Sequence[int]) -> None:
     """Raise DataError for a value of another kind than the first."""
     kinds = [kind_of(value) for value in values]
     odd = next((i for i, kind in enumerate(kinds) if kind != kinds[0]), None)
     if odd is not None:
-        raise refused(
+        raise row_error(
             table,
             rows[odd],
             f"label {values[odd]!r} is a {kinds[odd]} where {table.place(rows[0])} has the "
@@ -102,7 +104,7 @@ def check_alike(table: Table, values: Sequence[Any], rows: Sequence[int]) -> Non
 
 
 def kind_of(value: Any) -> str:
-    """The kind of a value in a word: "name", "number", "truth value" or "list"."""
+    """Return the kind of a value: "name", "number", "truth value" or "list"."""
     if isinstance(value, bool | np.bool_):
         return "truth value"
     if isinstance(value, list | tuple | dict):
@@ -111,7 +113,7 @@ def kind_of(value: Any) -> str:
 
 
 def number_of(value: Any) -> float | int | None:
-    """A number, or text that is one; None for anything else. Truth values are 0 and 1."""
+    """Return the number that a value is or spells, else None. Truth values are 0 and 1."""
     if isinstance(value, str):
         value = value.strip()
         if _WHOLE.fullmatch(value) and len(value) <= _DIGITS:
@@ -127,7 +129,7 @@ def number_of(value: Any) -> float | int | None:
 
 
 def whole_number(value: Any) -> int | None:
-    """The whole number that a value is, also as 2.0; None for anything else."""
+    """Return the whole number that a value equals, also as 2.0, else None."""
     number = number_of(value)
     if number is None or not math.isfinite(number) or number != int(number):
         return None
@@ -135,7 +137,7 @@ def whole_number(value: Any) -> int | None:
 
 
 def canonical(value: Any) -> str:
-    """One text for one class: "2" for 2, 2.0, "2" and "2.0"; names without spaces around."""
+    """Return one string per class: "2" for 2, 2.0, "2" and "2.0"; names without outer spaces."""
     if isinstance(value, bool | np.bool_):
         return str(bool(value))
     whole = whole_number(value)
@@ -143,7 +145,7 @@ def canonical(value: Any) -> str:
 
 
 def distinct(values: Sequence[Any], rows: Sequence[int]) -> tuple[list[Any], list[int]]:
-    """The different values in their order, and the row that each is first at."""
+    """Return the distinct values in order of appearance, and the first row of each."""
     first: dict[Any, tuple[Any, int]] = {}
     for value, row in zip(values, rows, strict=True):
         # 1, 1.0 and True are one key of a dict, and not one value here.
@@ -153,13 +155,15 @@ def distinct(values: Sequence[Any], rows: Sequence[int]) -> tuple[list[Any], lis
 
 
 def by_label(counts: Sequence[int], labels: Sequence[str]) -> dict[str, int]:
-    """Counts by the name of their label; labels of one name are told apart by their index."""
+    """Return counts by label name; labels with the same name also have their index."""
     return {
         label if labels.count(label) == 1 else f"{label} ({i})": count
         for i, (label, count) in enumerate(zip(labels, counts, strict=True))
     }
 
 
-def refused(table: Table, row: int, problem: str, colon: str = ":", *, word: int = 0) -> DataError:
-    """The error for a row, or a word of it, by its place in the file."""
+def row_error(
+    table: Table, row: int, problem: str, colon: str = ":", *, word: int = 0
+) -> DataError:
+    """Return the error for a row, or a word of it, with its location in the file."""
     return DataError(f"{table.source} {table.place(row, word)}{colon} {problem}")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from edge.data import Layout, Table, TargetColumn
-from edge.data.values import refused
+from edge.data.values import row_error
 from edge.errors import ConfigError, DataError
 from edge.metrics import answer_scores
 from edge.signature import TASK_OUTPUTS
@@ -147,7 +147,7 @@ class QuestionAnswering(Task):
         return accepted
 
     def _refused(self, table: Table, row: int, problem: str) -> DataError:
-        return refused(table, row, f"{problem}; {self.layout.expects}", "")
+        return row_error(table, row, f"{problem}; {self.layout.expects}", "")
 
 
 def answer_span(

@@ -55,7 +55,7 @@ def understood(
     texts = f"pairs of {text or 'text'} and {pair or 'text_pair'}" if table.pairs else text
     parts = [f"{counted(len(table), 'row')} of {texts or 'text'}"]
     if column is not None:
-        parts.append(f"{label or 'label'}: {column.how}{_counts(column)}")
+        parts.append(f"{label or 'label'}: {column.description}{_counts(column)}")
     bare = sum(value is None for value in table.targets or ())
     if bare:
         parts.append(f"{counted(bare, 'row')} without a label")

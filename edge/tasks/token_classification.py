@@ -9,7 +9,7 @@ import numpy as np
 
 from edge.data import Layout, Table, TargetColumn
 from edge.data.tags import tag_column
-from edge.data.values import refused
+from edge.data.values import row_error
 from edge.metrics import entity_f1, split_tag
 from edge.signature import TASK_OUTPUTS
 from edge.tasks.base import Array, Examples, Outputs, Task, in_pieces, softmax
@@ -105,16 +105,16 @@ class TokenClassification(Task):
                 seen.add(tag)
                 prefix, kind = split_tag(tag)
                 if tag != "O" and not kind:
-                    raise refused(table, row, f"tag {tag!r} has no kind; {expects}", word=word)
+                    raise row_error(table, row, f"tag {tag!r} has no kind; {expects}", word=word)
                 if kind and kind not in kinds:
                     known = f"is not one of the model's ({', '.join(labels)})"
-                    raise refused(table, row, f"tag {tag!r} {known}; {expects}", word=word)
+                    raise row_error(table, row, f"tag {tag!r} {known}; {expects}", word=word)
                 if not prefixed or not kind:
                     continue
                 schemes.setdefault("" if tag == kind else prefix, tag)
                 if two := _two_schemes(schemes):
                     problem = f"tags {two[0]!r} and {two[1]!r} are of two schemes: write all in one"
-                    raise refused(table, row, problem, word=word)
+                    raise row_error(table, row, problem, word=word)
         return column
 
     def tags(self, table: Table) -> list[list[str]]:
