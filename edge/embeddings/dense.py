@@ -17,14 +17,14 @@ _PICKLE = "pytorch_model.bin"
 
 
 def dense_layers(head: SentenceHead, *, allow_pickle: bool) -> list[tuple[nn.Linear, str]]:
-    """The layers after pooling, and the activation of each by its name in `torch.nn`.
+    """Return the dense layers after pooling, each with its activation's name in `torch.nn`.
 
     Raises CheckpointError as `sentence_encoder` does.
     """
-    return [(_filled(p, allow_pickle), p.activation) for p in head.projections]
+    return [(_load_layer(p, allow_pickle), p.activation) for p in head.projections]
 
 
-def _filled(projection: Projection, allow_pickle: bool) -> nn.Linear:
+def _load_layer(projection: Projection, allow_pickle: bool) -> nn.Linear:
     weights = _weights(projection.folder, allow_pickle)
     try:
         layer = _layer(projection, weights)
@@ -50,10 +50,12 @@ def _weights(folder: Path, allow_pickle: bool) -> dict[str, Any]:
             "safetensors, or pass --allow-pickle if you trust their source"
         )
     try:
-        found: dict[str, Any] = torch.load(folder / _PICKLE, map_location="cpu", weights_only=True)
+        weights: dict[str, Any] = torch.load(
+            folder / _PICKLE, map_location="cpu", weights_only=True
+        )
     except Exception as error:  # torch raises many classes here, all about this file
         raise CheckpointError(f"{folder / _PICKLE} is corrupted ({type(error).__name__})") from None
-    return found
+    return weights
 
 
 def _layer(projection: Projection, weights: dict[str, Tensor]) -> nn.Linear:

@@ -1,4 +1,4 @@
-"""The module of `edge.embeddings.head`: an encoder and what makes one vector of its states."""
+"""The torch module of a sentence encoder: an encoder with pooling, dense layers, normalization."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from edge.embeddings.head import (
 )
 
 _PREFIX = "sentence_transformers.models"
-# Rows of the mask that leaves a prompt out, where the encoder's positions set no limit.
-_LONGEST = 4096
+# Size of the mask that excludes a prompt, if the encoder has no limit on positions.
+_MAX_POSITIONS = 4096
 
 
 class SentenceEncoder(nn.Module):
-    """An encoder whose answer is {"sentence_embedding": (batch, size)}.
+    """An encoder with output {"sentence_embedding": (batch, size)}.
 
-    layers: the dense layers after pooling, with what follows each; their number is free.
+    layers: any number of dense layers after pooling, each with the name of its activation.
     """
 
     def __init__(
@@ -43,19 +43,19 @@ class SentenceEncoder(nn.Module):
             *(nn.Sequential(layer, getattr(nn, name)()) for layer, name in layers)
         )
         if head.skipped:
-            longest = getattr(encoder.config, "max_position_embeddings", None) or _LONGEST
-            # Sliced as the encoder's own table of positions is, which every exporter can.
+            longest = getattr(encoder.config, "max_position_embeddings", None) or _MAX_POSITIONS
+            # Sliced like the encoder's own position table, which every exporter supports.
             counted = (torch.arange(longest) >= head.skipped).to(torch.long)[None]
             self.register_buffer("counted", counted, persistent=False)
 
     @property
     def config(self) -> Any:
-        """The encoder's own."""
+        """The configuration of the encoder."""
         return self.encoder.config
 
     @property
     def base_model(self) -> Any:
-        """Everything up to the hidden states."""
+        """The encoder, which computes the hidden states."""
         return self.encoder
 
     @property
@@ -74,7 +74,7 @@ class SentenceEncoder(nn.Module):
 
     @property
     def size(self) -> int:
-        """How many numbers a text's vector has."""
+        """The dimension of a text's embedding."""
         layers = self.layers
         return layers[-1][0].out_features if layers else int(self.config.hidden_size)
 
@@ -82,7 +82,7 @@ class SentenceEncoder(nn.Module):
         return self.encoder.get_input_embeddings()
 
     def forward(self, **inputs: Any) -> dict[str, Any]:
-        """A vector for each text; hidden states too where the encoder is asked for them."""
+        """Return the embedding of each text, and the hidden states if requested."""
         states = self.encoder(**inputs)
         vector = self.head(self.pool(states["last_hidden_state"], inputs["attention_mask"]))
         answer = {"sentence_embedding": unit(vector) if self.description.normalize else vector}
@@ -91,13 +91,13 @@ class SentenceEncoder(nn.Module):
         return answer
 
     def pool(self, states: Tensor, mask: Tensor) -> Tensor:
-        """(batch, sequence, hidden) to (batch, hidden)."""
+        """Pool hidden states: (batch, sequence, hidden) -> (batch, hidden)."""
         if self.description.skipped:
             mask = mask * self.counted[:, : mask.shape[1]].to(mask.dtype)
         return (_first if self.description.pooling == "cls" else _mean)(states, mask)
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write the encoder, and the folders that sentence-transformers has for what follows."""
+        """Write the encoder and the other modules in the layout of sentence-transformers."""
         folder = Path(folder)
         self.encoder.save_pretrained(folder)
         kinds = ["Transformer", "Pooling", *["Dense"] * len(self.layers)]
@@ -129,10 +129,10 @@ def sentence_encoder(encoder: Any, head: SentenceHead, *, allow_pickle: bool) ->
 
 
 def unit(vector: Tensor) -> Tensor:
-    """(batch, size) -> the same with length 1; zeros stay zeros.
+    """Scale vectors (batch, size) to length 1; zero vectors stay zero.
 
-    Squares of values above 255 do not fit 16-bit floats, those of values below 2e-4 vanish in
-    them. Divided by the largest value first, their sum is between 1 and `size`.
+    In 16-bit floats, squares of values above 255 overflow and those of values below 2e-4 underflow.
+    After division by the largest value, the sum of squares is between 1 and `size`.
     """
     largest = vector.abs().amax(1, keepdim=True)
     scaled = vector / largest.clamp(min=1e-4)
@@ -140,12 +140,12 @@ def unit(vector: Tensor) -> Tensor:
 
 
 def _first(states: Tensor, mask: Tensor) -> Tensor:
-    """(batch, sequence, hidden) -> (batch, hidden): the state of the first token."""
+    """Return the state of the first token: (batch, sequence, hidden) -> (batch, hidden)."""
     return states[:, 0]
 
 
 def _mean(states: Tensor, mask: Tensor) -> Tensor:
-    """(batch, sequence, hidden) -> (batch, hidden): the mean over real tokens."""
+    """Return the mean over real tokens: (batch, sequence, hidden) -> (batch, hidden)."""
     weights = mask.to(states.dtype)
     # Dividing first keeps the sum small enough for 16-bit floats.
     weights = weights / weights.sum(1, keepdim=True)

@@ -1,7 +1,7 @@
-"""How an encoder's states become one vector a text, as sentence-transformers' folders say it.
+"""The modules after the encoder, from a sentence-transformers folder.
 
 Reimers and Gurevych 2019, https://arxiv.org/abs/1908.10084, section 3: pooling, then any number
-of dense layers, then normalisation. All of it becomes part of the model, so part of every artifact.
+of dense layers, then normalization. All modules become part of the model and of every artifact.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
 MODULES_FILE = "modules.json"
 PROMPTS_FILE = "config_sentence_transformers.json"
 SIMILARITIES: tuple[Similarity, ...] = get_args(Similarity)
-# Older folders name it after the architecture.
+# Older folders name the file after the architecture.
 _LENGTH_FILES = "sentence_*_config.json"
-# sentence-transformers' names, in its older and its newer files.
+# Pooling names of older and newer sentence-transformers files.
 _POOLINGS: dict[str, Pooling] = {
     "mean_tokens": "mean",
     "mean": "mean",
     "cls_token": "cls",
     "cls": "cls",
 }
-# Where torch.nn.modules has each.
+# Activation -> its submodule of torch.nn.modules.
 LAYERS_OF = {
     "Identity": "linear",
     **dict.fromkeys(("Tanh", "ReLU", "GELU", "Sigmoid", "SiLU"), "activation"),
@@ -50,7 +50,7 @@ WEIGHTS = "model.safetensors"
 
 @dataclass(frozen=True)
 class Projection:
-    """A dense layer after pooling. folder: where its weights are. sizes: in and out."""
+    """A dense layer after pooling. folder: of its weights. sizes: input and output."""
 
     folder: Path
     sizes: tuple[int, int]
@@ -60,12 +60,12 @@ class Projection:
 
 @dataclass(frozen=True)
 class SentenceHead:
-    """What follows the encoder. normalize: vectors of length 1.
+    """The modules after the encoder. normalize: scale embeddings to length 1.
 
-    max_length: the longest text in tokens it was made for; None where only the encoder limits it.
-    lowercase: texts are lower-cased before they are tokenised. prompt: stands before every text.
-    include_prompt: whether the mean is over the prompt's tokens too. skipped: how many tokens at
-    the start it leaves out, which the tokenizer tells. similarity: how two vectors are compared.
+    max_length: maximum text length in tokens, None if only the encoder limits it. lowercase: texts
+    are lower-cased before tokenization. prompt: text inserted before every text. include_prompt:
+    pooling includes the tokens of the prompt; otherwise skipped is the number of first tokens to
+    exclude, known from the tokenizer. similarity: similarity function of two embeddings.
     """
 
     pooling: Pooling = "mean"
@@ -79,7 +79,7 @@ class SentenceHead:
     similarity: Similarity = "cosine"
 
     def changed(self, pooling: Pooling | None, normalize: bool | None) -> SentenceHead:
-        """The same with what the user asked for instead; None keeps it."""
+        """Return a copy with the user's values; None keeps a value."""
         return replace(
             self,
             pooling=pooling or self.pooling,
@@ -88,29 +88,29 @@ class SentenceHead:
 
 
 def encoder_folder(path: Path) -> Path:
-    """Where the Transformers checkpoint is: the folder itself, or the first of its modules."""
+    """Return the folder of the Transformers checkpoint: `path` itself, or its first module."""
     if not (path / MODULES_FILE).is_file() or (path / "config.json").is_file():
         return path
     return path / _modules(path)[0][1]
 
 
 def read_head(path: Path) -> SentenceHead:
-    """What `modules.json` says; without one, the mean of the last hidden states.
+    """Read the head from `modules.json`; without it, mean pooling of the last hidden states.
 
-    Raises CheckpointError for modules or modes that are not supported, naming what is.
+    Raises CheckpointError for unsupported modules or modes, naming the supported ones.
     """
     if not (path / MODULES_FILE).is_file():
         return SentenceHead()
     modules = _modules(path)
-    (first, encoder), *rest = modules
-    if first != "Transformer" or not rest or rest[0][0] != "Pooling":
+    (first, encoder), *others = modules
+    if first != "Transformer" or not others or others[0][0] != "Pooling":
         raise CheckpointError(
             f"{path}/{MODULES_FILE} starts with {' and '.join(k for k, _ in modules[:2])}: only a "
             "Transformer followed by Pooling is supported"
         )
     projections = []
     normalize = False
-    for kind, folder in rest[1:]:
+    for kind, folder in others[1:]:
         if kind == "Dense" and not normalize:
             projections.append(_projection(path / folder))
         elif kind == "Normalize":
@@ -122,7 +122,7 @@ def read_head(path: Path) -> SentenceHead:
                 f"{path}/{MODULES_FILE}: module '{kind}'{after} is not supported: "
                 f"only {', '.join(_KINDS)}, in this order"
             )
-    mode, includes = _pooling(path / rest[0][1])
+    mode, includes = _pooling(path / others[0][1])
     longest, lowercase = _limits(path / encoder)
     prompt, similarity = _prompt(path)
     return SentenceHead(
@@ -138,22 +138,22 @@ def read_head(path: Path) -> SentenceHead:
 
 
 def _modules(path: Path) -> list[tuple[str, str]]:
-    """Kind and folder of each module in order."""
+    """Return kind and folder of each module in order."""
     file = path / MODULES_FILE
     try:
         entries = sorted(read_json(file), key=lambda entry: int(entry["idx"]))
-        found = [(str(e["type"]).rpartition(".")[2], str(e["path"])) for e in entries]
+        modules = [(str(e["type"]).rpartition(".")[2], str(e["path"])) for e in entries]
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{file} is not a list of modules ({error!r})") from None
-    for _, folder in found:
+    for _, folder in modules:
         inside(file, path, folder)
-    if not found:
+    if not modules:
         raise CheckpointError(f"{file} names no modules")
-    return found
+    return modules
 
 
 def _limits(encoder: Path) -> tuple[int | None, bool]:
-    """The longest text in tokens, and whether texts are lower-cased."""
+    """Return the maximum text length in tokens, and whether texts are lower-cased."""
     files = sorted(encoder.glob(_LENGTH_FILES))
     if not files:
         return None, False
@@ -166,7 +166,7 @@ def _limits(encoder: Path) -> tuple[int | None, bool]:
 
 
 def _prompt(path: Path) -> tuple[str, Similarity]:
-    """What stands before a text that is given without the name of a prompt; how vectors compare."""
+    """Return the default prompt and the similarity function."""
     file = path / PROMPTS_FILE
     if not file.is_file():
         return "", "cosine"
@@ -200,7 +200,7 @@ def _check_normalize(folder: Path) -> None:
 
 
 def _pooling(folder: Path) -> tuple[Pooling, bool]:
-    """How states become one vector, and whether a prompt's count."""
+    """Return the pooling mode, and whether it includes the tokens of a prompt."""
     values = read_object(folder / "config.json")
     prefix = "pooling_mode_"
     modes = [

@@ -1,4 +1,4 @@
-"""Load and run any artifact."""
+"""Engines that load and run artifacts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from edge.engines.base import Array, Availability, Engine, Session
 from edge.errors import EngineError
 from edge.registry import look_up
 
-# name -> module and class, imported on use. For each format the first that is available here runs.
+# Name -> module and class, imported on use. The first available engine of a format is the default.
 ENGINES = {
     "onnxruntime": "edge.engines.onnxruntime:OnnxRuntime",
     "onnx-reference": "edge.engines.onnx_reference:OnnxReference",
@@ -16,28 +16,28 @@ ENGINES = {
     "mil-interpreter": "edge.engines.coreml:MilInterpreter",
     "pytorch": "edge.engines.pytorch:PyTorch",
 }
-# Where an app's engine does not run, what may stand in for it.
-_STAND_INS = {"coreml": ("coreml", "mil-interpreter")}
+# Engine of an app -> engines that can run its artifacts here.
+_SUBSTITUTES = {"coreml": ("coreml", "mil-interpreter")}
 
 
 def get_engine(name: str) -> Engine:
-    """The engine called `name`; raises ConfigError with the nearest name otherwise."""
+    """Return the engine called `name`; raises ConfigError with the nearest name otherwise."""
     engine: Engine = look_up("engine", name, ENGINES)()
     return engine
 
 
 def runtime_engine(*runtimes: str) -> Engine:
-    """What runs, or stands for, the first of these runtimes that can be had here.
+    """Return the first available engine for these runtimes, or for their substitutes.
 
-    Raises EngineError, saying what to install, when there is none.
+    Raises EngineError, naming the packages to install, when there is none.
     """
     remedies = []
-    for name in (name for runtime in runtimes for name in _STAND_INS.get(runtime, (runtime,))):
+    for name in (name for runtime in runtimes for name in _SUBSTITUTES.get(runtime, (runtime,))):
         engine = get_engine(name)
-        found = engine.availability()
-        if found.available:
+        availability = engine.availability()
+        if availability.available:
             return engine
-        remedies.append(f"{name}: {found.reason} ({found.remedy})")
+        remedies.append(f"{name}: {availability.reason} ({availability.remedy})")
     raise EngineError(f"nothing here can stand for {runtimes[0]}: {'; '.join(remedies)}")
 
 

@@ -1,4 +1,4 @@
-"""What every engine offers: is it here, and run this file."""
+"""The interface of engines: availability, and running a model file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Availability:
-    """Whether an engine works here; if not, why, and the command that adds it."""
+    """Availability of an engine: its version, or the reason it is missing and the remedy."""
 
     version: str | None
     reason: str | None = None
@@ -32,18 +32,18 @@ class Session(ABC):
 
     @abstractmethod
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Outputs by name for inputs by name, int32 of shape (1, length).
+        """Return outputs by name for inputs by name, int32 of shape (1, length).
 
         Raises EngineError when the engine refuses or fails.
         """
 
     def placement(self) -> dict[str, int] | None:
-        """How many nodes of the graph run where, by provider; None where that cannot be told."""
+        """Return the number of graph nodes per execution provider; None if unknown."""
         return None
 
     @abstractmethod
     def close(self) -> None:
-        """Free what the session holds; safe to call twice."""
+        """Release the resources of the session; safe to call twice."""
 
     def __enter__(self) -> Self:
         return self
@@ -53,11 +53,11 @@ class Session(ABC):
 
 
 class Engine(ABC):
-    """Something that runs artifacts of one format.
+    """An engine that runs artifacts of one format.
 
-    module: what Python imports to run it; None when that happens in another process.
-    kind: "native" runs the file as an app would; "interpreted" computes what the file says in
-    another way, which proves its numbers and nothing about its speed.
+    module: the Python module of the engine; None when it runs in another process.
+    kind: "native" runs the file as an app would; "interpreted" executes the file's operators with
+    another implementation, which verifies its outputs but not its speed.
     """
 
     name: ClassVar[str]
@@ -67,7 +67,7 @@ class Engine(ABC):
 
     @abstractmethod
     def availability(self) -> Availability:
-        """Look, without loading a model."""
+        """Check the availability, without loading a model."""
 
     @abstractmethod
     def open(self, path: Path, *, threads: int = 1) -> Session:
@@ -75,7 +75,7 @@ class Engine(ABC):
 
 
 def installed(module: str, distribution: str, remedy: str | None = None) -> Availability:
-    """Availability of an engine that is a Python package."""
+    """Return the availability of an engine that is a Python package."""
     import importlib.metadata
     import importlib.util
 

@@ -13,7 +13,7 @@ from edge.errors import EngineError
 
 
 class CoreML(Engine):
-    """Runs .mlpackage files with Core ML, on macOS only."""
+    """Run .mlpackage files with Core ML, on macOS only."""
 
     name = "coreml"
     format = "coreml"
@@ -29,7 +29,7 @@ class CoreML(Engine):
             import coremltools
 
             try:
-                # CPU only: what is compared must not depend on which units this Mac has.
+                # CPU only: the comparison must not depend on the compute units of this Mac.
                 model = coremltools.models.MLModel(
                     str(path), compute_units=coremltools.ComputeUnit.CPU_ONLY
                 )
@@ -57,9 +57,9 @@ class _Predictor(Session):
 
 
 class MilInterpreter(Engine):
-    """Computes the saved MIL program in numpy, rounding to 16 bits where it says so.
+    """Execute the saved MIL program in numpy, rounding to 16 bits where it declares fp16.
 
-    It proves the program's numbers, not that Apple's compiler accepts it, nor its speed.
+    This verifies the program's outputs, not that Apple's compiler accepts it, nor its speed.
     """
 
     name = "mil-interpreter"

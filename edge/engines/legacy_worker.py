@@ -1,8 +1,7 @@
-"""What the child process that runs tflite-runtime answers.
+"""The worker that runs tflite-runtime in a child process.
 
-It is loaded by `edge.process.wire` under the Python of the legacy environment, which has
-tflite-runtime and an old numpy and nothing of this project: it imports nothing else, and keeps to
-Python 3.9.
+`edge.process.wire` loads it under the Python of the legacy environment, which has tflite-runtime,
+an old numpy and no part of this project: it imports nothing else and must work on Python 3.9.
 Requests are "open" and "run".
 """
 
@@ -25,8 +24,8 @@ class Model:
         except ImportError as error:
             raise ImportError(f"{sys.executable} cannot import it ({error})") from None
 
-        # By its path: a copy in memory would be there beside the weights of each length. It is
-        # looked for first, since the interpreter does not say that a file is missing.
+        # By path: a copy in memory would add to the weights of each length. stat() first, because
+        # the interpreter does not report a missing file.
         Path(path).stat()
         self._interpreter = Interpreter(model_path=path, num_threads=threads)
         self._runners = {}
@@ -37,7 +36,7 @@ class Model:
             raise ValueError("the file has no signatures; convert it again")
 
     def run(self, inputs: Arrays) -> Arrays:
-        """Outputs by name, from the signature whose input names and shapes these are."""
+        """Return outputs by name, from the signature with the names and shapes of `inputs`."""
         shapes = _sorted_shapes({name: value.shape for name, value in inputs.items()})
         if shapes not in self._runners:
             accepted = "; ".join(sorted(_describe(known) for known in self._runners))
@@ -55,19 +54,19 @@ def _sorted_shapes(shapes: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def _describe(shapes: tuple[Any, ...]) -> str:
-    """For example "attention_mask, input_ids of (1, 128)"."""
+    """Describe shapes, for example "attention_mask, input_ids of (1, 128)"."""
     names = ", ".join(name for name, _ in shapes)
     return f"{names} of {', '.join(sorted({str(shape) for _, shape in shapes}))}"
 
 
 class Worker:
-    """At most one open model, and the requests it answers."""
+    """A worker with at most one open model."""
 
     def __init__(self) -> None:
         self._model: Model | None = None
 
     def answer(self, request: dict[str, Any], arrays: Arrays) -> tuple[dict[str, Any], Arrays]:
-        """The reply to one request, and the outputs of a run."""
+        """Return the reply to one request, and the outputs of a run."""
         if request["do"] == "open":
             self._model = Model(request["path"], request["threads"])
             return {}, {}

@@ -12,7 +12,7 @@ from edge.errors import EngineError
 
 
 class LiteRT(Engine):
-    """Runs .tflite files with ai-edge-litert."""
+    """Run .tflite files with ai-edge-litert."""
 
     name = "litert"
     format = "tflite"
@@ -35,7 +35,7 @@ class LiteRT(Engine):
 
 
 class _Session(Session):
-    """One runner a signature; a signature is a fixed length, all share the weights."""
+    """One runner per signature; each signature has a fixed length, and all share the weights."""
 
     def __init__(self, interpreter: Any, path: Path) -> None:
         self._path = path
@@ -60,9 +60,9 @@ class _Session(Session):
         return outputs
 
     def placement(self) -> dict[str, int] | None:
-        """Of the first signature: what XNNPACK took over, and what is left to the built-in kernels.
+        """Return the nodes of the first signature that run in XNNPACK and in the built-in kernels.
 
-        A node that was taken over stays in the list; only what leads to the outputs runs.
+        A delegated node stays in the list, so only nodes that lead to the outputs are counted.
         """
         try:
             nodes = self._interpreter._get_ops_details()
@@ -70,17 +70,17 @@ class _Session(Session):
         except (AttributeError, ValueError, RuntimeError):
             return None  # another version, which has no such list
         by_output = {int(t): node for node in nodes for t in node["outputs"]}
-        # A delegate's node comes last and gives what the nodes it stands for gave.
+        # The node of a delegate comes last, and has the outputs of the nodes it replaces.
         delegates = {node["index"] for node in nodes if node["op_name"] == "DELEGATE"}
-        seen: set[int] = set()
-        ahead = [int(output["index"]) for output in outputs]
-        while ahead:
-            node = by_output.get(ahead.pop())
-            if node is not None and node["index"] not in seen:
-                seen.add(node["index"])
-                ahead += [int(tensor) for tensor in node["inputs"]]
-        own = len(seen - delegates)
-        return {"XNNPACK": len(nodes) - len(delegates) - own, "CPU": own}
+        reached: set[int] = set()
+        pending = [int(output["index"]) for output in outputs]
+        while pending:
+            node = by_output.get(pending.pop())
+            if node is not None and node["index"] not in reached:
+                reached.add(node["index"])
+                pending += [int(tensor) for tensor in node["inputs"]]
+        cpu_nodes = len(reached - delegates)
+        return {"XNNPACK": len(nodes) - len(delegates) - cpu_nodes, "CPU": cpu_nodes}
 
     def close(self) -> None:
         self._runners.clear()

@@ -13,7 +13,7 @@ from edge.errors import EngineError
 
 
 class OnnxReference(Engine):
-    """Computes .onnx files of standard operators as the standard says; slow, one thread."""
+    """Run .onnx files of standard operators as the standard defines them; slow, one thread."""
 
     name = "onnx-reference"
     format = "onnx"
@@ -51,7 +51,7 @@ class _Session(Session):
 
 
 def _dequantize_linear() -> type[Any]:
-    """DequantizeLinear as of opset 10 to 18, which the package lacks; 19 adds 8-bit floats."""
+    """Return DequantizeLinear of opsets 10-18, missing in onnx; 19 adds 8-bit floats."""
     from onnx.reference.ops.op_dequantize_linear import DequantizeLinear_19
 
     class DequantizeLinear(DequantizeLinear_19):
@@ -60,7 +60,7 @@ def _dequantize_linear() -> type[Any]:
         def _run(
             self, x: Array, scale: Array, zero: Array | None = None, axis: int = 1, **_: Any
         ) -> Any:
-            # Unversioned, so the newest attributes are passed as well, with their defaults.
+            # The class has no version, so newer attributes are passed too, with their defaults.
             return super()._run(x, scale, zero, axis)
 
     return DequantizeLinear

@@ -12,21 +12,21 @@ from edge.errors import EngineError
 
 
 def load() -> Any:
-    """Return the module `onnxruntime`, whose telemetry is off.
+    """Import `onnxruntime` with its telemetry disabled.
 
-    It would tell which models it loads, and leave files in TMPDIR.
+    The telemetry would report loaded models, and leave files in TMPDIR.
     """
-    # Read when it is imported.
+    # onnxruntime reads the variable on import.
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     import onnxruntime
 
-    # For programs that imported it before.
+    # For programs that imported onnxruntime earlier.
     onnxruntime.disable_telemetry_events()
     return onnxruntime
 
 
 class OnnxRuntime(Engine):
-    """Runs .onnx files with ONNX Runtime's CPU provider."""
+    """Run .onnx files with ONNX Runtime's CPU provider."""
 
     name = "onnxruntime"
     format = "onnx"
@@ -71,5 +71,5 @@ class _Session(Session):
 
 
 def _line(error: Exception, path: Path) -> str:
-    # It repeats the path, whose length would leave no room for the reason.
+    # The message repeats the path, which may be too long to leave space for the reason.
     return " ".join(str(error).replace(str(path), path.name).split())[:300]

@@ -1,4 +1,4 @@
-"""PyTorch on a Transformers checkpoint: what people have before they convert anything."""
+"""PyTorch on a Transformers checkpoint, the reference for every other engine."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edge.engines.base import Array, Availability, Engine, Session, installed
 
 
 class PyTorch(Engine):
-    """Runs a checkpoint folder with Transformers, float32, SDPA attention."""
+    """Run a checkpoint folder with Transformers, float32, SDPA attention."""
 
     name = "pytorch"
     format = "checkpoint"
@@ -31,7 +31,7 @@ class PyTorch(Engine):
 
 
 class ModelSession(Session):
-    """A loaded Transformers model behind the interface of every other engine."""
+    """A loaded Transformers model with the interface of the other engines."""
 
     def __init__(self, model: Any, task: Any) -> None:
         self._model = model

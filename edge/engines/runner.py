@@ -1,4 +1,4 @@
-"""Texts in, outputs out: one artifact with the tokenizer and lengths of its bundle."""
+"""Inference of one artifact with the tokenizer and sequence lengths of its bundle."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edge.tokenization import Encoding, Tokenizer
 
 
 def bundle_task(bundle: Bundle) -> Task:
-    """The task a bundle was made for."""
+    """Return the task of a bundle."""
     manifest = bundle.manifest
     return get_task(
         manifest.task,
@@ -26,7 +26,7 @@ def bundle_task(bundle: Bundle) -> Task:
 
 
 def bundle_tokenizer(bundle: Bundle) -> Tokenizer:
-    """The bundle's own tokenizer."""
+    """Return the tokenizer of a bundle."""
     info = bundle.manifest.tokenizer
     return Tokenizer.from_file(bundle.file(info.file), info)
 
@@ -34,10 +34,11 @@ def bundle_tokenizer(bundle: Bundle) -> Tokenizer:
 def choose(
     bundle: Bundle, formats: Sequence[str], precisions: Sequence[str], engine: str | None
 ) -> list[tuple[Artifact, Engine]]:
-    """The chosen artifacts, each with the engine to run it in.
+    """Return the selected artifacts, each with the engine to run it in.
 
-    engine: only artifacts of its format, in it; by default each in the first that is available.
-    Raises ConfigError when none is left, EngineError when nothing here can run one.
+    engine: run in this engine only, skipping artifacts of other formats; by default in the first
+    available one. Raises ConfigError when no artifact remains, EngineError when no engine is
+    available for one.
     """
     named = get_engine(engine) if engine else None
     chosen = [
@@ -51,7 +52,7 @@ def choose(
 
 
 class Runner:
-    """An artifact opened in an engine; runs one text at a time, as an app does."""
+    """An artifact opened in an engine, run on one text at a time, as in an app."""
 
     def __init__(
         self, bundle: Bundle, artifact: Artifact, engine: Engine, *, threads: int = 1
@@ -65,7 +66,7 @@ class Runner:
     def infer(
         self, encodings: Iterable[Encoding], *, length: int | None = None
     ) -> Iterator[Outputs]:
-        """Outputs of each encoding, padded to the next length the artifact accepts, or `length`."""
+        """Yield the outputs of each encoding, padded to `length` or the next accepted length."""
         names = [spec.name for spec in self.artifact.inputs]
         for encoding in encodings:
             size = length or self.artifact.fit_length(len(encoding))

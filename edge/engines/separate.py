@@ -1,4 +1,4 @@
-"""A Python environment beside ours, for what cannot be loaded together with current libraries."""
+"""Separate Python environments, for packages that conflict with current libraries."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from edge.engines.base import Availability
 from edge.process import wire
 
-_LOOK = """
+_VERSION_PROGRAM = """
 import importlib.metadata
 import {module}
 print(importlib.metadata.version("{distribution}"))
@@ -20,11 +20,11 @@ print(importlib.metadata.version("{distribution}"))
 
 @dataclass(frozen=True)
 class Environment:
-    """Where a package lives that has an environment of its own.
+    """The Python environment of a package that needs its own.
 
-    title: what it is called when it is missing. folder: beside our environment. variable: of the
-    shell, naming another Python. module, distribution: what it is there for. remedy: how to set it
-    up. timeout_s: for looking whether it works.
+    title: name in messages. folder: folder name, beside the main environment. variable: shell
+    variable that gives another Python. module, distribution: the package. remedy: how to set the
+    environment up. timeout_s: for the check of the package.
     """
 
     title: str
@@ -36,19 +36,19 @@ class Environment:
     timeout_s: float
 
     def find_python(self) -> Path | None:
-        """Its Python: the one that `variable` names, whether it works or not, else in `folder`."""
-        named = os.environ.get(self.variable)
-        if named:
-            return Path(named)
-        beside = Path(sys.prefix).parent / self.folder / "bin" / "python"
-        return beside if beside.exists() else None
+        """Return its Python: the value of `variable`, unchecked, else that in `folder`, or None."""
+        configured = os.environ.get(self.variable)
+        if configured:
+            return Path(configured)
+        default = Path(sys.prefix).parent / self.folder / "bin" / "python"
+        return default if default.exists() else None
 
     def version(self, python: Path) -> str | None:
-        """The version of the package that `python` imports; None when it cannot."""
-        look = _LOOK.format(module=self.module, distribution=self.distribution)
+        """Return the version of the package that `python` imports; None when it cannot."""
+        program = _VERSION_PROGRAM.format(module=self.module, distribution=self.distribution)
         try:
-            done = subprocess.run(
-                [python, "-I", "-c", look],
+            process = subprocess.run(
+                [python, "-I", "-c", program],
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,
@@ -56,24 +56,24 @@ class Environment:
             )
         except (OSError, subprocess.TimeoutExpired):
             return None
-        return done.stdout.strip() or None if done.returncode == 0 else None
+        return process.stdout.strip() or None if process.returncode == 0 else None
 
     def availability(self) -> Availability:
-        """Whether the package works here; if not, why, and the command that adds it."""
+        """Return the availability of the package: its version, or the reason and the remedy."""
         python = self.find_python()
         if python is None:
             return Availability(None, f"{self.title} is not set up", self.remedy)
-        found = self.version(python)
-        if found is None:
+        version = self.version(python)
+        if version is None:
             package = self.module.partition(".")[0]
             remedy = f"{self.remedy}, or correct {self.variable}"
             return Availability(None, f"{python} cannot import {package}", remedy)
-        return Availability(found)
+        return Availability(version)
 
 
 def worker_command(python: Path, worker: Path) -> list[str]:
-    """What starts a worker: a file with a class `Worker` that needs nothing of this project.
+    """Return the command for a worker: a file with a class `Worker` independent of this project.
 
-    -I: the worker's folder, where a file may be called like a package, is not searched.
+    -I keeps the worker's folder, whose files could shadow packages, out of the search path.
     """
     return [str(python), "-I", wire.__file__, str(worker)]

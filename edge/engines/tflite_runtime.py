@@ -27,7 +27,7 @@ _WORKER = Path(__file__).with_name("legacy_worker.py")
 
 
 class TfliteRuntime(Engine):
-    """Runs .tflite files with tflite-runtime 2.14."""
+    """Run .tflite files with tflite-runtime 2.14."""
 
     name = "tflite-runtime"
     format = "tflite"
@@ -42,8 +42,8 @@ class TfliteRuntime(Engine):
 class TfliteRuntimeSession(Session):
     """One .tflite file loaded in a child process.
 
-    `timeout_s` bounds loading and each run. When the process itself fails (a crash, a time-out, an
-    interrupt before its answer) it is stopped, and the session has ended.
+    timeout_s: limit for loading and for each run. After a crash, a time-out or an interrupt before
+    the reply, the process is stopped and the session is closed.
     """
 
     def __init__(
@@ -58,28 +58,27 @@ class TfliteRuntimeSession(Session):
         self._link = _start(python)
         request = {"do": "open", "path": str(path.resolve()), "threads": threads}
         try:
-            self._ask("load", request, {})
+            self._request("load", request, {})
         except EngineError:
             self.close()
             raise
 
     @property
     def pid(self) -> int | None:
-        """Process id of the child; None once the session has ended."""
+        """The process id of the child; None once the session is closed."""
         return None if self._link.closed else self._link.pid
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Outputs by name for inputs by name, int32 of shape (1, length).
+        """Return outputs by name for inputs by name, int32 of shape (1, length).
 
-        The signature of the file that takes these names and shapes computes them. Raises
-        EngineError.
+        They come from the signature of the file with these names and shapes. Raises EngineError.
         """
-        return self._ask("run", {"do": "run"}, inputs)
+        return self._request("run", {"do": "run"}, inputs)
 
     def close(self) -> None:
         self._link.close()
 
-    def _ask(
+    def _request(
         self, action: str, request: dict[str, object], arrays: Mapping[str, Array]
     ) -> dict[str, Array]:
         if self._link.closed:
@@ -94,7 +93,7 @@ class TfliteRuntimeSession(Session):
                 f"{failed} within {self._timeout_s:g} s: its process was stopped"
             ) from None
         except Ended as end:
-            raise EngineError(f"{failed}: its process {_how(end)}") from None
+            raise EngineError(f"{failed}: its process {_end_reason(end)}") from None
         return outputs
 
 
@@ -108,7 +107,7 @@ def _start(python: Path) -> Link:
         ) from None
 
 
-def _how(end: Ended) -> str:
+def _end_reason(end: Ended) -> str:
     if end.signal_name:
         return f"ended with {end.signal_name}"
     if end.code is None:

@@ -1,1 +1,1 @@
-"""The interpreter of Core ML programs: what a Mac would run, in NumPy."""
+"""An interpreter of Core ML programs in numpy, for machines without Core ML."""

@@ -36,7 +36,7 @@ def _binary(function: Callable[[Array, Array], Array]) -> Callable[..., Array]:
 
 
 def erf(x: Array) -> Array:
-    """The error function, relative error below 5e-7: scipy's is exact and many times slower."""
+    """Error function with a relative error below 5e-7; scipy's is exact and many times slower."""
     inside = np.clip(x, -_ERF_LIMIT, _ERF_LIMIT)
     square = inside * inside
     inside *= _polynomial(square, (*_ERF_P, _ERF_AT_ZERO))

@@ -70,7 +70,7 @@ def conv(
     spatial = x.ndim - 2
     steps = [1] * spatial if strides is None else [int(step) for step in strides]
     spread = [1] * spatial if dilations is None else [int(gap) for gap in dilations]
-    # A dilated kernel covers this many elements of each dimension.
+    # Number of elements per dimension that a dilated kernel covers.
     extent = [(k - 1) * gap + 1 for k, gap in zip(weight.shape[2:], spread, strict=True)]
     padded = np.pad(x, [(0, 0), (0, 0), *_padding(pad_type, pad, x.shape[2:], extent, steps)])
     axes = tuple(range(2, x.ndim))
@@ -103,54 +103,56 @@ def conv_transpose(
 ) -> Array:
     """Transposed convolution of x (n, C, *D) with weight (C, C_out / groups, *K).
 
-    It is a convolution of x, spread out by the strides, with the kernel turned around; `pad` is
-    what is cut off again.
+    It is a convolution of x, dilated by the strides, with the flipped kernel; `pad` is the number
+    of elements to crop.
     """
     spatial = x.ndim - 2
     steps = [1] * spatial if strides is None else [int(step) for step in strides]
     gaps = [1] * spatial if dilations is None else [int(gap) for gap in dilations]
-    reach = [(k - 1) * gap for k, gap in zip(weight.shape[2:], gaps, strict=True)]
-    whole = conv(
+    margins = [(k - 1) * gap for k, gap in zip(weight.shape[2:], gaps, strict=True)]
+    uncropped = conv(
         _spread(x, steps),
-        _turned(weight, int(groups)),
+        _flipped(weight, int(groups)),
         pad_type="custom",
-        pad=np.array([[size, size] for size in reach]),
+        pad=np.array([[size, size] for size in margins]),
         dilations=np.array(gaps),
         groups=groups,
     )
-    cut = [(0, 0)] * spatial
+    crops = [(0, 0)] * spatial
     if pad_type == "custom" and pad is not None:
-        cut = [(int(before), int(after)) for before, after in pad.reshape(-1, 2)]
+        crops = [(int(before), int(after)) for before, after in pad.reshape(-1, 2)]
     elif pad_type == "same":
-        totals = np.array(whole.shape[2:]) - np.array(x.shape[2:]) * steps
-        cut = [(int(total) // 2, int(total) - int(total) // 2) for total in totals]
-    sizes = [d - before - after for d, (before, after) in zip(whole.shape[2:], cut, strict=True)]
+        totals = np.array(uncropped.shape[2:]) - np.array(x.shape[2:]) * steps
+        crops = [(int(total) // 2, int(total) - int(total) // 2) for total in totals]
+    sizes = [
+        d - before - after for d, (before, after) in zip(uncropped.shape[2:], crops, strict=True)
+    ]
     if output_shape is not None:
         sizes = [int(size) for size in output_shape[2:]]
-    return _window(whole, [before for before, _ in cut], sizes, bias)
+    return _cropped(uncropped, [before for before, _ in crops], sizes, bias)
 
 
 def _spread(x: Array, steps: list[int]) -> Array:
-    """Put zeros between the elements of the spatial dimensions."""
+    """Insert zeros between the elements of the spatial dimensions."""
     sizes = ((size - 1) * step + 1 for size, step in zip(x.shape[2:], steps, strict=True))
     spread = np.zeros((*x.shape[:2], *sizes), x.dtype)
     spread[(slice(None), slice(None), *(slice(None, None, step) for step in steps))] = x
     return spread
 
 
-def _turned(weight: Array, groups: int) -> Array:
-    """(C, C_out / groups, *K) to the (C_out, C / groups, *K) of `conv`, each kernel reversed."""
+def _flipped(weight: Array, groups: int) -> Array:
+    """Flip kernels and convert (C, C_out / groups, *K) to the (C_out, C / groups, *K) of `conv`."""
     kernels = weight.reshape(groups, -1, *weight.shape[1:]).swapaxes(1, 2)
     return np.flip(kernels.reshape(-1, *kernels.shape[2:]), tuple(range(2, weight.ndim)))
 
 
-def _window(x: Array, starts: list[int], sizes: list[int], bias: Array | None) -> Array:
-    """Part of the spatial dimensions of x, zero where it reaches beyond, plus the bias."""
+def _cropped(x: Array, starts: list[int], sizes: list[int], bias: Array | None) -> Array:
+    """Crop the spatial dimensions of x, with zeros beyond its end, and add the bias."""
     ends = [start + size for start, size in zip(starts, sizes, strict=True)]
-    beyond = [max(end - have, 0) for end, have in zip(ends, x.shape[2:], strict=True)]
-    padded = np.pad(x, [(0, 0), (0, 0), *((0, extra) for extra in beyond)])
-    inside = (slice(start, end) for start, end in zip(starts, ends, strict=True))
-    result = padded[(slice(None), slice(None), *inside)]
+    missing = [max(end - available, 0) for end, available in zip(ends, x.shape[2:], strict=True)]
+    padded = np.pad(x, [(0, 0), (0, 0), *((0, extra) for extra in missing)])
+    slices = (slice(start, end) for start, end in zip(starts, ends, strict=True))
+    result = padded[(slice(None), slice(None), *slices)]
     return result if bias is None else result + bias.reshape(-1, *(1,) * len(sizes))
 
 
@@ -196,15 +198,15 @@ def layer_norm(
     epsilon: Array | float = 1e-5,
 ) -> Array:
     """(x - mean) / sqrt(variance + epsilon) * gamma + beta, Ba et al. 2016, equation 4."""
-    over = tuple(range(x.ndim)) if axes is None else tuple(int(a) % x.ndim for a in axes)
-    kept = [size if axis in over else 1 for axis, size in enumerate(x.shape)]
-    centred = x - x.mean(axis=over, keepdims=True)
-    variance = np.square(centred).mean(axis=over, keepdims=True)
+    reduced_axes = tuple(range(x.ndim)) if axes is None else tuple(int(a) % x.ndim for a in axes)
+    reduced_shape = [size if axis in reduced_axes else 1 for axis, size in enumerate(x.shape)]
+    centred = x - x.mean(axis=reduced_axes, keepdims=True)
+    variance = np.square(centred).mean(axis=reduced_axes, keepdims=True)
     centred /= np.sqrt(variance + np.float32(epsilon))
     if gamma is not None:
-        centred *= gamma.reshape(kept)
+        centred *= gamma.reshape(reduced_shape)
     if beta is not None:
-        centred += beta.reshape(kept)
+        centred += beta.reshape(reduced_shape)
     return centred
 
 

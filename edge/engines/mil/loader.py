@@ -1,4 +1,4 @@
-"""From the model description of a saved package to the steps of a MIL program."""
+"""Loader of saved packages: from the model description to the steps of a MIL program."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _TAKE_LISTS = frozenset({"concat", "einsum", "stack"})
 
 @dataclass(frozen=True)
 class Loaded:
-    """A program ready to run: constants hold the weights, decompressed and in 32 bits."""
+    """A program ready to run; constants hold the decompressed weights in 32 bits."""
 
     inputs: tuple[Input, ...]
     outputs: dict[str, TensorType]
@@ -48,7 +48,7 @@ def load_program(package: Path) -> Loaded:
 
 
 class _Loader:
-    """Turns the model description of one package into constants and steps."""
+    """Convert the model description of one package into constants and steps."""
 
     def __init__(self, package: Path, model: Any, weights: WeightFiles) -> None:
         self._package = package
@@ -65,7 +65,7 @@ class _Loader:
             raise damaged(self._package, f"it has no operators for {function.opset!r}")
         inputs = [self._input(entry) for entry in function.inputs]
         self._types.update((entry.name, entry.type) for entry in inputs)
-        # All of them are looked up before any weight is rebuilt, which is the slow part.
+        # Every operator is checked before weights are decompressed, which is slow.
         for operation in block.operations:
             if operation.type != "const":
                 self._check_known(operation)
@@ -109,15 +109,15 @@ class _Loader:
                 f"{self._package.name}: {shown} has no implementation here: "
                 "run the package with Core ML on a Mac"
             )
-        known = inspect.signature(OPERATORS[operation.type]).parameters
+        parameters = inspect.signature(OPERATORS[operation.type]).parameters
         given = (set(operation.inputs) | set(operation.attributes)) - {"name"}
-        for parameter in sorted(given - set(known)):
+        for parameter in sorted(given - set(parameters)):
             raise EngineError(
                 f"{self._package.name}: the parameter {parameter!r} of {shown} has no "
                 "implementation here: run the package with Core ML on a Mac"
             )
-        for parameter, described in known.items():
-            if described.default is inspect.Parameter.empty and parameter not in given:
+        for parameter, declared in parameters.items():
+            if declared.default is inspect.Parameter.empty and parameter not in given:
                 raise damaged(self._package, f"{shown} lacks {parameter!r}")
 
     def _add(self, operation: Any) -> None:
@@ -140,7 +140,7 @@ class _Loader:
     def _arguments(self, operation: Any, name: str) -> dict[str, str | tuple[str, ...]]:
         arguments: dict[str, str | tuple[str, ...]] = {}
         for parameter, value in operation.attributes.items():
-            # Compressed weights of iOS 16 and 17 keep their parts as attributes.
+            # Compressed weights of iOS 16 and 17 have their parts as attributes.
             if parameter != "name":
                 arguments[parameter] = self._constant(f"{name}.{parameter}", value)
         for parameter, argument in operation.inputs.items():
@@ -169,20 +169,20 @@ class _Loader:
         return name
 
 
-def _with_releases(steps: list[Step], kept: set[str]) -> tuple[Step, ...]:
-    """The steps, each with the tensors that are used for the last time in it."""
-    seen = set(kept)
-    finished: list[Step] = []
+def _with_releases(steps: list[Step], retained: set[str]) -> tuple[Step, ...]:
+    """Return the steps, each with the tensors that no later step uses."""
+    used_later = set(retained)
+    reversed_steps: list[Step] = []
     for step in reversed(steps):
         used = (*(name for name, _ in step.results), *step.sources)
-        last = tuple(dict.fromkeys(name for name in used if name not in seen))
-        seen.update(last)
-        finished.append(replace(step, released=last))
-    return tuple(reversed(finished))
+        last = tuple(dict.fromkeys(name for name in used if name not in used_later))
+        used_later.update(last)
+        reversed_steps.append(replace(step, released=last))
+    return tuple(reversed(reversed_steps))
 
 
 def _name(operation: Any) -> str:
-    """The operator's own name, or else that of its first result."""
+    """Return the name of an operator, or else of its first result."""
     named = operation.attributes.get("name") if "name" in operation.attributes else None
     values = list(named.immediateValue.tensor.strings.values) if named is not None else []
     if values:

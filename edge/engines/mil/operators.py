@@ -1,4 +1,4 @@
-"""Every MIL operator the interpreter knows, by its MIL name.
+"""The MIL operators of the interpreter, by MIL name.
 
 To add one, write a function with MIL's parameter names and defaults in the module of its kind, put
 it in that module's table, and add a case to tests/edge/test_mil_operators.py.
@@ -27,8 +27,8 @@ OPERATORS: dict[str, Operator] = {
     **WEIGHTS,
 }
 
-# Their results are elements of their inputs, already rounded; `pad` and the like may add a
-# constant of the same type.
+# Operators whose results are elements of their inputs, so already rounded; `pad` and similar
+# operators may add a constant of the same type.
 MOVES = frozenset(TENSORS) - {"cumsum", "range_1d"} | {
     "abs",
     "identity",

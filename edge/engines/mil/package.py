@@ -1,7 +1,7 @@
-"""Reading a saved Core ML package: its manifest, its model description and its weight files.
+"""Reader of saved Core ML packages: manifest, model description and weight files.
 
 A package is a folder: `Manifest.json` names the model description (a protobuf file), which refers
-to blobs in `weights/weight.bin` by offset. Nothing here runs anything.
+to blobs in `weights/weight.bin` by offset.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 from edge.engines.base import Array
 from edge.errors import EngineError
 
-# What an operator's parameter can be: a tensor, a string, or a list of either.
+# The value of an operator's parameter: a tensor, a string, or a list of either.
 Value = Any
 
 _PROTO_PACKAGE = "_edge_coreml_proto"
@@ -33,7 +33,7 @@ _MODEL_FOLDER_MARK = "@model_path/"
 
 @dataclass(frozen=True)
 class ElementType:
-    """One MIL element type: how the file stores it and how it is held while running."""
+    """One MIL element type: its dtype in the file (stored) and while running (held)."""
 
     name: str
     stored: np.dtype[Any]
@@ -81,7 +81,7 @@ class TensorType:
     shape: tuple[int | None, ...]
 
     def admits(self, shape: tuple[int, ...]) -> bool:
-        """Whether a tensor of this shape is of this type."""
+        """Return True if a tensor of this type may have `shape`."""
         return len(shape) == len(self.shape) and all(
             expected is None or expected == size
             for expected, size in zip(self.shape, shape, strict=True)
@@ -89,7 +89,7 @@ class TensorType:
 
 
 def read_model(package: Path) -> tuple[Any, Path]:
-    """The model description of a package, and the folder its weight files are named from.
+    """Return the model description of a package, and the folder that weight paths are relative to.
 
     Raises EngineError when a file is missing, cannot be parsed, or holds no MIL program.
     """
@@ -114,12 +114,12 @@ def read_model(package: Path) -> tuple[Any, Path]:
 
 
 def damaged(package: Path, reason: str) -> EngineError:
-    """The error for a package whose files contradict each other."""
+    """Return the error for a package whose files contradict each other."""
     return EngineError(f"{package.name} is damaged: {reason}; convert the checkpoint again")
 
 
 def tensor_type(package: Path, value_type: Any) -> TensorType:
-    """Element type and shape declared by a MIL ValueType; raises EngineError for other kinds."""
+    """Return the tensor type declared by a MIL ValueType; raises EngineError for other kinds."""
     kind = value_type.WhichOneof("type")
     if kind is None:
         raise damaged(package, "a value has no type")
@@ -147,7 +147,7 @@ class WeightFiles:
     _contents: dict[str, Array] = field(default_factory=dict)
 
     def decode(self, value: Any) -> Value:
-        """A MIL Value as an array (fp16 as float32), a string, or a tuple of these.
+        """Return a MIL Value as an array (fp16 as float32), a string, or a tuple of these.
 
         Raises EngineError when the value does not fill its declared shape.
         """
@@ -205,7 +205,7 @@ class WeightFiles:
             except (OSError, ValueError) as error:
                 reason = f"the weight file {path.name!r} cannot be read"
                 raise damaged(self.package, reason) from error
-            # Constants are views of it: an operator that wrote to its input would fail.
+            # Constants are views of it; an operator that writes to its input must fail.
             contents.flags.writeable = False
             self._contents[name] = contents
         return self._contents[name]
@@ -218,7 +218,7 @@ class WeightFiles:
 
 
 def unpack_bits(packed: Array, bits: int, count: int) -> Array:
-    """The first `count` unsigned values of `bits` bits each, stored least significant bit first."""
+    """Unpack `count` unsigned values of `bits` bits each, stored least significant bit first."""
     group_bytes = math.lcm(bits, 8) // 8
     padding = -packed.size % group_bytes
     groups = np.pad(packed, (0, padding)).reshape(-1, group_bytes).astype(np.uint32)
@@ -257,16 +257,16 @@ def _model_file(package: Path) -> Path:
 
 
 def _model_class() -> Any:
-    """The protobuf class of a Core ML model description.
+    """Return the protobuf class of a Core ML model description.
 
     It is loaded from coremltools' folder under another package name, because importing coremltools
-    itself imports torch and scikit-learn: seconds, for classes that need protobuf alone.
+    itself imports torch and scikit-learn, which takes seconds.
     """
-    found = importlib.util.find_spec("coremltools")
-    if found is None or not found.submodule_search_locations:
+    spec = importlib.util.find_spec("coremltools")
+    if spec is None or not spec.submodule_search_locations:
         raise EngineError("reading a Core ML package needs coremltools: pip install coremltools")
     if _PROTO_PACKAGE not in sys.modules:
         package = types.ModuleType(_PROTO_PACKAGE)
-        package.__path__ = [str(Path(found.submodule_search_locations[0]) / "proto")]
+        package.__path__ = [str(Path(spec.submodule_search_locations[0]) / "proto")]
         sys.modules[_PROTO_PACKAGE] = package
     return importlib.import_module(f"{_PROTO_PACKAGE}.Model_pb2").Model

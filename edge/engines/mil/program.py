@@ -1,9 +1,9 @@
-"""The Core ML engine of machines that are not Macs: saved MIL programs, executed in numpy.
+"""The Core ML engine for machines other than Macs: saved MIL programs, executed in numpy.
 
 A program is a list of operators over named tensors. Each runs in 32-bit floats and its results are
-rounded to the element types the program declares, so that what 16-bit floats lose or overflow
-shows here as it would on a phone. It proves neither that Apple's compiler accepts the program nor
-the numerics of the Neural Engine, which may also accumulate in 16 bits.
+rounded to the element types that the program declares, so precision loss and overflow of 16-bit
+floats show as on a phone. This verifies neither that Apple's compiler accepts the program nor the
+numerics of the Neural Engine, which may also accumulate in 16 bits.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class MilProgram:
 
     inputs, outputs: names, in the program's order. input_shapes: the size of each dimension, None
     where it may vary. input_dtypes, output_dtypes: MIL's names (int32, fp16, fp32 ...).
-    operators: how often the program uses each kind of operator, constants included.
-    constants: weights and parameters by name, not to be changed. steps: what runs, in order.
+    operators: count of each kind of operator in the program, constants included.
+    constants: weights and parameters by name, read-only. steps: the operators to run, in order.
     """
 
     def __init__(self, loaded: Loaded, *, threads: int = 1) -> None:
@@ -70,10 +70,10 @@ class MilProgram:
         return {name: declared.element.name for name, declared in self._outputs.items()}
 
     def run(self, inputs: Mapping[str, Any], *, round_fp16: bool = True) -> dict[str, Array]:
-        """Outputs by name, in their declared types, for inputs by name.
+        """Return outputs by name, in their declared types, for inputs by name.
 
-        round_fp16: round every result that the program types fp16; without it such results keep
-        32 bits, outputs included, which shows how much of an error comes from rounding.
+        round_fp16: round every result declared fp16; otherwise such results keep 32 bits, outputs
+        included, which shows the part of the error caused by rounding.
         Overflow gives inf and nan, as on a device. Raises EngineError for a missing or unknown
         input, a shape or type the program does not accept, or an operator that fails.
         """
@@ -86,7 +86,7 @@ class MilProgram:
     def execute(
         self, inputs: Mapping[str, Any], run: Callable[[Step, dict[str, Value]], None]
     ) -> dict[str, Array]:
-        """Outputs by name as they are held, each step done by `run` on the tensors so far."""
+        """Return outputs by name in held types, calling `run` with each step and the tensors."""
         self._check_names(inputs)
         values = dict(self.constants)
         with np.errstate(all="ignore"), blas_threads(self._threads):
@@ -100,9 +100,9 @@ class MilProgram:
 
     def _finished(self, name: str, value: Array, *, round_fp16: bool) -> Array:
         element = self._outputs[name].element
-        kept = element.held if element.name == "fp16" and not round_fp16 else element.stored
+        dtype = element.held if element.name == "fp16" and not round_fp16 else element.stored
         # A copy: the value may be an input, or part of the program.
-        return np.array(value, kept)
+        return np.array(value, dtype)
 
     def _check_names(self, inputs: Mapping[str, Any]) -> None:
         missing = [name for name in self._inputs if name not in inputs]

@@ -1,4 +1,4 @@
-"""MIL operators that go through a sequence one step after the other.
+"""Recurrent MIL operators.
 
 Each function takes MIL's own parameter names and defaults. Floats are float32 arrays whatever the
 program says; the caller rounds results to the declared type.
@@ -74,7 +74,7 @@ def _recur(
     *,
     backwards: bool,
 ) -> tuple[Array, Array, Array]:
-    """One direction over projected inputs (s, b, 4H): all states (s, b, H), last h, last c."""
+    """Run one direction over projected inputs (s, b, 4H); returns all states (s, b, H), h and c."""
     gate, cell, output = functions
     states = np.empty((*projected.shape[:2], h.shape[-1]), projected.dtype)
     steps = range(projected.shape[0])

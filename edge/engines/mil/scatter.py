@@ -1,7 +1,7 @@
-"""MIL operators that write elements into a copy of a tensor, at places told by another.
+"""MIL operators that write elements into a copy of a tensor, at given indices.
 
-Each function takes MIL's own parameter names and defaults. Raises IndexError out of bounds, where
-a device does anything; iOS 17 added `validate_indices` and took negative indices away.
+Each function takes MIL's own parameter names and defaults. Indices out of bounds raise IndexError;
+on a device the result is undefined. iOS 17 added `validate_indices` and removed negative indices.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _MODES: dict[str, np.ufunc] = {
 }
 
 
-def _written(data: Array, places: tuple[Any, ...], updates: Array, mode: str) -> Array:
-    """A copy of data with the updates; those of one place are applied one after the other."""
+def _with_updates(data: Array, indices: tuple[Any, ...], updates: Array, mode: str) -> Array:
+    """Return a copy of data with the updates; repeated indices are applied in order."""
     changed = data.copy()
     if mode == "update":
-        changed[places] = updates
+        changed[indices] = updates
     elif mode in _MODES:
-        _MODES[mode].at(changed, places, updates.astype(data.dtype, copy=False))
+        _MODES[mode].at(changed, indices, updates.astype(data.dtype, copy=False))
     else:
         raise ValueError(f"unknown mode '{mode}'")
     return changed
@@ -44,10 +44,10 @@ def scatter(
     mode: str = "add",
     validate_indices: Array | None = None,
 ) -> Array:
-    """Slices along an axis, one for each index."""
+    """Write slices along an axis, one for each index."""
     axis = int(axis) % data.ndim
     checked_indices(indices, data.shape[axis], negative=validate_indices is None)
-    return _written(data, (*(slice(None),) * axis, indices), updates, mode)
+    return _with_updates(data, (*(slice(None),) * axis, indices), updates, mode)
 
 
 def scatter_along_axis(
@@ -58,12 +58,12 @@ def scatter_along_axis(
     mode: str = "add",
     validate_indices: Array | None = None,
 ) -> Array:
-    """One element for each index, at its own place in all other dimensions."""
+    """Write one element for each index, at its own position in all other dimensions."""
     axis = int(axis) % data.ndim
     checked_indices(indices, data.shape[axis], negative=validate_indices is None)
     grid = list(np.ogrid[tuple(slice(size) for size in indices.shape)])
     grid[axis] = indices
-    return _written(data, tuple(grid), updates, mode)
+    return _with_updates(data, tuple(grid), updates, mode)
 
 
 def scatter_nd(
@@ -73,11 +73,11 @@ def scatter_nd(
     mode: str = "add",
     validate_indices: Array | None = None,
 ) -> Array:
-    """Slices at the coordinates in the last dimension of `indices`."""
+    """Write slices at the coordinates in the last dimension of `indices`."""
     coordinates = np.moveaxis(indices, -1, 0)
     for size, column in zip(data.shape, coordinates, strict=False):
         checked_indices(column, size, negative=validate_indices is None)
-    return _written(data, tuple(coordinates), updates, mode)
+    return _with_updates(data, tuple(coordinates), updates, mode)
 
 
 SCATTER: dict[str, Callable[..., Array]] = {

@@ -13,7 +13,7 @@ from edge.engines.mil.operators import MOVES, Operator
 from edge.engines.mil.package import TensorType, Value
 from edge.errors import EngineError
 
-# What numpy raises for arguments that contradict each other or do not fit in memory.
+# Errors of numpy for inconsistent arguments, or ones that do not fit in memory.
 _FAILURES = (
     *(ValueError, IndexError, TypeError, KeyError, AttributeError),
     *(ArithmeticError, MemoryError),
@@ -26,7 +26,7 @@ _SMALL_SIZE = 2048
 
 @dataclass(frozen=True)
 class Step:
-    """One operator to run: where its arguments come from and what it must give."""
+    """One operator to run, with the sources of its arguments and the types of its results."""
 
     kind: str
     name: str
@@ -38,7 +38,7 @@ class Step:
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """The tensors it reads, constants included."""
+        """Names of the tensors it reads, constants included."""
         return tuple(
             name
             for source in self.arguments.values()
@@ -46,16 +46,16 @@ class Step:
         )
 
     def run(self, values: dict[str, Value], *, round_fp16: bool) -> None:
-        """Add the results to `values`; raises EngineError, naming the operator."""
-        given = {
+        """Run the operator and add its results to `values`; raises EngineError, naming it."""
+        arguments = {
             parameter: tuple(values[name] for name in source)
             if isinstance(source, tuple)
             else values[source]
             for parameter, source in self.arguments.items()
         }
         try:
-            produced = self.function(**given)
-            tensors = produced if isinstance(produced, tuple) else (produced,)
+            returned = self.function(**arguments)
+            tensors = returned if isinstance(returned, tuple) else (returned,)
             held = self._converted(tensors, round_fp16=round_fp16 and self.kind not in MOVES)
         except _FAILURES as error:
             raise EngineError(f"{self} failed: {' '.join(str(error).split())}") from error
@@ -83,8 +83,8 @@ class Step:
 class Input:
     """One input of a program.
 
-    `ranges` holds the least and greatest size of each dimension (None: no limit), `choices` the
-    only shapes accepted; both are empty when the type says everything.
+    ranges: minimum and maximum size of each dimension (None: no limit). choices: the only accepted
+    shapes. Both are empty when the type is complete.
     """
 
     name: str
@@ -93,19 +93,19 @@ class Input:
     choices: tuple[tuple[int, ...], ...] = ()
 
     def accept(self, value: Any) -> Array:
-        """`value` in the input's own type; raises EngineError when it is not a value of it."""
-        given = np.asarray(value)
-        if not self._accepts(given.shape):
+        """Convert `value` to the input's type; raises EngineError when it does not fit."""
+        array = np.asarray(value)
+        if not self._accepts(array.shape):
             raise EngineError(
-                f"input {self.name!r} has shape {_shown(given.shape)}; "
+                f"input {self.name!r} has shape {_shown(array.shape)}; "
                 f"the program accepts {self._accepted()}"
             )
         held = self.type.element.held
-        if given.dtype.kind not in "biuf" or (given.dtype.kind == "f" and held.kind != "f"):
+        if array.dtype.kind not in "biuf" or (array.dtype.kind == "f" and held.kind != "f"):
             raise EngineError(
-                f"input {self.name!r} is {given.dtype}; the program takes {self.type.element.name}"
+                f"input {self.name!r} is {array.dtype}; the program takes {self.type.element.name}"
             )
-        return convert(given, self.type, round_fp16=True)
+        return convert(array, self.type, round_fp16=True)
 
     def _accepts(self, shape: tuple[int, ...]) -> bool:
         if not self.type.admits(shape) or (self.choices and shape not in self.choices):
@@ -128,16 +128,16 @@ class Input:
 
 
 def round_to_fp16(x: Array) -> Array:
-    """A float32 array with every value rounded to the nearest 16-bit float, ties to even.
+    """Round every value of a float32 array to the nearest 16-bit float, ties to even.
 
-    The same as converting to float16 and back, an order of magnitude faster on large arrays:
+    Equal to converting to float16 and back, but an order of magnitude faster on large arrays:
     numpy converts one element at a time, this works on whole arrays of bit patterns.
     """
     if x.size < _SMALL_SIZE or not max(x.max(), -x.min()) < _FP16_OVERFLOW:
-        # Small, or with an overflow, an infinity or a nan in it.
+        # A small array, or one with an overflow, an infinity or a nan.
         return x.astype(np.float16).astype(np.float32)
     bits = x.view(np.uint32)
-    # Half of the 13 bits that go, plus one when the last bit that stays is odd.
+    # Half of the 13 dropped bits, plus one when the last remaining bit is odd.
     rounded = bits >> np.uint32(13)
     rounded &= np.uint32(1)
     rounded += np.uint32(0x0FFF)
@@ -153,7 +153,7 @@ def round_to_fp16(x: Array) -> Array:
 
 
 def convert(value: Any, declared: TensorType, *, round_fp16: bool) -> Array:
-    """`value` as it is held while running, rounded if it is declared fp16 and that is asked."""
+    """Convert `value` to its held dtype; with `round_fp16`, values declared fp16 are rounded."""
     held = np.asarray(value).astype(declared.element.held, copy=False)
     return round_to_fp16(held) if round_fp16 and declared.element.name == "fp16" else held
 

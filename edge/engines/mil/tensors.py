@@ -20,7 +20,7 @@ def _ints(values: Array | Sequence[int]) -> tuple[int, ...]:
 
 
 def checked_indices(indices: Array, size: int, *, negative: bool) -> Array:
-    """`indices`, all within a dimension of this size; raises IndexError otherwise."""
+    """Return `indices` if all are within a dimension of this size; raises IndexError otherwise."""
     if indices.size:
         low, high = int(indices.min()), int(indices.max())
         if high >= size or low < (-size if negative else 0):
@@ -36,9 +36,9 @@ def gather(
     batch_dims: Array | int = 0,
     validate_indices: Array | None = None,
 ) -> Array:
-    """Slices of x along an axis. Raises IndexError out of bounds, where a device gives anything.
+    """Gather slices of x along an axis; raises IndexError out of bounds, undefined on a device.
 
-    iOS 17 added `validate_indices` and with it took negative indices out of the definition.
+    iOS 17 added `validate_indices` and removed negative indices from the definition.
     """
     axis, batch_dims = int(axis) % max(x.ndim, 1), int(batch_dims)
     checked_indices(indices, x.shape[axis], negative=validate_indices is None)
@@ -55,7 +55,7 @@ def gather(
 def gather_along_axis(
     x: Array, indices: Array, axis: Array | int = 0, validate_indices: Array | None = None
 ) -> Array:
-    """One element of x for each index; all other dimensions equal."""
+    """Gather one element of x for each index; all other dimensions are equal."""
     axis = int(axis)
     checked_indices(indices, x.shape[axis], negative=validate_indices is None)
     return np.take_along_axis(x, indices.astype(np.int64), axis)
@@ -67,7 +67,7 @@ def gather_nd(
     batch_dims: Array | int = 0,
     validate_indices: Array | None = None,
 ) -> Array:
-    """Slices of x at the coordinates in the last dimension of `indices`."""
+    """Gather slices of x at the coordinates in the last dimension of `indices`."""
     batch_dims = int(batch_dims)
     coordinates = np.moveaxis(indices, -1, 0)
     for size, column in zip(x.shape[batch_dims:], coordinates, strict=False):
@@ -80,7 +80,7 @@ def gather_nd(
 
 
 def reshape(x: Array, shape: Array) -> Array:
-    """-1 stands for what is left, 0 for the size x has there."""
+    """Reshape; -1 stands for the remaining size, 0 for the size of x in that dimension."""
     sizes = _ints(shape)
     return x.reshape([x.shape[i] if size == 0 else size for i, size in enumerate(sizes)])
 
@@ -122,11 +122,11 @@ def slice_by_index(
     end_mask: Array | None = None,
     squeeze_mask: Array | None = None,
 ) -> Array:
-    """x[begin:end:stride] per dimension; a squeezed dimension is indexed at `begin`."""
-    taken = x[_slices(x, begin, end, stride, begin_mask, end_mask, squeeze_mask)]
+    """Return x[begin:end:stride] per dimension; a squeezed dimension is indexed at `begin`."""
+    selected = x[_slices(x, begin, end, stride, begin_mask, end_mask, squeeze_mask)]
     if squeeze_mask is None:
-        return taken
-    return taken.squeeze(tuple(int(axis) for axis in np.flatnonzero(squeeze_mask)))
+        return selected
+    return selected.squeeze(tuple(int(axis) for axis in np.flatnonzero(squeeze_mask)))
 
 
 def slice_update(
@@ -139,7 +139,7 @@ def slice_update(
     end_mask: Array | None = None,
     squeeze_mask: Array | None = None,
 ) -> Array:
-    """A copy of x with one slice replaced."""
+    """Return a copy of x with one slice replaced."""
     where = _slices(x, begin, end, stride, begin_mask, end_mask, squeeze_mask)
     changed = x.copy()
     changed[where] = update.reshape(changed[where].shape)
@@ -147,7 +147,7 @@ def slice_update(
 
 
 def slice_by_size(x: Array, begin: Array, size: Array) -> Array:
-    """`size` elements from `begin`; -1 stands for all that follow."""
+    """Return `size` elements from `begin`; -1 stands for all that follow."""
     starts = [first + x.shape[i] if first < 0 else first for i, first in enumerate(_ints(begin))]
     return x[
         tuple(
@@ -174,7 +174,7 @@ def transpose(x: Array, perm: Array) -> Array:
 
 
 def concat(values: tuple[Array, ...], axis: Array | int, interleave: Array | bool = False) -> Array:
-    """Join along an axis, one after the other or taking turns; scalars make a vector."""
+    """Concatenate along an axis, in blocks or interleaved; scalars give a vector."""
     axis = int(axis)
     if bool(interleave):
         stacked = np.stack(values, axis % values[0].ndim + 1)
@@ -195,7 +195,7 @@ def split(
     num_splits: Array | None = None,
     split_sizes: Array | None = None,
 ) -> tuple[Array, ...]:
-    """Cut along an axis into equal parts or parts of given sizes."""
+    """Split along an axis into equal parts or parts of given sizes."""
     if split_sizes is not None:
         return tuple(np.split(x, np.cumsum(_ints(split_sizes))[:-1], int(axis)))
     if num_splits is None:
@@ -214,17 +214,17 @@ def reverse(x: Array, axes: Array | None = None) -> Array:
 
 
 def fill(shape: Array, value: Array | float = 0.0) -> Array:
-    """A tensor of one value."""
+    """Return a tensor filled with one value."""
     return np.full(_ints(shape), value)
 
 
 def fill_like(ref_tensor: Array, value: Array | float = 0.0) -> Array:
-    """A tensor of one value, of another's shape."""
+    """Return a tensor filled with one value, with the shape of another tensor."""
     return np.full(ref_tensor.shape, value)
 
 
 def range_1d(end: Array, start: Array, step: Array) -> Array:
-    """Numbers from start to end, end excluded."""
+    """Return the numbers from start to end, end excluded."""
     return np.arange(start.item(), end.item(), step.item()).astype(start.dtype)
 
 
@@ -235,7 +235,7 @@ def one_hot(
     on_value: Array | float = 1,
     off_value: Array | float = 0,
 ) -> Array:
-    """A new dimension that is `on_value` at each index and `off_value` elsewhere."""
+    """Add a dimension that is `on_value` at each index and `off_value` elsewhere."""
     hot = indices[..., None] == np.arange(int(one_hot_vector_size))
     return np.moveaxis(np.where(hot, on_value, off_value), -1, int(axis))
 
@@ -252,15 +252,15 @@ def pad(x: Array, pad: Array, mode: str = "constant", constant_val: Array | floa
 
 
 def band_part(x: Array, lower: Array | int = -1, upper: Array | int = -1) -> Array:
-    """Zero outside a band around the diagonal; a negative width keeps that whole side."""
+    """Set elements outside a band around the diagonal to zero; a negative width has no limit."""
     rows, columns = np.ogrid[: x.shape[-2], : x.shape[-1]]
-    below, above = int(lower), int(upper)
-    kept = np.ones(x.shape[-2:], bool)
-    if below >= 0:
-        kept &= rows - columns <= below
-    if above >= 0:
-        kept &= columns - rows <= above
-    return np.where(kept, x, np.zeros((), x.dtype))
+    lower_width, upper_width = int(lower), int(upper)
+    in_band = np.ones(x.shape[-2:], bool)
+    if lower_width >= 0:
+        in_band &= rows - columns <= lower_width
+    if upper_width >= 0:
+        in_band &= columns - rows <= upper_width
+    return np.where(in_band, x, np.zeros((), x.dtype))
 
 
 def cumsum(
@@ -269,7 +269,7 @@ def cumsum(
     exclusive: Array | bool = False,
     reverse: Array | bool = False,
 ) -> Array:
-    """Running sum; exclusive leaves the element itself out, reverse runs from the end."""
+    """Cumulative sum; exclusive omits the element itself, reverse starts at the end."""
     axis = int(axis)
     ordered = np.flip(x, axis) if bool(reverse) else x
     total = np.cumsum(ordered, axis, dtype=x.dtype)

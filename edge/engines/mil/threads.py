@@ -1,4 +1,4 @@
-"""How many threads numpy's matrix products use, for a while."""
+"""Control of the number of threads of numpy's matrix products."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ _SUFFIXES = ("64_", "")
 
 @contextlib.contextmanager
 def blas_threads(count: int) -> Iterator[None]:
-    """Matrix products in the block use `count` threads; the number before is restored.
+    """Run matrix products in the block with `count` threads, then restore the number.
 
-    Threads of OpenBLAS wait for each other without sleeping: on a machine whose cores are taken by
-    other processes, two can be twenty times slower than one. Where numpy is not the wheel for
-    Linux this changes nothing.
+    OpenBLAS threads busy-wait for each other: on a machine whose cores are busy with other
+    processes, two can be twenty times slower than one. Without numpy's Linux wheel this has no
+    effect.
     """
     controls = _controls()
     if controls is None:
         yield
         return
-    get, put = controls
-    before = get()
-    put(count)
+    get_threads, set_threads = controls
+    previous = get_threads()
+    set_threads(count)
     try:
         yield
     finally:
-        put(before)
+        set_threads(previous)
 
 
 @functools.cache
 def _controls() -> tuple[Any, Any] | None:
-    """OpenBLAS' functions that tell and set its number of threads, if numpy carries it."""
+    """Return OpenBLAS' functions that get and set its number of threads, if numpy includes it."""
     folder = Path(np.__file__).parent.parent / "numpy.libs"
     for path in folder.glob("libscipy_openblas*.so*"):
         library = ctypes.CDLL(str(path))

@@ -1,4 +1,4 @@
-"""What 16-bit floats would do to a MIL program in 32 bits, tried without converting it again."""
+"""Simulation of 16-bit floats in a 32-bit MIL program, without another conversion."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from edge.engines.mil.program import MilProgram
 from edge.engines.mil.steps import Step, round_to_fp16
 
 _FP16_MAX = float(np.finfo(np.float16).max)
-# Constants from here on become infinity in 16 bits, on purpose.
+# Larger constants stand for infinity, and may overflow in 16 bits.
 _INFINITE = 1e38
-# They only rearrange their input, in whatever width it is.
+# Operators that only rearrange their input, at any width.
 FOLLOWERS = frozenset({"expand_dims", "reshape", "squeeze", "transpose"})
 
 
 class Trial:
     """A program in 32-bit floats, run as if some of its operators computed in 16 bits.
 
-    names: the operators that can, in the program's order. FOLLOWERS do as their input, and one with
-    a constant that does not fit 16 bits never is converted.
+    names: the operators that can use 16 bits, in program order. FOLLOWERS have the width of their
+    input; an operator with a constant that overflows in 16 bits always stays in 32.
     """
 
     def __init__(self, program: MilProgram) -> None:
@@ -43,24 +43,24 @@ class Trial:
         )
 
     def extremes(self, inputs: Mapping[str, Any]) -> dict[str, float]:
-        """The largest magnitude that each operator reads or gives; inf where one is not finite.
+        """Return the largest magnitude in each operator's inputs and results; inf if not finite.
 
-        Constants do not count: they fit, or stand for infinity.
+        Constants are excluded: they fit, or stand for infinity.
         """
-        found: dict[str, float] = {}
+        magnitudes: dict[str, float] = {}
 
         def run(step: Step, values: dict[str, Value]) -> None:
             step.run(values, round_fp16=False)
             read = [name for name in step.sources if name not in self._program.constants]
             tensors = [values[name] for name in (*read, *_results(step))]
             sizes = [_magnitude(tensor) for tensor in tensors if _is_float(tensor)]
-            found[step.name] = max(sizes, default=0.0)
+            magnitudes[step.name] = max(sizes, default=0.0)
 
         self._program.execute(inputs, run)
-        return {name: found[name] for name in self.names}
+        return {name: magnitudes[name] for name in self.names}
 
     def outputs(self, inputs: Mapping[str, Any], wide: Collection[str]) -> dict[str, Array]:
-        """Outputs by name when every operator but those in `wide` computes in 16 bits."""
+        """Return outputs by name when all operators except those in `wide` compute in 16 bits."""
         narrow = set(self.names) - set(wide)
         rounded: set[str] = set()
 
@@ -80,9 +80,9 @@ class Trial:
         return self._program.execute(inputs, run)
 
     def cost_bytes(self, wide: Collection[str]) -> dict[str, int]:
-        """What keeping each of these operators in 32 bits adds to the file: its own constants.
+        """Return the bytes added to the file by keeping each operator of `wide` in 32 bits.
 
-        One that a narrow operator shares is stored in both widths.
+        These are its constants; one shared with a 16-bit operator is stored in both widths.
         """
         narrow_reads = {
             name
@@ -94,9 +94,9 @@ class Trial:
         counted: set[str] = set()
         for step in self._program.steps:
             if step.name in wide:
-                own = [n for n in dict.fromkeys(step.sources) if n not in counted]
-                counted.update(own)
-                costs[step.name] = sum(self._added_bytes(n, n in narrow_reads) for n in own)
+                constants = [n for n in dict.fromkeys(step.sources) if n not in counted]
+                counted.update(constants)
+                costs[step.name] = sum(self._added_bytes(n, n in narrow_reads) for n in constants)
         return costs
 
     def _is_too_large(self, name: str) -> bool:

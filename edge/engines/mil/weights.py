@@ -1,6 +1,6 @@
-"""MIL operators that rebuild compressed weights, and the two that quantize while running.
+"""MIL operators that decompress weights, and the two that quantize at run time.
 
-The `constexpr_` ones have constant inputs only and are computed once, when a program is loaded.
+The `constexpr_` operators have constant inputs only and run once, when a program is loaded.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from edge.engines.mil.package import unpack_bits
 
 
 def _along(parameter: Array, rank: int, axis: Array | int | None) -> Array:
-    """A scalar, or a vector laid along one axis of a tensor of this rank."""
+    """Reshape a vector to lie along one axis of a tensor of this rank; scalars are unchanged."""
     if parameter.ndim == 0 or axis is None:
         return parameter
     shape = [1] * rank
@@ -26,7 +26,7 @@ def _along(parameter: Array, rank: int, axis: Array | int | None) -> Array:
 def affine_dequantize(
     quantized_data: Array, zero_point: Array, scale: Array, axis: Array | int
 ) -> Array:
-    """Give scale * (q - zero_point); both are one for the tensor or one per channel."""
+    """Return scale * (q - zero_point); both are per tensor or per channel."""
     return dequantize(quantized_data, scale, zero_point, axis)
 
 
@@ -36,7 +36,7 @@ def dequantize(
     zero_point: Array | None = None,
     axis: Array | int | None = None,
 ) -> Array:
-    """Give scale * (q - zero_point); both are one for the tensor or one per channel."""
+    """Return scale * (q - zero_point); both are per tensor or per channel."""
     values = input.astype(np.float32)
     if zero_point is not None:
         values -= _along(zero_point.astype(np.float32), values.ndim, axis)
@@ -51,7 +51,7 @@ def quantize(
     zero_point: Array | None = None,
     axis: Array | int | None = None,
 ) -> Array:
-    """Give clip(round(x / scale) + zero_point), in the range of int8 or uint8."""
+    """Return clip(round(x / scale) + zero_point), in the range of int8 or uint8."""
     values = np.round(input / _along(scale, input.ndim, axis))
     if zero_point is not None:
         values += _along(zero_point.astype(np.float32), input.ndim, axis)
@@ -60,7 +60,7 @@ def quantize(
 
 
 def blockwise_shift_scale(data: Array, scale: Array, offset: Array | None = None) -> Array:
-    """Give scale * (q - offset), one scale for each block; all three have the same rank.
+    """Return scale * (q - offset), one scale for each block; all three have the same rank.
 
     A dimension of size d under s scales is made of s blocks of d / s elements.
     """
@@ -83,7 +83,7 @@ def lut_to_dense(
     shape: Array | None = None,
     vector_axis: Array | int | None = None,
 ) -> Array:
-    """Weights looked up in a palette.
+    """Look up weights in a palette.
 
     iOS 16: `indices` are packed bits, `lut` is (palette,) and `shape` is the result's.
     iOS 18: `indices` is a tensor, `lut` is (*groups, palette, vector), its first dimensions divide
@@ -107,7 +107,7 @@ def lut_to_dense(
 
 
 def _group_numbers(shape: tuple[int, ...], groups: tuple[int, ...]) -> Array:
-    """The number of the group each element belongs to, groups counted in row-major order."""
+    """Return the group number of each element, groups counted in row-major order."""
     number = np.zeros((1,) * len(shape), np.int64)
     for axis, (size, count) in enumerate(zip(shape, groups, strict=True)):
         along = np.arange(size) // (size // count)
@@ -116,7 +116,7 @@ def _group_numbers(shape: tuple[int, ...], groups: tuple[int, ...]) -> Array:
 
 
 def sparse_to_dense(nonzero_data: Array, mask: Array, shape: Array | None = None) -> Array:
-    """Zeros with `nonzero_data` where the mask is set; iOS 16 packs the mask's bits."""
+    """Return zeros with `nonzero_data` where the mask is set; iOS 16 packs the mask's bits."""
     if shape is not None:
         sizes = tuple(int(size) for size in shape)
         mask = unpack_bits(mask, 1, math.prod(sizes)).reshape(sizes)
@@ -126,7 +126,7 @@ def sparse_to_dense(nonzero_data: Array, mask: Array, shape: Array | None = None
 
 
 def cast_constant(source_val: Array, output_dtype: str) -> Array:
-    """The same values; the caller converts them to the declared type."""
+    """Return the values; the caller converts them to the declared type."""
     return source_val
 
 
