@@ -11,7 +11,7 @@ from typing import Any
 from typing_extensions import Self
 
 from edge.engines.base import Array
-from edge.engines.separate import Environment, worker_command
+from edge.engines.environment import Environment, worker_command
 from edge.errors import EngineError
 from edge.process.link import Ended, Link, NoAnswer, Refused
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from edge.engines.base import Array, Availability, Engine, Session
-from edge.engines.separate import Environment, worker_command
+from edge.engines.environment import Environment, worker_command
 from edge.errors import EngineError
 from edge.process.link import Ended, Link, NoAnswer, Refused
 
