@@ -18,8 +18,8 @@ from converters.base import Inputs, Plan
 from converters.coreml.blobs import wide_weights
 from converters.coreml.program import place
 from edge.bundle import KeptWider
+from edge.engines.mil.half_precision import HalfPrecisionProgram
 from edge.engines.mil.program import MilProgram
-from edge.engines.mil.trial import Trial
 from edge.errors import ConversionError
 from edge.precision import Precision
 
@@ -51,7 +51,7 @@ def save_mixed(
     """
     program = MilProgram.load(full)
     judge = _Judge(plan, samples, program)
-    search = _Search(Trial(program), judge)
+    search = _Search(HalfPrecisionProgram(program), judge)
     if not search.beyond and judge.error(MilProgram.load(half).run) < _MARGIN * _GATE:
         place(half, path)
         return wide_weights(path)
@@ -138,7 +138,7 @@ class _Search:
     beyond: those that read or give values beyond what 16 bits hold.
     """
 
-    def __init__(self, trial: Trial, judge: _Judge) -> None:
+    def __init__(self, trial: HalfPrecisionProgram, judge: _Judge) -> None:
         self.trial = trial
         self._judge = judge
         self._left = _TRIALS
@@ -188,7 +188,7 @@ class _Search:
         return self._judge.error(lambda sample: self.trial.outputs(sample, wide))
 
 
-def _kept(trial: Trial, wide: Collection[str], path: Path) -> tuple[KeptWider, ...]:
+def _kept(trial: HalfPrecisionProgram, wide: Collection[str], path: Path) -> tuple[KeptWider, ...]:
     """The operators in 32 bits: those that were chosen, and those whose weights do not fit."""
     costs = trial.cost_bytes(wide)
     chosen = tuple(

@@ -12,7 +12,7 @@ from typing import Any
 from converters.base import Plan
 from converters.graph import MASKED, ExportView, exportable_masks, sample_inputs
 from converters.refusals import layer_of
-from edge.engines.mil.trial import FOLLOWERS
+from edge.engines.mil.half_precision import FOLLOWERS
 from edge.errors import ConversionError
 from edge.signature import SHORTEST_LENGTH
 

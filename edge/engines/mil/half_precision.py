@@ -20,7 +20,7 @@ _INFINITE = 1e38
 FOLLOWERS = frozenset({"expand_dims", "reshape", "squeeze", "transpose"})
 
 
-class Trial:
+class HalfPrecisionProgram:
     """A program in 32-bit floats, run as if some of its operators computed in 16 bits.
 
     names: the operators that can use 16 bits, in program order. FOLLOWERS have the width of their
