@@ -1,4 +1,4 @@
-"""Look into a bundle, a model file or a checkpoint."""
+"""Inspection of a bundle, a model file or a checkpoint."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ def inspect_target(
 ) -> Inspection:
     """Describe whatever `target` is: a bundle, a model file or a checkpoint folder.
 
-    artifact: look into this one of a bundle, such as "onnx-int8". top: tensors to list, the
-    largest first. The others are about a checkpoint, as for converting it. Raises a UserError
-    when it is none of these, or is not what its name says.
+    artifact: describe this artifact of a bundle, such as "onnx-int8". top: number of tensors to
+    list, the largest first. The other options apply to a checkpoint, as in `edge convert`. Raises a
+    UserError when `target` is none of these, or does not have the format of its extension.
     """
     if not target.exists():
         raise BundleError(f"{target} does not exist: check the path")

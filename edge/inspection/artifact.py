@@ -1,4 +1,4 @@
-"""One model file: what is in it, where its bytes are, and which engines open it here."""
+"""Inspection of one model file: contents, sizes by layer and type, and engines that load it."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from edge.inspection.records import ArtifactInspection
 from edge.storage import size_bytes
 
 DEFAULT_TOP = 10
-# format -> module whose `read` takes a file apart, imported on use.
+# Format -> module whose `read` parses a file, imported on use.
 READERS = {name: f"edge.inspection.{name}" for name in FORMATS}
 
 
 def format_of(path: Path) -> str | None:
-    """The format a file's name claims."""
+    """Return the format according to a file's extension, or None."""
     return next((f.name for f in FORMATS.values() if path.suffix.lower() == f.suffix), None)
 
 
 def inspect_artifact(path: Path, *, top: int = DEFAULT_TOP) -> ArtifactInspection:
-    """Take a model file apart and open it in every engine of its format.
+    """Parse a model file and load it in every engine of its format.
 
-    top: how many tensors to list, the largest first. Raises BundleError, one line, when the file
-    is missing or is not what its name says; an engine that fails is part of the answer.
+    top: number of tensors to list, the largest first. Raises BundleError, one line, when the file
+    is missing or does not have the format of its extension; a failing engine is part of the result.
     """
     format_name = format_of(path)
     if format_name is None:
@@ -55,29 +55,28 @@ def inspect_artifact(path: Path, *, top: int = DEFAULT_TOP) -> ArtifactInspectio
 
 
 def _widths(contents: Contents) -> dict[str, dict[str, int]]:
-    """Layer -> data type -> weights stored in it, the most first."""
-    found: dict[str, Counter[str]] = {}
+    """Return layer -> data type -> number of weights, the most common type first."""
+    counts_by_layer: dict[str, Counter[str]] = {}
     for tensor in contents.tensors:
         if tensor.role == "weight":
-            found.setdefault(tensor.layer, Counter())[tensor.dtype] += tensor.elements
-    ordered = in_order({layer: counts.total() for layer, counts in found.items()})
-    return {layer: dict(found[layer].most_common()) for layer in ordered}
+            counts_by_layer.setdefault(tensor.layer, Counter())[tensor.dtype] += tensor.elements
+    ordered = in_order({layer: counts.total() for layer, counts in counts_by_layer.items()})
+    return {layer: dict(counts_by_layer[layer].most_common()) for layer in ordered}
 
 
 def _check_kind(path: Path, format_name: str) -> None:
-    """Core ML's files are folders, the others are not."""
+    """Raise BundleError unless `path` is a folder for Core ML, or a file for other formats."""
     if not path.exists():
         raise BundleError(f"{path} does not exist: check the path")
     if path.is_dir() != (format_name == "coreml"):
-        found, expected = ("folder", "file") if path.is_dir() else ("file", "folder")
+        actual, expected = ("folder", "file") if path.is_dir() else ("file", "folder")
         title = FORMATS[format_name].title
-        raise BundleError(f"{path} is a {found}: {title}'s {path.suffix} is a {expected}")
+        raise BundleError(f"{path} is a {actual}: {title}'s {path.suffix} is a {expected}")
 
 
 def _sizes(contents: Contents, attribute: str, total: int) -> dict[str, int]:
-    """Bytes by an attribute of the tensors, largest first; the rest of the file at the end."""
+    """Return bytes by an attribute of the tensors, largest first, then the rest of the file."""
     sizes: Counter[str] = Counter()
     for tensor in contents.tensors:
         sizes[getattr(tensor, attribute)] += tensor.size_bytes
-    found = dict(sizes.most_common())
-    return {**found, STRUCTURE: total - sum(found.values())}
+    return {**dict(sizes.most_common()), STRUCTURE: total - sizes.total()}

@@ -1,4 +1,4 @@
-"""What the readers of the three formats give, and the error for a file they cannot read."""
+"""The result of the format readers, and the error for a file that they cannot parse."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edge.inspection.records import Signature, StoredTensor
 
 @dataclass(frozen=True)
 class Contents:
-    """A model file, taken apart without running it. version: of the file format."""
+    """The parsed contents of a model file. version: of the file format."""
 
     version: str
     producer: str | None
@@ -23,17 +23,17 @@ class Contents:
 
 
 def damaged(path: Path, title: str, reason: object) -> BundleError:
-    """The error for a file that is not of its format, or whose parts contradict each other."""
+    """Return the error for a file that is malformed or inconsistent."""
     line = " ".join(str(reason).split())[:200]
     return BundleError(f"{path} is not a usable {title} file ({line}): run edge convert again")
 
 
 def bits_of(dtype: str) -> int:
-    """Width of one value of a data type, from its name: float32, int4, bool ..."""
+    """Return the bits of one value of a data type, from its name: float32, int4, bool ..."""
     digits = re.search(r"\d+", dtype)
     return int(digits.group()) if digits else 8
 
 
 def is_weight(dtype: str, elements: int) -> bool:
-    """Whether a constant belongs to the model: several values, floats or quantised ones."""
+    """Return True if a constant is a weight: several values, floating-point or quantized."""
     return elements > 1 and ("float" in dtype or bits_of(dtype) <= 8) and dtype != "bool"

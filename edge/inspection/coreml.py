@@ -1,4 +1,4 @@
-"""Reading .mlpackage folders that hold an ML program."""
+"""Reader of .mlpackage folders that hold an ML program."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from typing import Any, Literal
 from edge.engines.mil.package import ELEMENT_TYPES, read_model, tensor_type
 from edge.errors import BundleError, EngineError
 from edge.inspection.contents import Contents, damaged, is_weight
-from edge.inspection.layers import Operation, Places
+from edge.inspection.layers import LayerFinder, Operation
 from edge.inspection.records import Signature, StoredTensor
 from edge.signature import TensorSpec
 
 _TITLE = "Core ML"
 _VERSION = "com.github.apple.coremltools.version"
-# What a compressed weight needs besides its values.
+# Parameters of a compressed weight other than its values.
 _SCALES = frozenset({"scale", "zero_point", "offset", "lut", "mask", "axis", "shape"})
 _INTEGERS = frozenset({"axis", "shape"})
 
 
 def read(path: Path) -> Contents:
-    """Take a .mlpackage apart; raises BundleError when it is not one or is damaged."""
+    """Parse a .mlpackage; raises BundleError when it is not one or is damaged."""
     try:
         model, folder = read_model(path)
         return _Reader(path, model, folder).contents()
@@ -60,8 +60,8 @@ class _Reader:
         )
 
     def _tensors(self) -> Iterator[StoredTensor]:
-        """Each constant once, also when several operators refer to one blob."""
-        places = Places(_operation(operation) for operation in self._operations)
+        """Yield each constant once, even if several operators refer to its blob."""
+        layers = LayerFinder(_operation(operation) for operation in self._operations)
         parameters = self._constant_parameters()
         seen: set[tuple[str, int]] = set()
         for operation in self._operations:
@@ -72,13 +72,15 @@ class _Reader:
                     if blob in seen:
                         continue
                     seen.add(blob)
-                own = parameter if operation.type != "const" else parameters.get(name, "")
-                yield self._stored(operation, name, own, value, places)
+                role_parameter = (
+                    parameter if operation.type != "const" else parameters.get(name, "")
+                )
+                yield self._stored(operation, name, role_parameter, value, layers)
 
     def _stored(
-        self, operation: Any, name: str, parameter: str, value: Any, places: Places
+        self, operation: Any, name: str, parameter: str, value: Any, layers: LayerFinder
     ) -> StoredTensor:
-        """One constant. parameter: what it is for a compressed weight, or empty."""
+        """Describe one constant. parameter: its role in a compressed weight, or empty."""
         declared = tensor_type(self._path, value.type)
         shape = tuple(int(size or 0) for size in declared.shape)
         elements = math.prod(shape)
@@ -91,10 +93,10 @@ class _Reader:
         elif parameter not in _INTEGERS and is_weight(dtype, elements):
             role = "weight"
         if role == "weight" and operation.type.startswith("constexpr_"):
-            # Packed indices say nothing about how many weights they stand for.
+            # The number of packed indices is not the number of weights.
             dense = tensor_type(self._path, operation.outputs[0].type).shape
             elements = math.prod(int(size or 0) for size in dense)
-        shown, layer = places.locate(name, name)
+        shown, layer = layers.locate(name, name)
         return StoredTensor(
             name=f"{shown}: {parameter}" if role == "scale" else shown,
             dtype=dtype,
@@ -106,7 +108,7 @@ class _Reader:
         )
 
     def _constant_parameters(self) -> dict[str, str]:
-        """What a constant is for the compressed weight it belongs to (iOS 18 and later)."""
+        """Return constant -> parameter of its compressed weight (iOS 18 and later)."""
         return {
             binding.name: parameter
             for operation in self._operations
@@ -116,7 +118,7 @@ class _Reader:
         }
 
     def _check_size(self, name: str, value: Any, size_bytes: int) -> None:
-        """Refuse a constant that its weight file is too short for."""
+        """Raise BundleError for a constant that exceeds its weight file."""
         if value.WhichOneof("value") != "blobFileValue":
             return
         blob = value.blobFileValue
@@ -137,7 +139,7 @@ class _Reader:
 
 
 def _operations(block: Any) -> Iterator[Any]:
-    """The operators of a block and of the blocks inside them."""
+    """Yield the operators of a block and of its nested blocks."""
     pending = [block] if block is not None else []
     while pending:
         for operation in pending.pop().operations:
@@ -146,7 +148,7 @@ def _operations(block: Any) -> Iterator[Any]:
 
 
 def _values(operation: Any) -> Iterator[tuple[str, Any]]:
-    """The tensors that are part of an operator, by parameter; since iOS 18 some are inputs."""
+    """Yield the tensors stored in an operator, by parameter; since iOS 18 some are inputs."""
     for attribute, value in operation.attributes.items():
         if attribute != "name" and _is_tensor(value):
             yield attribute, value
@@ -163,7 +165,7 @@ def _operation(operation: Any) -> Operation:
 
 
 def _is_tensor(value: Any) -> bool:
-    """Whether a value is a tensor of numbers."""
+    """Return True if a value is a tensor of numbers."""
     kind = value.type
     if kind.WhichOneof("type") != "tensorType":
         return False
@@ -193,7 +195,7 @@ def _size(size: Any) -> int | str:
 
 
 def _choice(sizes: set[int]) -> int | str:
-    """The sizes that one dimension may have, e.g. 8|16."""
+    """Return the size of a dimension, or its choices as "8|16"."""
     if len(sizes) == 1:
         return sizes.pop()
     return "|".join(str(size) for size in sorted(sizes))

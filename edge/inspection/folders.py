@@ -1,4 +1,4 @@
-"""Bundles and checkpoints, described without running them."""
+"""Inspection of bundles and checkpoints, without running them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from edge.inspection.records import (
 )
 from edge.storage import size_bytes
 
-# Safetensors' names; the others are already plain.
+# Safetensors' type name -> plain name.
 _DTYPES = {
     "F64": "float64",
     "F32": "float32",
@@ -47,7 +47,7 @@ _DTYPES = {
 
 
 def inspect_bundle(path: Path) -> BundleInspection:
-    """A bundle's manifest; raises BundleError when it is damaged."""
+    """Return the manifest of a bundle; raises BundleError when it is damaged."""
     bundle = Bundle.open(path)
     bundle.golden_cases()
     return BundleInspection(
@@ -59,13 +59,13 @@ def inspect_bundle(path: Path) -> BundleInspection:
 
 
 def inspect_bundle_artifact(path: Path, name: str, *, top: int) -> ArtifactInspection:
-    """One artifact of a bundle, by its name such as "onnx-int8"; raises ConfigError if unknown."""
+    """Inspect an artifact of a bundle by its name, e.g. "onnx-int8"; ConfigError if unknown."""
     bundle = Bundle.open(path)
-    held: dict[str, Artifact] = {a.name: a for a in bundle.manifest.artifacts}
-    if name not in held:
-        raise unknown_name(f"artifact in {path}", name, held)
-    found = inspect_artifact(bundle.artifact_path(held[name]), top=top)
-    return found.model_copy(update={"manifest": held[name]})
+    artifacts: dict[str, Artifact] = {a.name: a for a in bundle.manifest.artifacts}
+    if name not in artifacts:
+        raise unknown_name(f"artifact in {path}", name, artifacts)
+    inspection = inspect_artifact(bundle.artifact_path(artifacts[name]), top=top)
+    return inspection.model_copy(update={"manifest": artifacts[name]})
 
 
 def inspect_checkpoint(
@@ -75,9 +75,9 @@ def inspect_checkpoint(
     allow_pickle: bool = False,
     trust_remote_code: bool = False,
 ) -> CheckpointInspection:
-    """A checkpoint from its configuration and weight headers; raises CheckpointError.
+    """Inspect a checkpoint by its configuration and weight headers; raises CheckpointError.
 
-    Pickled weights have no headers: with `allow_pickle` they are loaded.
+    Pickled weights have no headers and are loaded, with `allow_pickle` only.
     """
     with hush():
         checkpoint = open_checkpoint(
@@ -104,7 +104,7 @@ def inspect_checkpoint(
 
 
 def _parameters(checkpoint: Checkpoint) -> tuple[Counter[str], Counter[str]]:
-    """Parameters by layer and by data type."""
+    """Return the number of parameters by layer and by data type."""
     by_layer: Counter[str] = Counter()
     by_dtype: Counter[str] = Counter()
     files = sorted(checkpoint.path.glob("*.safetensors"))
@@ -115,33 +115,35 @@ def _parameters(checkpoint: Checkpoint) -> tuple[Counter[str], Counter[str]]:
 
 
 def _headers(files: list[Path]) -> Iterator[tuple[str, str, int]]:
-    """Name, data type and number of values of each tensor in safetensors files."""
+    """Yield name, data type and number of values of each tensor in safetensors files."""
     from safetensors import SafetensorError, safe_open
 
     for file in files:
         try:
             with safe_open(file, framework="numpy") as tensors:
                 for name in sorted(tensors.keys()):
-                    held = tensors.get_slice(name)
-                    dtype = _DTYPES.get(held.get_dtype(), held.get_dtype())
-                    yield name, dtype, math.prod(held.get_shape())
+                    tensor = tensors.get_slice(name)
+                    dtype = _DTYPES.get(tensor.get_dtype(), tensor.get_dtype())
+                    yield name, dtype, math.prod(tensor.get_shape())
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{file} is corrupted ({error}): save it again") from None
 
 
 def _loaded(checkpoint: Checkpoint) -> Iterator[tuple[str, str, int]]:
-    """The same of pickled weights, which must be loaded to be seen."""
+    """Yield the same as `_headers` for pickled weights, which must be loaded."""
     for name, parameter in load_model(checkpoint).named_parameters():
         yield name, str(parameter.dtype).removeprefix("torch."), parameter.numel()
 
 
 def _format(name: str, checkpoint: Checkpoint, tokenizer: object) -> FormatCheck:
-    """Whether conversion can be tried: its converter is here and the tokenizer can be written."""
+    """Check conversion to a format: the tokenizer is supported and the converter available."""
     from edge.tokenization import describe
 
     try:
         describe(tokenizer, folder=checkpoint.path)
     except EdgeError as error:
         return FormatCheck(format=name, possible=False, reason=str(error))
-    found = check_converter(name)
-    return FormatCheck(format=name, possible=found.works, reason=found.reason, remedy=found.remedy)
+    converter = check_converter(name)
+    return FormatCheck(
+        format=name, possible=converter.works, reason=converter.reason, remedy=converter.remedy
+    )

@@ -1,4 +1,4 @@
-"""Which part of an encoder a weight belongs to, told from names that three converters change."""
+"""Assignment of weights to the layers of an encoder, from the names that converters write."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ _HEAD = re.compile(
     r"(?:^|[._/'])(?:\w+_)?(?:classifier|pooler|qa_outputs|lm_head|predictions?|cls|head|vocab_\w+)"
     r"(?![^._/'])"
 )
-# LiteRT's names leave out the list a layer is in: encoder.5.attention.
+# LiteRT's names omit the list that holds a layer: encoder.5.attention.
 _BARE_NUMBER = re.compile(r"(?:^|[./])(\d+)[./]")
-# A walk from a weight to something with a telling name; a quantised one passes four operators.
-_WALK = 12
+# Maximum number of operators from a weight to a name with its layer; a quantized weight needs 4.
+_MAX_STEPS = 12
 
 
 def layer_of(name: str) -> str:
-    """ "embeddings", "layer N", "head" or "other", from a weight's or an operator's name."""
-    if found := _NUMBERED.search(name):
-        return f"layer {int(found.group(1))}"
+    """Return "embeddings", "layer N", "head" or "other" for the name of a weight or operator."""
+    if match := _NUMBERED.search(name):
+        return f"layer {int(match.group(1))}"
     if _EMBEDDINGS.search(name):
         return _FIRST
     if _HEAD.search(name):
         return "head"
-    found = _BARE_NUMBER.search(name)
-    return f"layer {int(found.group(1))}" if found else OTHER
+    match = _BARE_NUMBER.search(name)
+    return f"layer {int(match.group(1))}" if match else OTHER
 
 
 def in_order(sizes: Mapping[str, int]) -> dict[str, int]:
-    """Layers as they are passed through: embeddings, layer 0 ..., head, other, structure."""
+    """Sort layers in forward order: embeddings, layer 0 ..., head, other, structure."""
 
     def position(name: str) -> tuple[int, int, str]:
         if name in _LAST:
@@ -47,7 +47,7 @@ def in_order(sizes: Mapping[str, int]) -> dict[str, int]:
 
 
 def readable(name: str) -> str:
-    """A name without what converters add: `bert.encoder.5.output.dense`.
+    """Return a name without the additions of converters: `bert.encoder.5.output.dense`.
 
     A LiteRT name lists the modules that were fused into a tensor, each as classes and attributes;
     a norm comes first when it only feeds the tensor.
@@ -71,15 +71,15 @@ def _attributes(path: str) -> str:
 
 @dataclass(frozen=True)
 class Operation:
-    """One operator for the purpose of finding out where it is. hint: any name that may tell."""
+    """One operator of a graph. hint: another name that may contain the layer."""
 
     inputs: Sequence[str]
     outputs: Sequence[str]
     hint: str = ""
 
 
-class Places:
-    """Finds where a nameless weight belongs from what is done with it."""
+class LayerFinder:
+    """Find the layer of a weight without a descriptive name from the operators that use it."""
 
     def __init__(self, operations: Iterable[Operation]) -> None:
         self._users: dict[str, list[Operation]] = {}
@@ -88,26 +88,26 @@ class Places:
                 self._users.setdefault(name, []).append(operation)
 
     def locate(self, key: str, name: str) -> tuple[str, str]:
-        """The name to show for a tensor, and its layer.
+        """Return the display name of a tensor, and its layer.
 
-        key: what operators call it. The layer is the one its name tells, or else that of the
-        first operator on its way that tells one; then that operator's name is shown too.
+        key: its name in operators. The layer comes from `name`, or else from the nearest following
+        operator with a layer in its names, which is then added to the display name.
         """
         if (layer := layer_of(name)) != OTHER:
             return name, layer
-        front, seen = [key], {key}
-        for _ in range(_WALK):
-            users = [user for source in front for user in self._users.get(source, ())]
+        frontier, seen = [key], {key}
+        for _ in range(_MAX_STEPS):
+            users = [user for source in frontier for user in self._users.get(source, ())]
             for user in users:
                 # A norm that was fused with the sum of a layer is not where its weights are.
-                for told in sorted((*user.inputs, user.hint), key=_is_norm):
-                    if (layer := layer_of(told)) != OTHER:
-                        return f"{name} ({_module(told)})", layer
-            front = [o for user in users for o in user.outputs if o and o not in seen]
-            seen.update(front)
+                for operand_name in sorted((*user.inputs, user.hint), key=_is_norm):
+                    if (layer := layer_of(operand_name)) != OTHER:
+                        return f"{name} ({_module(operand_name)})", layer
+            frontier = [o for user in users for o in user.outputs if o and o not in seen]
+            seen.update(frontier)
         return name, OTHER
 
 
 def _module(name: str) -> str:
-    """The module a parameter belongs to."""
+    """Return the module of a parameter."""
     return readable(name).removesuffix(".weight").removesuffix(".bias")

@@ -1,4 +1,4 @@
-"""Reading .onnx files."""
+"""Reader of .onnx files."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 from edge.inspection.contents import Contents, bits_of, damaged, is_weight
-from edge.inspection.layers import Operation, Places, readable
+from edge.inspection.layers import LayerFinder, Operation, readable
 from edge.inspection.records import Signature, StoredTensor
 from edge.signature import TensorSpec
 
 _TITLE = "ONNX"
 _NAMES = {"float": "float32", "double": "float64"}
-# What quantisers call what they add.
+# Name suffixes of the constants that quantizers add.
 _SCALES = ("_scale", "_zero_point")
-# Two values to a byte, in a tensor of bytes: ONNX Runtime's operators want them so.
+# Suffix of int4 weights stored as two values per byte, as ONNX Runtime's operators require.
 _NIBBLES = "_int4"
 
 
 def read(path: Path) -> Contents:
-    """Take an .onnx file apart; raises BundleError when it is not one or is damaged."""
+    """Parse an .onnx file; raises BundleError when it is not one or is damaged."""
     import onnx
 
     decode_error: Any = importlib.import_module("google.protobuf.message").DecodeError
@@ -33,38 +33,38 @@ def read(path: Path) -> Contents:
         model.ParseFromString(path.read_bytes())
     except (OSError, decode_error) as error:
         raise damaged(path, _TITLE, error) from None
-    # Almost any bytes are a valid message of unknown fields.
+    # Almost any bytes parse as a protobuf message of unknown fields.
     if not model.ir_version or not model.graph.node:
         raise damaged(path, _TITLE, "it holds no graph")
     try:
         return _contents(path, model)
     except (TypeError, ValueError) as error:
-        # A name that is not UTF-8 arrives as bytes.
+        # A name that is not UTF-8 is returned as bytes.
         raise damaged(path, _TITLE, f"a name or number in it makes no sense: {error}") from None
 
 
 def _contents(path: Path, model: Any) -> Contents:
     nodes = list(_nodes(model.graph))
-    places = Places(Operation(node.input, node.output, _scope(node)) for node in nodes)
+    layers = LayerFinder(Operation(node.input, node.output, _scope(node)) for node in nodes)
     opsets = ", ".join(f"{o.domain or 'opset'} {o.version}" for o in model.opset_import)
     return Contents(
         version=f"{opsets}, IR {model.ir_version}",
         producer=" ".join((model.producer_name, model.producer_version)).strip() or None,
         signatures=(_signature(path, model.graph),),
         operators=Counter(_operator(node) for node in nodes),
-        tensors=tuple(_stored(path, tensor, places) for tensor in _tensors(model.graph, nodes)),
+        tensors=tuple(_stored(path, tensor, layers) for tensor in _tensors(model.graph, nodes)),
     )
 
 
 def _operator(node: Any) -> str:
-    """The name of a node's operator; raises TypeError where it is not UTF-8."""
+    """Return the operator name of a node; raises TypeError if it is not UTF-8."""
     if not isinstance(node.op_type, str):
         raise TypeError(f"operator {node.op_type!r} is not UTF-8")
     return node.op_type
 
 
 def _nodes(graph: Any) -> Iterator[Any]:
-    """The operators of a graph and of the graphs inside them."""
+    """Yield the nodes of a graph and of its nested graphs."""
     pending = [graph]
     while pending:
         for node in pending.pop().node:
@@ -77,24 +77,24 @@ def _nodes(graph: Any) -> Iterator[Any]:
 def _tensors(graph: Any, nodes: list[Any]) -> Iterator[Any]:
     import onnx
 
-    found = list(graph.initializer)
+    tensors = list(graph.initializer)
     for node in nodes:
         for attribute in node.attribute:
             if attribute.HasField("g"):
-                found.extend(attribute.g.initializer)
+                tensors.extend(attribute.g.initializer)
             if node.op_type == "Constant" and attribute.HasField("t"):
                 tensor = onnx.TensorProto()
                 tensor.CopyFrom(attribute.t)
                 tensor.name = node.output[0] if node.output else node.name
-                found.append(tensor)
-    return (tensor for tensor in found if tensor.data_type != onnx.TensorProto.STRING)
+                tensors.append(tensor)
+    return (tensor for tensor in tensors if tensor.data_type != onnx.TensorProto.STRING)
 
 
 def _scope(node: Any) -> str:
-    """The module an operator came from, where the exporter wrote it down."""
+    """Return the source module of a node if the exporter recorded it, else the node's name."""
     for entry in node.metadata_props:
         if entry.key == "pkg.torch.onnx.name_scopes":
-            # A list in Python's notation: the modules from the outermost, then the operator.
+            # A Python list literal: the modules from the outermost, then the operator.
             return next(iter(re.findall(r"'([\w.]+)'", entry.value)[-2:]), "")
     return str(node.name)
 
@@ -109,7 +109,7 @@ def _dtype(path: Path, number: int) -> str:
     return _NAMES.get(name, name)
 
 
-def _stored(path: Path, tensor: Any, places: Places) -> StoredTensor:
+def _stored(path: Path, tensor: Any, layers: LayerFinder) -> StoredTensor:
     dtype = _dtype(path, tensor.data_type)
     shape = tuple(tensor.dims)
     if dtype == "uint8" and tensor.name.endswith(_NIBBLES) and shape:
@@ -123,7 +123,7 @@ def _stored(path: Path, tensor: Any, places: Places) -> StoredTensor:
         role = "scale"
     elif is_weight(dtype, elements):
         role = "weight"
-    name, layer = places.locate(tensor.name, readable(tensor.name))
+    name, layer = layers.locate(tensor.name, readable(tensor.name))
     return StoredTensor(
         name=name,
         dtype=dtype,
@@ -136,7 +136,7 @@ def _stored(path: Path, tensor: Any, places: Places) -> StoredTensor:
 
 
 def _is_whole(tensor: Any, dtype: str, size_bytes: int, elements: int) -> bool:
-    """Whether the file holds as many values as a tensor's shape promises."""
+    """Return True if the file holds as many values as the tensor's shape requires."""
     if tensor.data_location == tensor.EXTERNAL:
         return True
     if tensor.HasField("raw_data"):

@@ -1,4 +1,4 @@
-"""What an inspection reports, as data."""
+"""The results of an inspection."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class Signature(Config):
 
 
 class StoredTensor(Config):
-    """One constant in a model file; stored once however many operators or signatures use it.
+    """One constant in a model file, which several operators or signatures may share.
 
-    elements: how many values it stands for, which packed weights store in fewer bytes.
-    role: "weight"; "scale" for what quantisation adds; "index" for integers and single numbers
-    that describe shapes and not a model. layer: "embeddings", "layer 0" ..., "head" or "other".
+    elements: number of values after unpacking.
+    role: "weight"; "scale" for quantization parameters; "index" for integers and single numbers,
+    such as shapes. layer: "embeddings", "layer 0" ..., "head" or "other".
     """
 
     name: str
@@ -35,7 +35,7 @@ class StoredTensor(Config):
 
 
 class RuntimeCheck(Config):
-    """Whether one engine opened the file here. status "unavailable": the engine is not here."""
+    """The result of loading the file in one engine."""
 
     engine: str
     kind: Literal["native", "interpreted"]
@@ -48,9 +48,9 @@ class ArtifactInspection(Config):
     """One model file.
 
     version: of the file format. parameters: values of its weights, scales not counted.
-    size_bytes_by_layer and size_bytes_by_dtype add up to `size_bytes`: what is not a tensor is
-    "structure". parameters_by_layer: layer -> data type -> how many weights are stored in it.
-    tensors: the largest ones. manifest: what its bundle says, if it is in one.
+    size_bytes_by_layer and size_bytes_by_dtype add up to `size_bytes`; bytes outside of tensors are
+    "structure". parameters_by_layer: layer -> data type -> number of weights.
+    tensors: the largest ones. manifest: its entry in the bundle's manifest, if in a bundle.
     """
 
     kind: Literal["artifact"] = "artifact"
@@ -73,7 +73,7 @@ class ArtifactInspection(Config):
 class BundleInspection(Config):
     """A bundle: its manifest, and the size of everything in its folder.
 
-    unlisted: what lies in the folder and does not belong to the bundle.
+    unlisted: names in the folder that are not in the manifest.
     """
 
     kind: Literal["bundle"] = "bundle"
@@ -84,7 +84,7 @@ class BundleInspection(Config):
 
 
 class FormatCheck(Config):
-    """Whether conversion to a format can be tried here."""
+    """The check of conversion to a format on this machine."""
 
     format: str
     possible: bool

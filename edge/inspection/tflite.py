@@ -1,4 +1,4 @@
-"""Reading .tflite files: a flatbuffer whose subgraphs share their constants."""
+"""Reader of .tflite files: a flatbuffer whose subgraphs share their constants."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from typing import Any, Literal
 
 from edge.errors import BundleError
 from edge.inspection.contents import Contents, bits_of, damaged, is_weight
-from edge.inspection.layers import Operation, Places, readable
+from edge.inspection.layers import LayerFinder, Operation, readable
 from edge.inspection.records import Signature, StoredTensor
 from edge.signature import TensorSpec
 
 _TITLE = "TFLite"
 _IDENTIFIER = b"TFL3"
-# How the converter calls the scales of a weight.
+# Name suffix of the scales of a weight.
 _SCALES = "/scales"
-# What flatbuffers' accessors raise for offsets and lengths that point nowhere.
+# Errors of flatbuffers' accessors for invalid offsets and lengths.
 _MALFORMED = (struct.error, IndexError, ValueError, TypeError, OverflowError, AttributeError)
 
 
 def read(path: Path) -> Contents:
-    """Take a .tflite file apart; raises BundleError when it is not one or is damaged."""
+    """Parse a .tflite file; raises BundleError when it is not one or is damaged."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -42,7 +42,7 @@ def read(path: Path) -> Contents:
 
 @dataclass(frozen=True)
 class _Use:
-    """A constant as one subgraph sees it."""
+    """One use of a constant in a subgraph."""
 
     key: str
     name: str
@@ -64,18 +64,18 @@ class _Reader:
         self._graphs = [self._model.Subgraphs(i) for i in range(count)]
 
     def contents(self) -> Contents:
-        operations = [found for i in range(len(self._graphs)) for found in self._operations(i)]
+        operations = [entry for i in range(len(self._graphs)) for entry in self._operations(i)]
         description = self._model.Description()
         return Contents(
             version=f"schema {self._model.Version()}",
             producer=_text(description) if description else None,
             signatures=tuple(self._signatures()),
             operators=Counter(kind for kind, _ in operations),
-            tensors=tuple(self._stored(Places(operation for _, operation in operations))),
+            tensors=tuple(self._stored(LayerFinder(operation for _, operation in operations))),
         )
 
     def _count(self, length: int) -> int:
-        """A vector's length, refused when its entries could not fit in the file."""
+        """Return a vector's length; raises BundleError if its entries cannot fit in the file."""
         if length * 4 > len(self._data):
             raise damaged(self._path, _TITLE, f"a list in it claims {length} entries")
         return length
@@ -86,7 +86,7 @@ class _Reader:
         return self._graphs[graph].Tensors(index)
 
     def _operations(self, graph: int) -> Iterator[tuple[str, Operation]]:
-        """The operators of a subgraph with their kinds; tensors are called subgraph:number."""
+        """Yield the operators of a subgraph with their kinds; tensors are named subgraph:number."""
         for number in range(self._count(self._graphs[graph].OperatorsLength())):
             operator = self._graphs[graph].Operators(number)
             inputs = [int(i) for i in _vector(operator.InputsAsNumpy()) if i >= 0]
@@ -106,7 +106,7 @@ class _Reader:
         code = self._model.OperatorCodes(index)
         if custom := code.CustomCode():
             return _text(custom)
-        # Codes below 127 are in the older field too.
+        # Codes below 127 are also in the deprecated field.
         number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
         return self._operators.get(number, f"operator {number}")
 
@@ -135,13 +135,13 @@ class _Reader:
         shape = tuple(int(size) for size in _vector(tensor.ShapeAsNumpy()))
         return TensorSpec(name=_text(entry.Name()), dtype=self._dtype(tensor), shape=shape)
 
-    def _stored(self, places: Places) -> Iterator[StoredTensor]:
-        """Each buffer once, then the scales that its tensors carry."""
-        halves = set(self._halves())
+    def _stored(self, layers: LayerFinder) -> Iterator[StoredTensor]:
+        """Yield each buffer once, then the quantization parameters of its tensors."""
+        float16_buffers = set(self._float16_buffers())
         counted: set[int] = set()
         for number, uses in sorted(self._uses().items()):
             first = uses[0]
-            dtype = "float16" if number in halves else self._dtype(first.tensor)
+            dtype = "float16" if number in float16_buffers else self._dtype(first.tensor)
             if dtype in {"string", "resource", "variant"}:
                 continue
             shape = tuple(int(size) for size in _vector(first.tensor.ShapeAsNumpy()))
@@ -149,10 +149,10 @@ class _Reader:
             if size_bytes != -(-elements * bits_of(dtype) // 8):
                 reason = f"the values of '{first.name}' do not fill its shape {shape}"
                 raise damaged(self._path, _TITLE, reason)
-            name, layer = places.locate(first.key, first.name)
+            name, layer = layers.locate(first.key, first.name)
             role: Literal["weight", "scale", "index"]
             role = "weight" if is_weight(dtype, elements) else "index"
-            # Scales that operators read are constants of their own.
+            # Scales that operators read are separate constants.
             role = "scale" if first.name.endswith(_SCALES) else role
             tensor = StoredTensor(
                 name=name,
@@ -166,8 +166,8 @@ class _Reader:
             yield tensor
             yield from _scales(tensor, [use.tensor for use in uses], counted)
 
-    def _halves(self) -> Iterator[int]:
-        """The buffers of 16-bit floats that older runtimes can only look up as integers."""
+    def _float16_buffers(self) -> Iterator[int]:
+        """Yield buffers of float16 values declared as integers, for GATHER in older runtimes."""
         for graph, content in enumerate(self._graphs):
             tables = {}
             for number in range(content.OperatorsLength()):
@@ -180,8 +180,8 @@ class _Reader:
                         yield self._tensor(graph, tables[operator.Inputs(0)]).Buffer()
 
     def _uses(self) -> dict[int, list[_Use]]:
-        """The constants of all subgraphs by the number of their buffer."""
-        found: dict[int, list[_Use]] = {}
+        """Return the constants of all subgraphs by the number of their buffer."""
+        uses_by_buffer: dict[int, list[_Use]] = {}
         buffers = self._count(self._model.BuffersLength())
         for graph, content in enumerate(self._graphs):
             for index in range(self._count(content.TensorsLength())):
@@ -191,12 +191,14 @@ class _Reader:
                     raise damaged(self._path, _TITLE, f"a tensor names buffer {number}")
                 if self._size_bytes(number):
                     name = readable(_text(tensor.Name()))
-                    found.setdefault(number, []).append(_Use(f"{graph}:{index}", name, tensor))
-        return found
+                    uses_by_buffer.setdefault(number, []).append(
+                        _Use(f"{graph}:{index}", name, tensor)
+                    )
+        return uses_by_buffer
 
     def _size_bytes(self, number: int) -> int:
         buffer = self._model.Buffers(number)
-        # Files of more than 2 GB, and those of the quantiser, keep data behind the flatbuffer.
+        # Files above 2 GB, and those of the quantizer, store data after the flatbuffer.
         inside, offset, outside = buffer.DataLength(), buffer.Offset(), buffer.Size()
         if max(inside, offset + outside) > len(self._data):
             raise damaged(self._path, _TITLE, f"buffer {number} ends after the file")
@@ -204,9 +206,9 @@ class _Reader:
 
 
 def _scales(weight: StoredTensor, tensors: list[Any], counted: set[int]) -> Iterator[StoredTensor]:
-    """What quantisation adds to a constant; tensors may share it, and subgraphs carry copies.
+    """Yield the quantization parameters of a constant; tensors may share them.
 
-    counted: where vectors begin that were yielded before; more are added.
+    counted: addresses of the vectors yielded before; updated.
     """
     arrays: dict[int, Any] = {}
     for tensor in tensors:
@@ -221,20 +223,20 @@ def _scales(weight: StoredTensor, tensors: list[Any], counted: set[int]) -> Iter
                 arrays[start] = array
     counted.update(arrays)
     for dtype in sorted({str(array.dtype) for array in arrays.values()}):
-        same = [array for array in arrays.values() if str(array.dtype) == dtype]
+        same_dtype = [array for array in arrays.values() if str(array.dtype) == dtype]
         yield StoredTensor(
             name=f"{weight.name}: {'scales' if 'float' in dtype else 'zero points'}",
             dtype=dtype,
-            shape=(len(same), len(same[0])),
-            elements=sum(array.size for array in same),
-            size_bytes=sum(array.nbytes for array in same),
+            shape=(len(same_dtype), len(same_dtype[0])),
+            elements=sum(array.size for array in same_dtype),
+            size_bytes=sum(array.nbytes for array in same_dtype),
             role="scale",
             layer=weight.layer,
         )
 
 
 def _vector(value: Any) -> Any:
-    """An `AsNumpy` answer, which is 0 for a vector that is not there."""
+    """Return the result of an `AsNumpy` accessor, which is 0 for a missing vector."""
     return () if isinstance(value, int) else value
 
 

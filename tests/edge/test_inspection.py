@@ -187,7 +187,7 @@ def test_an_engine_that_crashes_is_reported(
 
 
 def test_an_engine_that_never_answers_is_stopped(bert_bundle: Path, tmp_path: Path) -> None:
-    reason = loading._reason("onnxruntime", bert_bundle / "model-fp32.onnx", limit_s=0.01)
+    reason = loading._load_failure("onnxruntime", bert_bundle / "model-fp32.onnx", timeout_s=0.01)
     assert reason == "it did not open the file within 0.01 s"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edge.inspection.layers import Operation, Places, in_order, layer_of, readable
+from edge.inspection.layers import LayerFinder, Operation, in_order, layer_of, readable
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_litert_names_become_module_names() -> None:
 
 
 def test_a_nameless_weight_is_where_its_products_go() -> None:
-    places = Places(
+    places = LayerFinder(
         [
             Operation(["x", "val_1"], ["y"]),
             Operation(["y"], ["z"]),
