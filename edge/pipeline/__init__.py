@@ -1,1 +1,1 @@
-"""The whole way: distil, convert, verify, evaluate, benchmark, report."""
+"""The full pipeline: distill, convert, verify, evaluate, benchmark, report."""

@@ -1,4 +1,4 @@
-"""BERT-base as the common yardstick: made once, kept in a cache, timed beside every model."""
+"""Baselines of a benchmark, such as BERT-base: built once, cached, and timed with every model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from benchmark import Baseline, BaselineMaker
 
 BERT_BASE = "bert-base"
-# Names that stand for a true architecture with random weights -> Transformers' name of it.
+# Baseline name -> Transformers' name of its architecture, which gets random weights.
 KNOWN = {BERT_BASE: "bert", "distilbert-base": "distilbert"}
 NO_BASELINE = "none"
 _ROWS = "rows.jsonl"
@@ -33,7 +33,7 @@ _VOCABULARY_SIZE = 30522
 
 
 def baseline_maker(name: str, *, allow_pickle: bool = False) -> BaselineMaker:
-    """What makes the baseline called `name` when its formats and lengths are known.
+    """Return the function that builds the baseline `name` for given formats and lengths.
 
     name: "bert-base", a checkpoint folder, a bundle, a report folder or its rows, or "none".
     """
@@ -51,11 +51,11 @@ def baseline_maker(name: str, *, allow_pickle: bool = False) -> BaselineMaker:
 def prepare_baseline(
     name: str, *, formats: Sequence[str], seq_length: Sequence[int], allow_pickle: bool = False
 ) -> Baseline:
-    """The baseline called `name`: "bert-base", "distilbert-base", or a folder of the user's own.
+    """Return the baseline `name`: "bert-base", "distilbert-base", or a folder of the user.
 
-    The known ones have their true architecture and random weights: right for latency and size,
-    meaningless for accuracy. Its files are made on first use and kept in the cache
-    folder (EDGE_CACHE, by default ~/.cache/edge-encoders). formats: which artifacts are needed.
+    The named ones have the real architecture with random weights: valid for latency and size,
+    meaningless for accuracy. Their files are built on first use in the cache folder (EDGE_CACHE, by
+    default ~/.cache/edge-encoders). formats: of the required artifacts.
     seq_length: in tokens. Raises ConfigError for an unknown name.
     """
     from benchmark import Baseline
@@ -67,8 +67,8 @@ def prepare_baseline(
         return Baseline(name=path.resolve().name, rows=path)
     random_weights = kind == "known"
     checkpoint = known_checkpoint(name) if random_weights else path
-    wanted = tuple(name for name in FORMATS if name in formats)
-    bundle = _bundle(checkpoint, wanted, seq_length, allow_pickle) if wanted else None
+    needed = tuple(name for name in FORMATS if name in formats)
+    bundle = _bundle(checkpoint, needed, seq_length, allow_pickle) if needed else None
     return Baseline(
         name=name if random_weights else checkpoint.name,
         checkpoint=checkpoint,
@@ -78,7 +78,7 @@ def prepare_baseline(
 
 
 def _kind(name: str) -> Literal["none", "known", "bundle", "rows", "checkpoint"]:
-    """What a baseline is, by its name; raises ConfigError for an unknown one."""
+    """Return the kind of a baseline name; raises ConfigError for an unknown one."""
     path = Path(name)
     if name == NO_BASELINE:
         return "none"
@@ -94,7 +94,7 @@ def _kind(name: str) -> Literal["none", "known", "bundle", "rows", "checkpoint"]
 
 
 def check_baseline(name: str, *, allow_pickle: bool = False) -> None:
-    """Raise the UserErrors of `prepare_baseline` that show before anything is made."""
+    """Raise the UserErrors of `prepare_baseline` that need no building of files."""
     from benchmark import read_rows
 
     path, kind = Path(name), _kind(name)
@@ -107,13 +107,13 @@ def check_baseline(name: str, *, allow_pickle: bool = False) -> None:
 
 
 def baseline_content(name: str) -> Any:
-    """What a baseline holds; raises ConfigError as `prepare_baseline` does."""
+    """Return the content hash of a baseline; raises ConfigError as `prepare_baseline` does."""
     path, kind = Path(name), _kind(name)
     if kind in {"none", "known"}:
         return name
     file = path / _ROWS if kind == "rows" and path.is_dir() else path
-    found = checkpoint_content(path) if kind == "checkpoint" else content(file)
-    return {"name": path.resolve().name, "sha256": found}
+    digest = checkpoint_content(path) if kind == "checkpoint" else content(file)
+    return {"name": path.resolve().name, "sha256": digest}
 
 
 # bert-base, distilbert-base, none, or a path.
@@ -121,14 +121,14 @@ BaselineName = Annotated[str, Counts(baseline_content)]
 
 
 def known_checkpoint(name: str) -> Path:
-    """The checkpoint of a name in KNOWN, in the cache folder."""
+    """Return the cached checkpoint of a name in KNOWN."""
     return random_checkpoint(cache_folder() / __version__ / name, KNOWN[name])
 
 
 def random_checkpoint(target: Path, architecture: str = "bert") -> Path:
-    """A text classifier of an architecture's base size in folder `target`, written on first use.
+    """Return `target`, a text classifier of base size with random weights, written on first use.
 
-    architecture: one that reads BERT's words, such as "distilbert".
+    architecture: one with BERT's vocabulary, such as "distilbert".
     """
 
     def make() -> None:
@@ -148,21 +148,23 @@ def random_checkpoint(target: Path, architecture: str = "bert") -> Path:
             transformers.BertTokenizerFast(str(stage / "vocab.txt")).save_pretrained(stage)
 
     made_from = {"architecture": architecture, "versions": versions("distill")}
-    return _made_once(target, made_from, make)
+    return _cached(target, made_from, make)
 
 
-def _made_once(target: Path, made_from: Mapping[str, Any], make: Callable[[], object]) -> Path:
-    """A folder of the cache: what `make` writes, unless it is there from these very inputs."""
+def _cached(target: Path, made_from: Mapping[str, Any], make: Callable[[], object]) -> Path:
+    """Return `target` in the cache, written by `make` unless its inputs were the same."""
 
     def make_and_record() -> None:
         make()
         _record(target, made_from)
 
-    return made_once(target, make_and_record, is_whole=lambda it: _is_made(it, made_from))
+    return made_once(
+        target, make_and_record, is_whole=lambda folder: _is_current(folder, made_from)
+    )
 
 
-def _is_made(target: Path, made_from: Mapping[str, Any]) -> bool:
-    """Whether a folder is, file by file, what was made from these very inputs."""
+def _is_current(target: Path, made_from: Mapping[str, Any]) -> bool:
+    """Return True if a folder is unchanged and was built from the same inputs."""
     if not target.is_dir():
         return False
     try:
@@ -173,7 +175,7 @@ def _is_made(target: Path, made_from: Mapping[str, Any]) -> bool:
 
 
 def _record(target: Path, made_from: Mapping[str, Any]) -> None:
-    """Note what a folder was made from; it does not count before it is noted."""
+    """Record the inputs of a folder; without a record the folder is built again."""
     values = {"made_from": made_from, "sha256": sha256(target)}
     write_text(_record_file(target), json.dumps(values, indent=1) + "\n")
 
@@ -183,16 +185,16 @@ def _record_file(target: Path) -> Path:
 
 
 def _vocabulary() -> list[str]:
-    """As many entries as BERT-base has: the printable characters, then unused ones."""
+    """Return a vocabulary of BERT-base's size: printable characters, then unused entries."""
     characters = [chr(code) for code in range(33, 127)]
-    known = [*BERT_TOKENS, *characters, *(f"##{character}" for character in characters)]
-    return known + [f"[unused{i}]" for i in range(_VOCABULARY_SIZE - len(known))]
+    entries = [*BERT_TOKENS, *characters, *(f"##{character}" for character in characters)]
+    return entries + [f"[unused{i}]" for i in range(_VOCABULARY_SIZE - len(entries))]
 
 
 def _bundle(
     checkpoint: Path, formats: tuple[str, ...], seq_length: Sequence[int], allow_pickle: bool
 ) -> Path:
-    """A bundle of fp32 artifacts at one length, in the cache folder."""
+    """Return a cached bundle of fp32 artifacts with these sequence lengths."""
     from converters import ConvertConfig, convert
 
     opened = open_checkpoint(checkpoint, allow_pickle=allow_pickle)
@@ -204,14 +206,14 @@ def _bundle(
         format=formats,
         precision=(Precision.FP32,),
         seq_length=tuple(seq_length),
-        # A few texts tell whether the files compute the same; nobody asks for their answers.
+        # A few texts suffice for verification; the predictions are not used.
         golden_texts=_GOLDEN_TEXTS,
         allow_pickle=allow_pickle,
     )
 
     def make() -> None:
         if not is_bundle(target):
-            shutil.rmtree(target, ignore_errors=True)  # of the cache, and damaged
+            shutil.rmtree(target, ignore_errors=True)  # a damaged folder of the cache
         convert(config)
 
-    return _made_once(target, {**describe(config), "versions": versions("converters")}, make)
+    return _cached(target, {**describe(config), "versions": versions("converters")}, make)

@@ -1,4 +1,4 @@
-"""A run recipe: one section a command, with the keys that the command's flags have."""
+"""Run recipes: one section per command, with the keys of the command's flags."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ RECIPES = Path(__file__).parent.parent / "recipes"
 
 
 class RunRecipe(Config):
-    """What `edge run` does besides its inputs.
+    """The settings of `edge run`, without its inputs.
 
-    distill, convert, benchmark: keys and values as of those commands; checked by them, before
-    any work starts.
+    distill, convert, benchmark: keys and values of these commands, which validate them before any
+    work starts.
     """
 
     name: str
@@ -29,10 +29,10 @@ class RunRecipe(Config):
 
 
 def load_recipe(name: str) -> RunRecipe:
-    """The shipped recipe called `name`, or a YAML file.
+    """Load the shipped recipe called `name`, or a YAML file.
 
-    A training recipe, which has `stages`, is run with the default of everything else.
-    Raises ConfigError when there is no such recipe or it does not hold what it should.
+    A training recipe, which has `stages`, is combined with the default settings of the other
+    commands. Raises ConfigError when the recipe does not exist or is invalid.
     """
     path = _find(name)
     values = load_yaml(path)
@@ -45,9 +45,9 @@ def load_recipe(name: str) -> RunRecipe:
 
 
 def open_recipe(name: str) -> tuple[Path, Recipe | RunRecipe]:
-    """The file of a recipe of `edge distill` or `edge run`, and what it says.
+    """Return file and content of a recipe of `edge distill` or `edge run`.
 
-    Raises ConfigError when there is no such recipe or it does not hold what it should.
+    Raises ConfigError when the recipe does not exist or is invalid.
     """
     from distill import load_recipe as load_training_recipe
 
@@ -59,7 +59,7 @@ def open_recipe(name: str) -> tuple[Path, Recipe | RunRecipe]:
 
 
 def shipped_recipes() -> list[str]:
-    """Names of the run recipes that come with the package."""
+    """Return the names of the run recipes in the package."""
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 

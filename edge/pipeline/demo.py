@@ -1,4 +1,4 @@
-"""`edge demo`: the whole way offline, from generated texts to a report."""
+"""`edge demo`: the full pipeline offline, from generated texts to a report."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from edge.storage import check_target, output_lock, staged_folder, write_text
 if TYPE_CHECKING:
     from distill import DistillConfig
 
-# The teacher, trained from random weights; more rows change nothing but the time it takes.
+# Size and training of the teacher, which starts from random weights; more rows only take longer.
 _LAYERS, _HIDDEN, _HEADS, _EPOCHS, _LEARNING_RATE = 4, 128, 4, 6, 5e-4
 _POSITIONS, _MAX_LENGTH = 128, 64
 TRAIN_ROWS = 4000
@@ -32,8 +32,8 @@ def demo(
 ) -> RunResult:
     """Generate texts, train a small teacher on them, and run a recipe with it.
 
-    `output` gets data/, teacher/ and everything that `edge run` writes. Run again after an
-    interruption, it goes on where it stopped. recipe: as of `edge run`.
+    `output` gets data/, teacher/ and the output of `edge run`. After an interruption, running again
+    resumes. recipe: as in `edge run`.
     """
     steps = load_recipe(recipe)
     with output_lock(output):
@@ -61,13 +61,13 @@ def _demo(output: Path, steps: RunRecipe, *, seed: int, train_rows: int) -> RunR
 
 
 def _teacher(output: Path, ledger: Ledger, train: Path, held_out: Path, *, seed: int) -> Path:
-    """A small BERT fine-tuned on the generated texts from random weights; kept when it is that."""
+    """Return a small BERT trained on the generated texts, reusing an unchanged one."""
     from distill import DistillConfig, distil
 
-    target, shape = output / "teacher", output / "teacher-shape"
-    _write_shape(shape, train)
+    target, template = output / "teacher", output / "teacher-shape"
+    _write_template(template, train)
     config: DistillConfig = DistillConfig(
-        student=str(shape),
+        student=str(template),
         train=str(train),
         eval=str(held_out),
         recipe="finetune",
@@ -79,12 +79,12 @@ def _teacher(output: Path, ledger: Ledger, train: Path, held_out: Path, *, seed:
     )
     made_from = {**describe(config), "versions": versions("distill")}
     ledger.part("teacher", made_from, lambda: distil(config).to_dict(), output=target)
-    shutil.rmtree(shape)
+    shutil.rmtree(template)
     return target
 
 
-def _write_shape(folder: Path, train: Path) -> None:
-    """A folder with a configuration and a tokenizer made for the texts, and no weights."""
+def _write_template(folder: Path, train: Path) -> None:
+    """Write a configuration and a tokenizer for the texts, without weights."""
     with step("vocabulary of the training texts"), hush():
         import transformers
 
@@ -109,13 +109,13 @@ def _write_shape(folder: Path, train: Path) -> None:
 
 
 def _vocabulary(text: str) -> list[str]:
-    """Special tokens, characters, and the words that occur twice or more, always in one order.
+    """Return special tokens, characters, and words that occur at least twice, in a fixed order.
 
-    A trained vocabulary would depend on the order of equally frequent pairs, which changes from
-    run to run.
+    A trained vocabulary would depend on the order of equally frequent pairs, which varies between
+    runs.
     """
     words = Counter(re.findall(r"[a-z]+", text.lower()))
     characters = sorted(set(text.lower()) - set(" \t\n"))
     pieces = [*characters, *(f"##{character}" for character in characters)]
-    known = dict.fromkeys([*BERT_TOKENS, *pieces])
-    return [*known, *sorted(w for w, count in words.items() if count > 1 and w not in known)]
+    entries = dict.fromkeys([*BERT_TOKENS, *pieces])
+    return [*entries, *sorted(w for w, count in words.items() if count > 1 and w not in entries)]

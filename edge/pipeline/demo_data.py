@@ -1,8 +1,8 @@
-"""Generated support messages: four intents, decided by word order and not by words alone.
+"""Generated support messages with four intents that depend on word order, not on words alone.
 
 Most messages name two topics, one settled and one open, and the open one is the label: "The refund
-came, but my parcel is missing" is about delivery, the reverse about refunds. Some are so vague that
-nobody could tell, as in any real inbox; they keep every model below 100%.
+came, but my parcel is missing" is about delivery, the reverse about refunds. Some are ambiguous, as
+in a real inbox, so that no model reaches 100%.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import random
 from dataclasses import dataclass
 
 LABELS = ("account", "billing", "delivery", "refund")
-# Only the subject tells the topic; what is said of it fits any topic.
+# Only the subject determines the topic; the predicates fit any topic.
 _SUBJECTS: dict[str, tuple[str, ...]] = {
     "account": (
         "my password",
@@ -105,13 +105,13 @@ class Message:
 
 
 def messages(count: int, *, seed: int) -> list[Message]:
-    """`count` messages; the same seed gives the same ones everywhere."""
+    """Return `count` messages; the same seed gives the same messages on every machine."""
     source = random.Random(seed)
     return [_message(source) for _ in range(count)]
 
 
 def to_tsv(rows: list[Message]) -> str:
-    """The rows as a TSV file with the columns text and label."""
+    """Format the rows as a TSV file with the columns text and label."""
     return "text\tlabel\n" + "".join(f"{row.text}\t{row.label}\n" for row in rows)
 
 
@@ -132,7 +132,7 @@ def _message(source: random.Random) -> Message:
 
 
 def _filled(text: str, source: random.Random) -> str:
-    """Days, amounts and order numbers put in, each drawn anew."""
+    """Replace the placeholders of days, amounts and order numbers with random values."""
     while "{" in text:
         text = text.replace("{day}", source.choice(_DAYS), 1)
         text = text.replace("{amount}", f"{source.randint(5, 300)} euros", 1)

@@ -1,4 +1,4 @@
-"""Which parts of a run are done: an interrupted run goes on where it stopped."""
+"""Record of the finished parts of a run, from which an interrupted run resumes."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ LEDGER_FILE = "run.json"
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a folder was written by a run, and may be continued."""
+    """Return True if a folder was written by a run, which may be resumed."""
     return (folder / LEDGER_FILE).is_file()
 
 
 def claim(folder: Path) -> None:
-    """Mark a folder as a run's from its first moment on, so that it can be continued."""
+    """Mark a folder as a run's before any part is finished, so that it can be resumed."""
     if not is_run(folder):
         write_text(folder / LEDGER_FILE, '{"parts": {}}\n')
 
 
 class Part(Config):
-    """A finished part.
+    """A finished part of a run.
 
-    made_from: the description of its inputs. output: hash of the folder it wrote, None where it
-    wrote none. result: JSON-ready. sha256: of all of these: a damaged record does not count.
+    made_from: the description of its inputs. output: hash of the folder it wrote, or None. result:
+    JSON-compatible. sha256: of the other fields, to detect a damaged record.
     """
 
     made_from: dict[str, Any]
@@ -54,9 +54,9 @@ class Part(Config):
 
 
 class Ledger:
-    """`run.json`: the result of each finished part, and what it was made from.
+    """`run.json`: the result and the inputs of each finished part.
 
-    duration_s: by part, the seconds of those that were done by this object.
+    duration_s: by part, the time of those that this object ran.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -72,15 +72,15 @@ class Ledger:
         *,
         output: Path | None = None,
     ) -> dict[str, Any]:
-        """The result of `work`, or the recorded one where nothing has changed since.
+        """Return the recorded result of a part if inputs and output are unchanged, else run `work`.
 
-        made_from: see `edge.provenance`. output: the folder that `work` writes. A part is done
-        again when either is not what it was, and a line says which.
+        made_from: see `edge.provenance`. output: the folder that `work` writes. A line on stderr
+        says whether the part is kept, or why it is run again.
         """
         made_from = plain(made_from)
         done = self._parts.get(name)
         if done is not None:
-            reason = _outdated(done, made_from, output)
+            reason = _outdated_reason(done, made_from, output)
             if reason is None:
                 say(f"{name}: done before, kept")
                 return done.result
@@ -96,8 +96,8 @@ class Ledger:
         return done.result
 
 
-def _outdated(done: Part, made_from: Mapping[str, Any], output: Path | None) -> str | None:
-    """Why a finished part does not count any more; None when it does."""
+def _outdated_reason(done: Part, made_from: Mapping[str, Any], output: Path | None) -> str | None:
+    """Return the reason a finished part is outdated, or None if it is current."""
     changed = differences(done.made_from, made_from)
     if changed:
         return f"{', '.join(changed)} changed"
@@ -109,7 +109,7 @@ def _outdated(done: Part, made_from: Mapping[str, Any], output: Path | None) -> 
 
 
 def _read(file: Path) -> dict[str, Part]:
-    """The parts that are recorded whole: what is damaged only means that work is done again."""
+    """Read the undamaged records; a part with a damaged one is run again."""
     try:
         values = json.loads(file.read_text(encoding="utf-8"))["parts"].items()
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -1,4 +1,4 @@
-"""`edge run`: a teacher and labelled texts become a verified bundle and a report."""
+"""`edge run`: from a teacher and labeled texts to a verified bundle and a report."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 STUDENT, BUNDLE = "student", "bundle"
 
 
-# Keys of each section that the inputs of a run decide, so that a recipe's would be lost.
-_OF_THE_RUN = {
+# Keys of each section that are set by the run itself, so a recipe must not have them.
+_RESERVED_KEYS = {
     "distill": {
         *("teacher", "train", "eval", "columns", "output", "allow_pickle", "trust_remote_code"),
     },
@@ -38,9 +38,9 @@ _OF_THE_RUN = {
 
 
 class RunInputs(Config):
-    """What a run works on. output holds the student, the bundle, the report and `run.json`.
+    """The inputs of a run. output: folder of the student, the bundle, the report and `run.json`.
 
-    overrides: section -> keys that replace the recipe's own.
+    overrides: section -> keys and values that replace those of the recipe.
     """
 
     teacher: str
@@ -54,9 +54,9 @@ class RunInputs(Config):
 
 
 class RunResult(Config):
-    """The outcome of a run; the files are in `output`.
+    """The results of a run; its files are in `output`.
 
-    duration_s: by part, the seconds of those that were done now and not kept from before.
+    duration_s: by part, the time of those that ran now; parts kept from before are absent.
     """
 
     output: str
@@ -71,9 +71,9 @@ class RunResult(Config):
 
 
 def run(recipe: RunRecipe, inputs: RunInputs) -> RunResult:
-    """Distil, convert, verify, evaluate, benchmark, report; parts done before are kept.
+    """Distill, convert, verify, evaluate, benchmark, report; finished parts are kept.
 
-    Raises what its parts raise; a mistake in the recipe or the flags before any work starts.
+    Raises the errors of its parts; mistakes in recipe or flags are raised before any work starts.
     """
     plan = _Plan(recipe, inputs)
     with output_lock(inputs.output):
@@ -93,7 +93,7 @@ def _run(plan: _Plan) -> RunResult:
     evaluations = _evaluate(plan, ledger, bundle)
     report = _report(plan, distillation, evaluations, _benchmark(plan, ledger))
     write_report(inputs.output, report)
-    # Last of all: until now it would have saved the measurement.
+    # Removed last: until the report is written, it preserves the measurements.
     remove_journal(plan.journal)
     return RunResult(
         output=str(inputs.output),
@@ -109,7 +109,7 @@ def _run(plan: _Plan) -> RunResult:
 
 
 class _Plan:
-    """Every part's configuration, built and so checked before the first part runs."""
+    """The configurations of all parts, built and checked before the first part runs."""
 
     def __init__(self, recipe: RunRecipe, inputs: RunInputs) -> None:
         from benchmark import BenchmarkConfig
@@ -148,7 +148,7 @@ class _Plan:
         self._check()
 
     def _check(self) -> None:
-        """Raise the UserErrors of all parts that show without a model."""
+        """Raise the UserErrors of all parts that can be detected without a model."""
         from benchmark.devices import check_device
         from distill import check
 
@@ -169,30 +169,30 @@ class _Plan:
         self._check_lengths()
 
     def _check_lengths(self) -> None:
-        """Raise ConfigError for lengths in tokens that the bundle will not have."""
-        made = self.convert.seq_length or ()
-        listed = "tflite" in self.convert.format
-        for length in self.benchmark.seq_length if made else ():
-            if length > made[-1] or (listed and length not in made):
+        """Raise ConfigError for sequence lengths that the bundle will not have."""
+        bundle_lengths = self.convert.seq_length or ()
+        fixed_lengths = "tflite" in self.convert.format
+        for length in self.benchmark.seq_length if bundle_lengths else ():
+            if length > bundle_lengths[-1] or (fixed_lengths and length not in bundle_lengths):
                 raise ConfigError(
                     f"benchmark seq_length {length} is not among the lengths that the bundle is "
-                    f"made for, {', '.join(map(str, made))}: add it to convert seq_length, or "
-                    "give --seq-length"
+                    f"made for, {', '.join(map(str, bundle_lengths))}: add it to convert "
+                    "seq_length, or give --seq-length"
                 )
 
     def _section(self, name: str) -> dict[str, Any]:
         section: dict[str, Any] = getattr(self.recipe, name)
-        taken = sorted(_OF_THE_RUN[name] & section.keys())
-        if taken:
+        reserved = sorted(_RESERVED_KEYS[name] & section.keys())
+        if reserved:
             raise ConfigError(
-                f"recipe {self.recipe.name}, {name}: '{taken[0]}' comes from the command line or "
-                "from the parts before: leave it out there"
+                f"recipe {self.recipe.name}, {name}: '{reserved[0]}' comes from the command line "
+                "or from the parts before: leave it out there"
             )
         return section | self.inputs.overrides.get(name, {})
 
 
-class _EvaluateConfig(Config):
-    """What the evaluation of a run is made from."""
+class _EvaluationInputs(Config):
+    """The inputs of a run's evaluation, for its fingerprint."""
 
     bundle: InputPath
     data: DataSource
@@ -200,10 +200,10 @@ class _EvaluateConfig(Config):
     threads: int
 
 
-class _Comparison(Config):
-    """What a measurement is made from beside a `BenchmarkConfig`.
+class _BenchmarkInputs(Config):
+    """The inputs of a run's benchmark in addition to its `BenchmarkConfig`, for its fingerprint.
 
-    machine: facts about this one, None where another device is timed.
+    machine: properties of this machine, None if another device is timed.
     """
 
     baseline: BaselineName
@@ -233,7 +233,7 @@ def _convert(plan: _Plan, ledger: Ledger) -> None:
 
 
 def _evaluate(plan: _Plan, ledger: Ledger, bundle: Bundle) -> list[Evaluation]:
-    config = _EvaluateConfig(
+    config = _EvaluationInputs(
         bundle=plan.bundle,
         data=plan.inputs.eval,
         columns=plan.inputs.columns,
@@ -253,12 +253,12 @@ def _evaluate(plan: _Plan, ledger: Ledger, bundle: Bundle) -> list[Evaluation]:
 def _benchmark(plan: _Plan, ledger: Ledger) -> BenchmarkResult:
     from benchmark import BenchmarkResult
 
-    beside = _Comparison(baseline=plan.baseline, machine=_machine(plan.benchmark.device))
+    inputs = _BenchmarkInputs(baseline=plan.baseline, machine=_machine(plan.benchmark.device))
     result = ledger.part(
         "benchmark",
         {
             **describe(plan.benchmark),
-            **describe(beside),
+            **describe(inputs),
             "versions": versions("benchmark"),
         },
         lambda: _measure(plan).model_dump(mode="json"),
@@ -267,7 +267,7 @@ def _benchmark(plan: _Plan, ledger: Ledger) -> BenchmarkResult:
 
 
 def _machine(device: str) -> dict[str, Any] | None:
-    """What tells this machine from another one; other devices are told apart by their address."""
+    """Return the properties that identify this machine; None for a device, known by its address."""
     from benchmark.measure.environment import describe as describe_machine
 
     if device != "local":
@@ -279,10 +279,10 @@ def _measure(plan: _Plan) -> BenchmarkResult:
     from benchmark import benchmark
 
     maker = baseline_maker(plan.baseline, allow_pickle=plan.inputs.allow_pickle)
-    found = benchmark(plan.benchmark, make_baseline=maker, journal=plan.journal, keep_journal=True)
-    if found.failure is not None:
-        raise MeasurementError(found.failure)
-    return found
+    result = benchmark(plan.benchmark, make_baseline=maker, journal=plan.journal, keep_journal=True)
+    if result.failure is not None:
+        raise MeasurementError(result.failure)
+    return result
 
 
 def _report(
@@ -291,7 +291,7 @@ def _report(
     evaluations: Sequence[Evaluation],
     measured: BenchmarkResult,
 ) -> Report:
-    """The report of a run: the rows of the benchmark with the accuracies of the evaluation."""
+    """Return the report of a run: benchmark rows with the accuracies of the evaluation."""
     from benchmark import Distillation, Report
 
     summary = Distillation(
@@ -311,24 +311,24 @@ def _report(
 def with_accuracies(
     rows: Sequence[Row], evaluations: Sequence[Evaluation], *, reference: float | None
 ) -> tuple[Row, ...]:
-    """The rows with what was found of the very same artifact: format, target and precision.
+    """Add to each row the accuracy of its artifact, matched by format, target and precision.
 
     reference: the metric of the checkpoint.
     """
     from benchmark import Accuracy
 
-    by_artifact = {(one.format, one.target, one.precision): one for one in evaluations}
+    by_artifact = {(e.format, e.target, e.precision): e for e in evaluations}
 
     def with_accuracy(row: Row) -> Row:
         model = row.model
-        held = by_artifact.get((model.format, model.target or "", model.precision))
-        if row.role != "artifact" or held is None:
+        evaluation = by_artifact.get((model.format, model.target or "", model.precision))
+        if row.role != "artifact" or evaluation is None:
             return row
         accuracy = Accuracy(
-            metric=held.metric,
-            value=held.value,
-            engine=held.engine,
-            samples=held.samples,
+            metric=evaluation.metric,
+            value=evaluation.value,
+            engine=evaluation.engine,
+            samples=evaluation.samples,
             ref=reference,
         )
         return row.model_copy(update={"accuracy": accuracy})

@@ -45,10 +45,10 @@ def _roots() -> list[type[BaseModel]]:
     from converters.config import ConvertConfig
     from distill.recipe.config import DistillConfig, Recipe
     from distill.recipe.student import StudentSpec
-    from edge.pipeline.run import _Comparison, _EvaluateConfig
+    from edge.pipeline.run import _BenchmarkInputs, _EvaluationInputs
 
     named = (DistillConfig, Recipe, StudentSpec, ConvertConfig, BenchmarkConfig)
-    return [*named, _Comparison, _EvaluateConfig]
+    return [*named, _BenchmarkInputs, _EvaluationInputs]
 
 
 def _models() -> list[type[BaseModel]]:
@@ -200,9 +200,9 @@ CASES: dict[str, Make] = {
     "Baseline.rows": _file,
     "DeviceOptions.tools": _folder,
     "DeviceOptions.sysroot": _folder,
-    "_Comparison.baseline": _rows,
-    "_EvaluateConfig.bundle": _folder,
-    "_EvaluateConfig.data": _file,
+    "_BenchmarkInputs.baseline": _rows,
+    "_EvaluationInputs.bundle": _folder,
+    "_EvaluationInputs.data": _file,
 }
 # A folder that may be there or not; where it is does not matter.
 _PRESENT = {"DistillConfig.teacher_cache"}
