@@ -1,1 +1,1 @@
-"""Processes beside this one: how they are started, asked and measured."""
+"""Child processes and their protocol, memory and the processor."""

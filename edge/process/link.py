@@ -1,7 +1,7 @@
-"""A child process that answers requests, and the two pipes that lead to it.
+"""A child process that answers requests over two pipes.
 
-The child's end, and what a message is, are in `edge.process.wire`. What goes wrong is raised as it
-happened; the caller knows what was asked, and says so in an EdgeError.
+The child's side and the message format are in `edge.process.wire`. The exceptions describe the
+fault only; the caller knows the request and raises an EdgeError.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ _LINE_CHARACTERS = 300
 
 
 class Refused(Exception):
-    """The child answered that the request failed; its reason, one line. The link still works."""
+    """The request failed in the child, with a one-line reason. The link remains usable."""
 
 
 class NoAnswer(Exception):
-    """The child took too long, and was ended."""
+    """The child did not reply in time, and was ended."""
 
 
 class Ended(Exception):
-    """The child ended, or closed its output, without an answer.
+    """The child ended, or closed its output, without a reply.
 
-    code: the exit code; None when a signal ended it, or when it had to be ended.
-    signal_name: that signal, such as "SIGSEGV". last_line: the last one on its stderr, or "".
+    code: the exit code; None when a signal ended it, or when it did not exit by itself.
+    signal_name: the signal, such as "SIGSEGV". last_line: the last line on its stderr, or "".
     """
 
     def __init__(self, status: int | None, last_line: str = "") -> None:
@@ -52,9 +52,9 @@ class Ended(Exception):
 
 
 class Link:
-    """A running child. Close it, or use it in a `with` block; it never outlives this process.
+    """A running child process. Close it, or use it in a `with` block; it ends with this process.
 
-    argv: a command that runs `edge.process.wire.serve`. env: its environment, or this one's.
+    argv: a command that runs `edge.process.wire.serve`. env: its environment, by default ours.
     Raises OSError when the command cannot be started.
     """
 
@@ -65,7 +65,7 @@ class Link:
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
     ) -> None:
-        # A file, not a pipe: a library that prints a lot must not block on a full one.
+        # A file, not a pipe: a library with much output must not block on a full pipe.
         self._log = tempfile.TemporaryFile()  # noqa: SIM115
         try:
             self._process = subprocess.Popen(
@@ -76,7 +76,7 @@ class Link:
                 env=env,
                 cwd=cwd,
                 bufsize=0,
-                # Ctrl-C reaches this process only, which then ends its children in order.
+                # Ctrl-C must reach this process only, which then ends its children in order.
                 start_new_session=True,
             )
         except BaseException:
@@ -84,7 +84,7 @@ class Link:
             raise
         assert self._process.stdin is not None and self._process.stdout is not None
         self._input, self._output = self._process.stdin, self._process.stdout
-        # A write to a stopped process must meet its deadline, not wait for room in the pipe.
+        # A write to a stopped process must meet its deadline, not block on a full pipe.
         os.set_blocking(self._input.fileno(), False)
 
     @property
@@ -93,17 +93,17 @@ class Link:
 
     @property
     def closed(self) -> bool:
-        """Whether the child was ended: by close(), or by a request that failed."""
+        """True once the child was ended by `close`, or by a time-out or crash in a request."""
         return self._log.closed
 
     def request(
         self, message: Message, arrays: Mapping[str, Array] | None = None, *, timeout_s: float
     ) -> tuple[Message, Arrays]:
-        """The child's reply.
+        """Send a request and return the child's reply.
 
-        Raises Refused, NoAnswer after `timeout_s` seconds, or Ended. Whatever ends the wait
-        before the reply is there, an interrupt too, also ends the child: a late answer would be
-        taken for the next request's.
+        Raises Refused, NoAnswer after `timeout_s` seconds, or Ended. If the wait ends before the
+        reply, also by an interrupt, the child is ended too: a late reply would be read as that of
+        the next request.
         """
         deadline = time.monotonic() + timeout_s
         data = pack(message, arrays)
@@ -116,7 +116,7 @@ class Link:
             self.close(grace_s=0)
             raise NoAnswer from None
         except (EOFError, OSError):
-            raise self._obituary() from None
+            raise self._close_after_end() from None
         except BaseException:
             self.close(grace_s=0)
             raise
@@ -125,7 +125,7 @@ class Link:
         return reply, outputs
 
     def close(self, *, grace_s: float = _GRACE_S) -> None:
-        """End the child: by closing its stdin, by force when it lingers. Safe to call twice."""
+        """End the child by closing its stdin, or kill it after `grace_s`. Safe to call twice."""
         try:
             for stream in (self._input, self._output):
                 with contextlib.suppress(OSError):
@@ -133,7 +133,7 @@ class Link:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(grace_s)
         finally:
-            # A second Ctrl-C while waiting leaves no process behind either.
+            # Also on a second Ctrl-C while waiting.
             self._process.kill()
             self._process.wait()
             self._log.close()
@@ -162,8 +162,8 @@ class Link:
             if not selector.select(max(0.0, deadline - time.monotonic())):
                 raise TimeoutError
 
-    def _obituary(self) -> Ended:
-        """How the child ended, with the last line that it wrote to stderr; closes the link."""
+    def _close_after_end(self) -> Ended:
+        """Close the link and return the error with exit status and last line on stderr."""
         try:
             status: int | None = self._process.wait(_GRACE_S)
         except subprocess.TimeoutExpired:
@@ -180,7 +180,7 @@ class Link:
 
 
 def explain(error: Exception) -> str:
-    """The answer of `edge.process.wire.serve` about a request that failed."""
+    """Return the message of a failed request, for `edge.process.wire.serve`."""
     return (
         str(error)
         if isinstance(error, EdgeError)

@@ -1,4 +1,4 @@
-"""Memory that was freed, given back."""
+"""Return of freed memory to the system."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import sys
 
 
 def release_memory() -> None:
-    """Collect garbage, and have the C library return free memory to the system, where it can.
+    """Collect garbage, and let the C library return free memory to the system where supported.
 
-    glibc keeps what was freed for itself: after a conversion that can be gigabytes.
+    glibc keeps freed memory, which can be gigabytes after a conversion.
     """
     gc.collect()
     if sys.platform == "linux":
-        # Other C libraries of Linux have no such function.
+        # Other C libraries on Linux lack the function.
         with contextlib.suppress(AttributeError, OSError):
             ctypes.CDLL(None).malloc_trim(0)

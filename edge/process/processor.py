@@ -1,4 +1,4 @@
-"""The processor of this machine: its name, its cores, and the instructions engines choose by."""
+"""The processor of this machine: name, cores and instruction set features."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 CPUINFO = Path("/proc/cpuinfo")
-# Linux's names of the instructions for products of 8-bit integers.
+# Features with instructions for products of 8-bit integers, by their Linux names.
 INT8_FEATURES = ("avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm")
-# The features that decide which kernels an engine takes.
+# Features by which engines choose their kernels.
 FEATURES = (
     *("sse4_2", "avx", "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512_vnni"),
     *("avx512_bf16", "avx512_fp16", "amx_tile", "amx_int8", "amx_bf16"),
@@ -31,49 +31,49 @@ _MAC_FEATURES = {
 
 
 def name() -> str | None:
-    """What the processor is called; None where nothing says."""
+    """Return the name of the processor, or None if unknown."""
     if sys.platform == "darwin":
         return _sysctl("machdep.cpu.brand_string")
     board = Path("/sys/firmware/devicetree/base/model")
     for key in ("model name", "hardware", "model"):
-        found = cpuinfo(key)
-        if found:
-            return found
+        value = cpuinfo(key)
+        if value:
+            return value
     return board.read_text(errors="replace").rstrip("\0") if board.is_file() else None
 
 
 def usable_cores() -> int:
-    """Logical cores that this process may use."""
+    """Return the number of logical cores available to this process."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def features() -> tuple[str, ...]:
-    """Those of FEATURES that it has."""
+    """Return the processor's features that are in FEATURES."""
     if sys.platform == "darwin":
         return tuple(name for key, name in _MAC_FEATURES.items() if _sysctl(key) == "1")
-    found = (cpuinfo("flags") or cpuinfo("features") or "").split()
-    return tuple(feature for feature in FEATURES if feature in found)
+    available = (cpuinfo("flags") or cpuinfo("features") or "").split()
+    return tuple(feature for feature in FEATURES if feature in available)
 
 
 def int8_features() -> tuple[str, ...]:
-    """The instructions it has for products of 8-bit integers."""
-    found = features()
-    return tuple(feature for feature in INT8_FEATURES if feature in found)
+    """Return the processor's features with instructions for products of 8-bit integers."""
+    available = features()
+    return tuple(feature for feature in INT8_FEATURES if feature in available)
 
 
 def saturates_int8() -> bool:
-    """Whether sums of 8-bit products can overflow: x86 that is known to have no VNNI.
+    """Return True on x86 known to lack VNNI, where sums of 8-bit products can overflow.
 
-    Its one instruction for them (pmaddubsw) adds two in 16 bits.
+    Its only instruction for them (pmaddubsw) adds two products in 16 bits.
     """
     x86 = platform.machine().lower() in ("x86_64", "amd64", "i386", "i686")
     return x86 and bool(features()) and not int8_features()
 
 
 def cpuinfo(key: str) -> str | None:
-    """The first value of a key of /proc/cpuinfo, case ignored; None where there is none."""
+    """Return the first value of a key in /proc/cpuinfo, ignoring case, or None."""
     try:
         text = CPUINFO.read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -84,9 +84,9 @@ def cpuinfo(key: str) -> str | None:
 
 def _sysctl(key: str) -> str | None:
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             ["sysctl", "-n", key], capture_output=True, text=True, timeout=5, check=True
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip() or None
+    return process.stdout.strip() or None

@@ -1,10 +1,10 @@
-"""Messages between a process and its child, and the child's end: JSON and arrays, no pickle.
+"""Message format between a process and its child, and the child's side; no pickle.
 
 A message is the length of a JSON text (4 bytes, little-endian), the text, then the bytes of each
-array that the text lists, in order. `edge.process.link` is the parent's end.
+array that the text lists, in order. The parent's side is in `edge.process.link`.
 
 A child may run under another Python, with this file as its program and the path of a worker as
-argument: standard library and numpy only, nothing else of this project, and Python 3.9.
+argument. So this file imports only the standard library and numpy, and must work on Python 3.9.
 """
 
 from __future__ import annotations
@@ -35,23 +35,25 @@ _CHUNK_BYTES = 1 << 20
 
 
 def pack(message: Mapping[str, Any], arrays: Mapping[str, Any] | None = None) -> bytes:
-    """One message: a JSON object and named arrays of any shape.
+    """Encode one message: a JSON object and named arrays of any shape.
 
     Raises ValueError for an array of Python objects, which only pickle could carry.
     """
-    plain = {name: np.asarray(value, order="C") for name, value in (arrays or {}).items()}
-    for name, value in plain.items():
+    contiguous = {name: np.asarray(value, order="C") for name, value in (arrays or {}).items()}
+    for name, value in contiguous.items():
         if value.dtype.hasobject:
             raise ValueError(
                 f"array '{name}' holds Python objects: it cannot be sent, pickle is off"
             )
-    layout = [[name, value.dtype.str, list(value.shape)] for name, value in plain.items()]
+    layout = [[name, value.dtype.str, list(value.shape)] for name, value in contiguous.items()]
     text = json.dumps([message, layout]).encode()
-    return b"".join([_LENGTH.pack(len(text)), text, *(value.tobytes() for value in plain.values())])
+    return b"".join(
+        [_LENGTH.pack(len(text)), text, *(value.tobytes() for value in contiguous.values())]
+    )
 
 
 def unpack(read: Read) -> tuple[Message, Arrays]:
-    """The next message. read(n) returns 1 to n bytes, or none at the end, which is an EOFError."""
+    """Decode the next message. read(n) returns 1 to n bytes; 0 bytes raise EOFError."""
     (length,) = _LENGTH.unpack(_exactly(read, _LENGTH.size))
     message, layout = json.loads(_exactly(read, length))
     arrays = {}
@@ -62,24 +64,24 @@ def unpack(read: Read) -> tuple[Message, Arrays]:
     return message, arrays
 
 
-def joined(several: Sequence[Mapping[str, Any]]) -> Arrays:
-    """Several sets of named arrays as the arrays of one message, "NUMBER/NAME" each."""
-    return {f"{i}/{name}": value for i, one in enumerate(several) for name, value in one.items()}
+def joined(sets: Sequence[Mapping[str, Any]]) -> Arrays:
+    """Merge sets of named arrays into the arrays of one message, named "NUMBER/NAME"."""
+    return {f"{i}/{name}": value for i, arrays in enumerate(sets) for name, value in arrays.items()}
 
 
 def parted(arrays: Mapping[str, Array]) -> list[Arrays]:
-    """What `joined` made one of; a set without arrays behind all others is not told from none."""
-    found: list[Arrays] = []
+    """Split the result of `joined` into its sets; empty sets at the end are lost."""
+    sets: list[Arrays] = []
     for key, value in arrays.items():
         number, _, name = key.partition("/")
-        while len(found) <= int(number):
-            found.append({})
-        found[int(number)][name] = value
-    return found
+        while len(sets) <= int(number):
+            sets.append({})
+        sets[int(number)][name] = value
+    return sets
 
 
 def _exactly(read: Read, count: int) -> bytearray:
-    # A bytearray: arrays over it can be written to.
+    # A bytearray, so that arrays on it are writable.
     data = bytearray()
     while len(data) < count:
         part = read(min(count - len(data), _CHUNK_BYTES))
@@ -97,11 +99,11 @@ def serve(
 ) -> None:
     """Answer requests on stdin until the parent closes it, then end this process.
 
-    A request that fails is answered by {"error": explain(exception)}. The process also ends in
-    the middle of a request when stdin is closed. It also looks every `orphan_check_s` seconds, or
-    never, whether its parent is gone, which a fork of the parent hides by holding the pipe open.
+    The reply to a failed request is {"error": explain(exception)}. The process also ends during a
+    request when stdin is closed. Every `orphan_check_s` seconds, unless None, it also checks that
+    its parent is alive, because a fork of a dead parent may keep the pipe open.
     """
-    # An interrupt is the parent's to handle: it closes stdin.
+    # The parent handles an interrupt, and closes stdin.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     requests, replies = _claim_streams()
     watch = functools.partial(_end_with_parent, requests, orphan_check_s)
@@ -115,12 +117,12 @@ def serve(
                 reply = pack({"error": explain(error)})
             output.write(reply)
             output.flush()
-    # At once: the teardown of native libraries takes time, and may fail.
+    # Immediately: the teardown of native libraries takes time, and may fail.
     os._exit(0)
 
 
 def _claim_streams() -> tuple[int, int]:
-    """Stdin and stdout for messages only; what libraries print goes to stderr."""
+    """Reserve stdin and stdout for messages; the output of libraries goes to stderr."""
     requests, replies = os.dup(0), os.dup(1)
     empty = os.open(os.devnull, os.O_RDONLY)
     os.dup2(empty, 0)
@@ -130,9 +132,9 @@ def _claim_streams() -> tuple[int, int]:
 
 
 def _end_with_parent(requests: int, orphan_check_s: float | None) -> None:
-    """Wait until the other end of stdin is closed or the parent is gone; then leave at once.
+    """Exit immediately when the other end of stdin is closed or the parent has ended.
 
-    Linux can send a signal at a parent's death, but sends it when the starting *thread* ends.
+    Linux's parent-death signal is no alternative: it is sent when the starting *thread* ends.
     """
     parent = os.getppid()
     watcher = select.poll()
@@ -144,7 +146,7 @@ def _end_with_parent(requests: int, orphan_check_s: float | None) -> None:
 
 
 def _worker(path: str) -> Any:
-    """The class `Worker` of a file."""
+    """Return the class `Worker` of a file."""
     spec = importlib.util.spec_from_file_location("worker", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -154,5 +156,5 @@ def _worker(path: str) -> Any:
 
 
 if __name__ == "__main__":
-    # Whatever a runtime raises must reach the parent as text.
+    # Any exception of a runtime must reach the parent as text.
     serve(_worker(sys.argv[1])().answer, explain=lambda error: str(error) or type(error).__name__)
