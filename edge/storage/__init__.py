@@ -1,7 +1,7 @@
-"""Writing results so that an interruption, a power cut or a full disk leaves nothing half-written.
+"""Atomic writing of outputs: an interruption, power cut or full disk leaves no partial output.
 
-Every output goes the same way: a lock says who writes it, a stage beside it takes the files, they
-are flushed to the disk, and the stage takes the output's place in one step.
+Every output is written in the same way: its lock is acquired, the files are written to a temporary
+folder beside it (the stage) and flushed, and the stage replaces the output in one step.
 """
 
 from __future__ import annotations

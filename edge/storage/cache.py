@@ -1,4 +1,4 @@
-"""Where files that are made once are kept between runs."""
+"""The cache folder of files that are built once and reused by later runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _VARIABLE = "EDGE_CACHE"
 
 
 def cache_folder() -> Path:
-    """Return where files made once are kept: EDGE_CACHE, or ~/.cache/edge-encoders.
+    """Return the cache folder: EDGE_CACHE, or ~/.cache/edge-encoders.
 
     Raises UserError when that is not a folder.
     """
@@ -24,10 +24,12 @@ def cache_folder() -> Path:
         folder = Path(named) if named else Path.home() / ".cache" / "edge-encoders"
     except RuntimeError:
         raise UserError(f"there is no home folder for a cache: set {_VARIABLE} to one") from None
-    there = next(one for one in (folder, *folder.absolute().parents) if os.path.lexists(one))
-    if not there.is_dir():
+    parents = folder.absolute().parents
+    existing = next(path for path in (folder, *parents) if os.path.lexists(path))
+    if not existing.is_dir():
         raise UserError(
-            f"the cache {folder} cannot be used, {there} is no folder: set {_VARIABLE} to another"
+            f"the cache {folder} cannot be used, {existing} is no folder: "
+            f"set {_VARIABLE} to another"
         )
     return folder
 
@@ -35,9 +37,9 @@ def cache_folder() -> Path:
 def made_once(
     target: Path, make: Callable[[], object], *, is_whole: Callable[[Path], bool]
 ) -> Path:
-    """Return `target` of the cache, which `make` writes unless it is there and whole.
+    """Return `target` in the cache, after `make` has written it unless it is complete.
 
-    Processes that want the same wait for the one that makes it; what dead ones left goes.
+    Other processes wait for the one that writes it; stages of dead processes are removed.
     Raises StorageError when the cache cannot be written.
     """
     if is_whole(target):

@@ -1,4 +1,4 @@
-"""Errors of the file system, told in one line that names the path."""
+"""Errors of the file system as one-line errors that name the path, and checks of output paths."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _UNWRITABLE = {
     *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY, errno.EXDEV, errno.ELOOP),
     *(errno.ENAMETOOLONG, errno.ETXTBSY, errno.ENXIO, errno.ENODEV, errno.ESTALE, errno.EILSEQ),
 }
-# What is written beside an output has its name and up to so many bytes more.
-_BESIDE_BYTES = 40
+# Maximum length added to the name of an output by its temporary files.
+_SUFFIX_BYTES = 40
 _NAME_BYTES = 255
 
 
 def follow(target: Path) -> Path:
-    """Return where `target` is, behind all symbolic links; raises StorageError for a circle."""
+    """Resolve all symbolic links of `target`; raises StorageError for a cycle of links."""
     path = Path(os.path.realpath(target))
     if os.path.islink(path):  # noqa: PTH114 - Path.is_symlink raises for names that are too long
         raise StorageError(f"{target} cannot be written: it is a link that leads back to itself")
@@ -34,10 +34,10 @@ def follow(target: Path) -> Path:
 
 
 def check_target(target: Path, *, replaces: Callable[[Path], bool], as_whole: bool = True) -> None:
-    """Refuse a folder that exists and may not be replaced, and a path that cannot be made.
+    """Raise UserError for a folder that must not be replaced, or a path that cannot be created.
 
-    as_whole: the folder is exchanged for another one; otherwise files in it are written.
-    Raises UserError, or StorageError for what the disk does not allow.
+    as_whole: the folder is replaced by another one; otherwise files in it are written.
+    Raises StorageError for an error of the file system.
     """
     with storage_errors(target):
         path = follow(target)
@@ -67,7 +67,7 @@ def _check_movable(target: Path, path: Path) -> None:
 
 
 def is_working_folder(path: Path) -> bool:
-    """Whether this process, and so the shell that started it, is in `path`."""
+    """Return True if the working directory of this process is in `path`."""
     try:
         return Path.cwd().is_relative_to(path)
     except OSError:
@@ -75,25 +75,22 @@ def is_working_folder(path: Path) -> bool:
 
 
 def check_path(target: Path) -> None:
-    """Refuse an output below a file, and one with a name longer than the disk allows.
-
-    Raises UserError.
-    """
+    """Raise UserError for an output below a file, or with a name too long for the file system."""
     path, folder = follow(target), check_folder(target)
     limit = _longest_name(folder)
     names = dict.fromkeys(path.parent.relative_to(folder).parts, limit)
-    names[path.name] = limit - _BESIDE_BYTES
-    for name, most in names.items():
+    names[path.name] = limit - _SUFFIX_BYTES
+    for name, max_bytes in names.items():
         size = len(os.fsencode(name))
-        if size > most:
+        if size > max_bytes:
             raise UserError(
                 f"the name '{name[:20]}...' of {size} bytes is too long for an output on this "
-                f"disk: choose one of at most {most} bytes"
+                f"disk: choose one of at most {max_bytes} bytes"
             )
 
 
 def check_folder(target: Path) -> Path:
-    """Return the nearest folder above `target` that exists; raises UserError where it is a file."""
+    """Return the nearest existing parent of `target`; raises UserError if it is a file."""
     folder = next(parent for parent in follow(target).parents if os.path.lexists(parent))
     if not folder.is_dir():
         raise UserError(f"{target} cannot be written: {folder} is a file, not a folder")
@@ -109,9 +106,9 @@ def _longest_name(folder: Path) -> int:
 
 
 def require_space(target: Path, needed_bytes: int) -> None:
-    """Raise StorageError when the disk of `target` has less than `needed_bytes` left.
+    """Raise StorageError when the disk of `target` has less than `needed_bytes` free.
 
-    Native converters end the whole process on a full disk, so it is found out before they start.
+    Native converters abort the whole process on a full disk, so space is checked before they start.
     """
     with storage_errors(target):
         folder = next(parent for parent in follow(target).parents if parent.exists())
@@ -134,17 +131,17 @@ def storage_errors(target: Path) -> Iterator[None]:
         if error.errno in _FULL:
             raise _no_space(target) from error
         if error.errno in _UNWRITABLE or (error.errno == errno.ENOENT and _is_near(target, error)):
-            raise StorageError(_what_failed(target, error)) from error
+            raise StorageError(_message(target, error)) from error
         raise
     except Exception as error:
-        # Libraries wrap the system's error in classes and words of their own.
+        # Libraries wrap the system's error in their own classes and messages.
         if re.search(r"No space left on device|os error 28\b|inline_container", str(error)):
             raise _no_space(target) from error
         raise
 
 
-def _what_failed(target: Path, error: OSError) -> str:
-    """Name the target, or the path that the system complains of where that is another."""
+def _message(target: Path, error: OSError) -> str:
+    """Return the message of an error, naming the target or the other path that it is about."""
     reason = os.strerror(error.errno or 0)
     if error.filename is not None and not _is_near(target, error):
         return f"{os.fsdecode(error.filename)} cannot be read or written: {reason}"
@@ -152,7 +149,7 @@ def _what_failed(target: Path, error: OSError) -> str:
 
 
 def _is_near(target: Path, error: OSError) -> bool:
-    """Whether an error is about the target, what lies beside it, or a folder above it."""
+    """Return True if an error is about the target, a sibling of it, or a parent folder."""
     if not isinstance(error.filename, (str, bytes)):
         return False
     path = Path(os.fsdecode(error.filename)).absolute()

@@ -17,7 +17,7 @@ def size_bytes(path: Path) -> int:
 
 
 def sha256(path: Path) -> str:
-    """Hash of a file; of a folder, the hash of its sorted relative paths and their hashes."""
+    """Return the hash of a file, or of a folder's sorted relative paths and file hashes."""
     if path.is_dir():
         digest = hashlib.sha256()
         for file in _files(path):
@@ -31,13 +31,13 @@ def sha256(path: Path) -> str:
 
 
 def _files(folder: Path) -> list[Path]:
-    """All files below a folder, also those that symbolic links to folders lead to."""
-    found: list[Path] = []
+    """Return all files below a folder, following symbolic links to folders."""
+    files: list[Path] = []
     for parent, folders, names in os.walk(folder, followlinks=True):
         if Path(parent).is_symlink() and Path(parent).parent.resolve().is_relative_to(
             Path(parent).resolve()
         ):
-            folders.clear()  # a link to a folder that it lies in
+            folders.clear()  # a link to one of its parent folders
             continue
-        found += [path for name in names if (path := Path(parent, name)).is_file()]
-    return sorted(found)
+        files += [path for name in names if (path := Path(parent, name)).is_file()]
+    return sorted(files)

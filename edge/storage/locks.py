@@ -1,4 +1,4 @@
-"""One writer an output: a lock that goes with its process, however that ends."""
+"""Output locks: one writer per output; the system releases a lock when its process ends."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from edge.storage import system
 from edge.storage.faults import check_path, follow, storage_errors
 from edge.storage.leftovers import lock_file, recover
 
-# A process that only looks whether a lock is held holds it for a moment.
+# Retries, because a process that only tests a lock holds it briefly.
 _TRIES, _PAUSE_S = 5, 0.02
-# What this process holds, and how many blocks deep.
+# Outputs locked by this process -> depth of nested blocks.
 _held: dict[Path, int] = {}
 
 
 @contextlib.contextmanager
 def output_lock(target: Path, *, wait: bool = False) -> Iterator[None]:
-    """Hold `target` for this process alone, having mended what a dead one left there.
+    """Lock `target` for this process, and recover from the write of a dead process.
 
-    May be nested. wait: for the other process that holds it, instead of being refused.
-    Raises UserError while another process writes it, or a folder that it lies in; StorageError
-    where it cannot be written.
+    May be nested. wait: wait for another process that holds the lock, instead of raising.
+    Raises UserError while another process writes `target` or a folder that contains it;
+    StorageError when it cannot be written.
     """
     path = follow(target)
     if path in _held:
@@ -50,24 +50,24 @@ def output_lock(target: Path, *, wait: bool = False) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _folders(folder: Path) -> Iterator[None]:
-    """Make a folder and those above it; those that stay empty are removed again."""
-    missing = [one for one in (folder, *folder.parents) if not os.path.lexists(one)]
+    """Create a folder and its parents; new ones that stay empty are removed at the end."""
+    missing = [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
     folder.mkdir(parents=True, exist_ok=True)
     try:
         yield
     finally:
         with contextlib.suppress(OSError):
-            for one in missing:
-                one.rmdir()
+            for path in missing:
+                path.rmdir()
 
 
 def _check_outer(target: Path, path: Path) -> None:
-    """Refuse what lies in a folder that another process writes as a whole."""
+    """Raise UserError if another process writes a folder that contains `path`."""
     for outer in path.parents:
         if outer in _held or not outer.name:
             continue
         with system.opened(lock_file(outer)) as handle:
-            if handle is not None and _is_held(handle):
+            if handle is not None and _is_locked_by_other(handle):
                 raise _refusal(target, handle, where=f"{outer} ")
 
 
@@ -78,7 +78,7 @@ def _locked(target: Path, path: Path, *, wait: bool) -> Iterator[None]:
     try:
         yield
     finally:
-        # Before it is let go: who opened it meanwhile sees that it is another one now.
+        # Before the release: a process that has opened it sees that the path changed.
         if system.is_same(handle, file):
             system.remove(file)
         os.close(handle)
@@ -88,7 +88,7 @@ def _acquire(target: Path, file: Path, *, wait: bool) -> int:
     while True:
         handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
         try:
-            if _is_held(handle):
+            if _is_locked_by_other(handle):
                 if not wait:
                     raise _refusal(target, handle)
                 say(f"waiting for {target}, which another edge command{_holder(handle)} writes")
@@ -103,8 +103,8 @@ def _acquire(target: Path, file: Path, *, wait: bool) -> int:
         os.close(handle)
 
 
-def _is_held(handle: int) -> bool:
-    """Whether another process holds the lock; if not, it is this one's now."""
+def _is_locked_by_other(handle: int) -> bool:
+    """Try to acquire the lock; return True if another process holds it."""
     for _ in range(_TRIES):
         if system.try_lock(handle) is not False:
             return False

@@ -1,4 +1,4 @@
-"""Results that appear whole or not at all: made beside their target, flushed, and put in place."""
+"""Atomic outputs: written beside their target, flushed to disk, and moved into place."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ def staged_folder(
 ) -> Iterator[Path]:
     """Yield a folder beside `target` that becomes `target` when the block succeeds.
 
-    `replaces(target)` says whether an existing folder there may be replaced. Whatever goes wrong
-    in the block, Ctrl-C included, the temporary folder is removed and `target` is as it was. Where
-    the system can, an old folder and the new one are exchanged in one step. A symbolic link stays
-    one, to the new folder. wait: as of `output_lock`.
-    Raises UserError when the target is taken, StorageError when it cannot be written.
+    replaces: `replaces(target)` returns True if an existing folder may be replaced. On any error in
+    the block, also Ctrl-C, the temporary folder is removed and `target` is unchanged. If the system
+    supports it, old and new folder are exchanged in one step. A symbolic link at `target` is kept
+    and leads to the new folder. wait: as in `output_lock`.
+    Raises UserError when the target must not be replaced, StorageError when it cannot be written.
     """
     with output_lock(target, wait=wait):
         check_target(target, replaces=replaces)
         path = follow(target)
         with storage_errors(target), stage_of(path) as stage:
             yield stage
-            # The block may have taken hours, in which a person put something there.
+            # The block may have taken hours, and the user may have created the target since.
             check_target(target, replaces=replaces)
             system.flush(stage)
-            put_folder(stage, path)
+            replace_folder(stage, path)
 
 
 @contextlib.contextmanager
 def staged_file(target: Path) -> Iterator[Path]:
     """Yield the path of a file that becomes the file `target` when the block succeeds.
 
-    It has the name of `target`, in a temporary folder that may take other files meanwhile.
+    It has the name of `target`, in a temporary folder that may hold other files too.
     """
     with storage_errors(target):
         path = follow(target)
@@ -88,21 +88,21 @@ def stage_of(path: Path) -> Iterator[Path]:
         os.close(handle)
 
 
-def put_folder(stage: Path, path: Path) -> None:
-    """Put the folder `stage` in the place of `path`; what was there is then at `stage`, or gone."""
+def replace_folder(stage: Path, path: Path) -> None:
+    """Replace `path` by the folder `stage`; the old folder is then at `stage`, or removed."""
     try:
-        # Nothing there, or an empty folder.
+        # Succeeds if `path` does not exist or is an empty folder.
         stage.rename(path)
     except OSError:
         if not path.is_dir():
             raise
         if not system.exchange(stage, path):
-            _put_in_two_steps(stage, path)
+            _replace_in_two_steps(stage, path)
     system.flush_entry(path.parent)
 
 
-def _put_in_two_steps(stage: Path, path: Path) -> None:
-    """As `put_folder`; `recover` brings the old folder back when it ends between the steps."""
+def _replace_in_two_steps(stage: Path, path: Path) -> None:
+    """Replace `path` in two steps; `recover` restores the old folder after a crash in between."""
     old = beside(path, REPLACED, stage.name.rpartition("-")[2])
     path.rename(old)
     try:
@@ -122,7 +122,7 @@ def _new_stage(path: Path, make: Callable[[str, Path], str]) -> tuple[Path, int]
             system.wait_for_lock(handle)
             if system.is_same(handle, stage):
                 return stage, handle
-            # Another process took it for abandoned before it was held.
+            # Another process removed it as abandoned before it was locked.
             os.close(handle)
 
 

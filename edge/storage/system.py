@@ -13,28 +13,28 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-# Of renameat2 on Linux and of renamex_np on macOS alike.
+# RENAME_EXCHANGE of renameat2 on Linux, RENAME_SWAP of renamex_np on macOS.
 _EXCHANGE = 2
-_HERE = -100
+_AT_FDCWD = -100
 _UNSUPPORTED = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM}
 _NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EBADF, errno.EINVAL}
 
 
-def exchange(one: Path, other: Path) -> bool:
-    """Exchange two paths in one step; false where the system or its file system cannot.
+def exchange(first: Path, second: Path) -> bool:
+    """Exchange two paths in one step; return False if the system or file system cannot.
 
-    Raises OSError for what is wrong with the paths themselves.
+    Raises OSError for an error of the paths themselves.
     """
     import ctypes
 
     libc = ctypes.CDLL(None, use_errno=True)
-    first, second = os.fsencode(one), os.fsencode(other)
+    encoded = os.fsencode(first), os.fsencode(second)
     if sys.platform == "darwin":
         call: Any = getattr(libc, "renamex_np", None)
-        arguments: tuple[Any, ...] = (first, second, _EXCHANGE)
+        arguments: tuple[Any, ...] = (*encoded, _EXCHANGE)
     else:
         call = getattr(libc, "renameat2", None)
-        arguments = (_HERE, first, _HERE, second, _EXCHANGE)
+        arguments = (_AT_FDCWD, encoded[0], _AT_FDCWD, encoded[1], _EXCHANGE)
     if call is None:
         return False
     if call(*arguments) == 0:
@@ -42,11 +42,11 @@ def exchange(one: Path, other: Path) -> bool:
     number = ctypes.get_errno()
     if number in _UNSUPPORTED:
         return False
-    raise OSError(number, os.strerror(number), str(other))
+    raise OSError(number, os.strerror(number), str(second))
 
 
 def flush(path: Path) -> None:
-    """Return once a file, or a folder with all that is in it, is on the disk."""
+    """Flush a file, or a folder with all its contents, to the disk."""
     if path.is_dir() and not path.is_symlink():
         for entry in path.iterdir():
             flush(entry)
@@ -56,17 +56,17 @@ def flush(path: Path) -> None:
 
 
 def flush_entry(path: Path) -> None:
-    """Return once this file, or the list of names of this folder, is on the disk."""
+    """Flush one file, or the directory entries of one folder, to the disk."""
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        # fsync of macOS leaves the data in the cache of the drive.
+        # On macOS, fsync leaves the data in the cache of the drive.
         full = getattr(fcntl, "F_FULLFSYNC", None)
         if full is None:
             os.fsync(handle)
         else:
             fcntl.fcntl(handle, full)
     except OSError as error:
-        # Some file systems have nothing to flush for a folder.
+        # Some file systems cannot flush a folder.
         if error.errno not in {errno.EINVAL, errno.ENOTSUP, errno.EROFS}:
             raise
     finally:
@@ -74,7 +74,7 @@ def flush_entry(path: Path) -> None:
 
 
 def try_lock(handle: int) -> bool | None:
-    """Lock an open file or folder; false when another process holds it, None without locks."""
+    """Lock an open file or folder; False if another process holds it, None without locks."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -87,7 +87,7 @@ def try_lock(handle: int) -> bool | None:
 
 
 def wait_for_lock(handle: int) -> None:
-    """Lock an open file or folder as soon as nobody else holds it."""
+    """Lock an open file or folder, waiting for other processes."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
     except OSError as error:
@@ -96,18 +96,18 @@ def wait_for_lock(handle: int) -> None:
 
 
 def is_same(handle: int, path: Path) -> bool:
-    """Whether `path` still leads to what was opened as `handle`."""
+    """Return True if `path` is still the file or folder opened as `handle`."""
     try:
-        there = os.lstat(path)
+        path_status = os.lstat(path)
     except OSError:
         return False
-    here = os.fstat(handle)
-    return (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino)
+    handle_status = os.fstat(handle)
+    return (path_status.st_dev, path_status.st_ino) == (handle_status.st_dev, handle_status.st_ino)
 
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[int | None]:
-    """A handle of a file or folder; None where there is none, or a link."""
+    """Yield a handle of a file or folder; None if it is missing or a symbolic link."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
@@ -120,7 +120,7 @@ def opened(path: Path) -> Iterator[int | None]:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a folder, also one whose folders may not be written; never raises."""
+    """Remove a file or a folder, also one with read-only folders inside; never raises."""
     if not path.is_dir() or path.is_symlink():
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)

@@ -1,9 +1,9 @@
-"""Several files of one folder that change together, among other files that stay.
+"""Atomic update of several files in one folder that keeps its other files.
 
-A copy of the folder is made beside it, of hard links and the new files, and exchanged with it in
-one step: whoever looks, or kills the process, finds all old files or all new ones. Where that is
-not possible (a file system without links or exchange, a mount point, the folder one is in), whole
-files are moved one by one, and the next command on the folder finishes what was begun.
+A copy of the folder, with hard links and the new files, is created beside it and exchanged with it
+in one step, so readers see all old files or all new ones, also after a crash. Where that is not
+possible (a file system without links or exchange, a mount point, the working directory), complete
+files are moved one by one, and the next command on the folder finishes an interrupted update.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from edge.storage import system
 from edge.storage.faults import follow, is_working_folder, storage_errors
 from edge.storage.leftovers import READY, beside, entries, home, move_into
 from edge.storage.locks import output_lock
-from edge.storage.staging import put_folder, stage_of, staged_file
+from edge.storage.staging import replace_folder, stage_of, staged_file
 
-# Links to more entries than that take longer than what they are made for.
-_MOST_ENTRIES = 20_000
+# With more entries, creating the links takes too long.
+_MAX_ENTRIES = 20_000
 
 
 def write_together(folder: Path, texts: Mapping[str, str]) -> None:
-    """Write text files, by their names, into `folder`; its other files are left alone.
+    """Write text files, by name, into `folder` together; its other files are kept.
 
     Raises UserError while another process writes the folder, StorageError when it cannot be
-    written; it is as it was then.
+    written; the folder is then unchanged.
     """
     with output_lock(folder), storage_errors(folder):
         path = follow(folder)
@@ -40,10 +40,10 @@ def write_together(folder: Path, texts: Mapping[str, str]) -> None:
             _write_all(stage, texts)
             if _is_new(path):
                 system.flush(stage)
-                put_folder(stage, path)
-                _bring_back(stage, path, texts)
+                replace_folder(stage, path)
+                _take_over_new_entries(stage, path, texts)
             elif _is_exchangeable(path, texts) and _exchanged(stage, path, texts):
-                _bring_back(stage, path, texts)
+                _take_over_new_entries(stage, path, texts)
             else:
                 _write_one_by_one(stage, path, texts)
 
@@ -55,7 +55,7 @@ def _write_all(stage: Path, texts: Mapping[str, str]) -> None:
 
 
 def _is_new(path: Path) -> bool:
-    """Whether there is nothing yet, or an empty folder that may be replaced as a whole."""
+    """Return True if `path` does not exist, or is an empty folder that may be replaced."""
     return not path.exists() or (_is_movable(path) and not entries(path))
 
 
@@ -64,7 +64,7 @@ def _is_movable(path: Path) -> bool:
 
 
 def _is_exchangeable(path: Path, names: Iterable[str]) -> bool:
-    """Whether the folder may be exchanged for a copy; links in place of files stay links."""
+    """Return True if a copy may replace the folder; not if a link is in place of a file."""
     return (
         _is_movable(path)
         and path.stat().st_uid == os.geteuid()
@@ -74,7 +74,7 @@ def _is_exchangeable(path: Path, names: Iterable[str]) -> bool:
 
 
 def _is_busy(path: Path) -> bool:
-    """Whether another process writes something inside."""
+    """Return True if another process has a lock in the folder."""
     for file in path.glob(".*"):
         with system.opened(file) as handle:
             if handle is not None and system.try_lock(handle) is False:
@@ -83,31 +83,32 @@ def _is_busy(path: Path) -> bool:
 
 
 def _exchanged(stage: Path, path: Path, names: Iterable[str]) -> bool:
-    """Exchange `path` for `stage`, with links to all its other entries; false where that fails."""
+    """Exchange `path` for `stage` plus links to its other entries; return False if it fails."""
     try:
-        _link_all(path, stage, frozenset(names), [_MOST_ENTRIES])
+        _link_all(path, stage, frozenset(names), [_MAX_ENTRIES])
         system.flush(stage)
-        done = system.exchange(stage, path)
+        exchanged = system.exchange(stage, path)
     except OSError:
         return False
-    if done:
+    if exchanged:
         system.flush_entry(path.parent)
-    return done
+    return exchanged
 
 
-def _link_all(source: Path, target: Path, without: frozenset[str], left: list[int]) -> None:
+def _link_all(source: Path, target: Path, excluded: frozenset[str], remaining: list[int]) -> None:
+    """Link all entries of `source` into `target`; raises OSError after `remaining[0]` entries."""
     for entry in _entries(source):
-        if entry.name in without:
+        if entry.name in excluded:
             continue
-        left[0] -= 1
-        if not left[0]:
+        remaining[0] -= 1
+        if not remaining[0]:
             raise OSError("too many entries")
         copy = target / entry.name
         if not entry.is_dir(follow_symlinks=False):
             os.link(entry.path, copy, follow_symlinks=False)
             continue
         copy.mkdir()
-        _link_all(Path(entry.path), copy, frozenset(), left)
+        _link_all(Path(entry.path), copy, frozenset(), remaining)
         if entry.stat().st_uid != os.geteuid():
             raise OSError("a folder of another user")
     shutil.copystat(source, target)
@@ -118,24 +119,24 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
         return list(entries)
 
 
-def _bring_back(old: Path, path: Path, without: Iterable[str]) -> None:
-    """Take over what others put into the old folder while the new one was made of it."""
+def _take_over_new_entries(old: Path, path: Path, excluded: Iterable[str]) -> None:
+    """Move entries that others added to the old folder during the update into the new one."""
     if not old.is_dir():
         return
     for entry in _entries(old):
-        if entry.name in without:
+        if entry.name in excluded:
             continue
-        there = path / entry.name
-        if entry.is_dir(follow_symlinks=False) and there.is_dir():
-            _bring_back(Path(entry.path), there, ())
-        elif not _is_same_file(entry, there):
+        new_path = path / entry.name
+        if entry.is_dir(follow_symlinks=False) and new_path.is_dir():
+            _take_over_new_entries(Path(entry.path), new_path, ())
+        elif not _is_same_file(entry, new_path):
             with contextlib.suppress(OSError):
-                Path(entry.path).rename(there)
+                Path(entry.path).rename(new_path)
 
 
-def _is_same_file(entry: os.DirEntry[str], there: Path) -> bool:
+def _is_same_file(entry: os.DirEntry[str], path: Path) -> bool:
     try:
-        return os.path.samestat(entry.stat(follow_symlinks=False), there.lstat())
+        return os.path.samestat(entry.stat(follow_symlinks=False), path.lstat())
     except FileNotFoundError:
         return False
 
@@ -145,7 +146,7 @@ def _write_one_by_one(stage: Path, path: Path, names: Iterable[str]) -> None:
         if entry.name not in names:
             system.remove(entry)
         elif (path / entry.name).is_symlink():
-            # The link stays one: what it leads to is written.
+            # The link is kept, and its target is written.
             with staged_file(path / entry.name) as copy:
                 shutil.copyfile(entry, copy)
             entry.unlink()
