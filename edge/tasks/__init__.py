@@ -1,4 +1,4 @@
-"""What a model is for, under Transformers' own names."""
+"""The tasks of models, by Transformers' names."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def get_task(
     activation: Activation | None = None,
     similarity: Similarity | None = None,
 ) -> Task:
-    """The task called `name`; raises ConfigError with the nearest name otherwise.
+    """Return the task called `name`; raises ConfigError with the nearest name otherwise.
 
-    pairs: see Task; for text-classification, which takes one text as well as two.
-    activation: what turns logits into the answer, and similarity: how two vectors are compared;
-    where not what the task usually has.
+    pairs: see Task; for text-classification, which takes one text or two.
+    activation: function that turns logits into scores. similarity: of two embeddings. Both default
+    to those of the task.
     """
     task: Task = look_up("task", name, TASKS)(labels, problem_type)
     if name == "text-classification":

@@ -1,4 +1,4 @@
-"""What every task answers: which outputs, which answers, which metric."""
+"""The interface of tasks: model outputs, predictions and metrics."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from edge.data.targets import score_column
 from edge.errors import ConfigError, DataError
 from edge.tokenization import Encoding, Tokenizer
 
-# Files above are read once only.
+# Larger files are not read for an early check.
 _LARGE_BYTES = 64_000_000
 Array = npt.NDArray[Any]
 # One sample's outputs by name, without batch dimension and without padding.
@@ -27,10 +27,10 @@ Outputs = dict[str, Array]
 
 @dataclass(frozen=True)
 class Examples:
-    """What to run to learn how good a model is: the rows of a data file as a task runs them.
+    """The inputs of an evaluation: the encoded rows of a data file, and their scoring.
 
-    score: takes the outputs of `encodings` in their order, one by one, and returns the task's
-    metrics by name, the main one first; more is better for all of them.
+    score: takes an iterable of the outputs of `encodings`, in order, and returns the task's metrics
+    by name, the main one first; higher is better for all of them.
     """
 
     encodings: list[Encoding]
@@ -39,10 +39,10 @@ class Examples:
 
 @dataclass(frozen=True)
 class Queries:
-    """What to run to answer texts, which may take several runs a text, or one for two texts.
+    """The inputs of a prediction; a text may need several encodings, and a pair may need one.
 
-    answers: takes the outputs of `encodings` in their order, one by one, and returns what a person
-    wants to read of each text, JSON-ready.
+    answers: takes an iterable of the outputs of `encodings`, in order, and returns a
+    JSON-compatible prediction for each text.
     """
 
     encodings: list[Encoding]
@@ -52,8 +52,8 @@ class Queries:
 class Task(ABC):
     """One task.
 
-    labels: the class names in the order of the logits, or None. pairs: whether the model reads
-    two texts as one input, or one; None where nothing tells.
+    labels: the class names in the order of the logits, or None. pairs: True if the
+    model reads two texts as one input, False if it reads one, None if unknown.
     """
 
     name: ClassVar[str]
@@ -61,11 +61,11 @@ class Task(ABC):
     # Output name -> symbolic shape.
     outputs: ClassVar[dict[str, tuple[str | int, ...]]]
     takes_pairs: ClassVar[bool] = False
-    # Whether apps measure distances between outputs, so that every digit of them counts.
+    # Apps measure distances between outputs, so small errors matter.
     compares_vectors: ClassVar[bool] = False
     # The columns of its data files.
     layout: ClassVar[Layout] = TEXTS
-    # The same of files to learn from, where less will do.
+    # The columns of its training files, if they need fewer.
     training: ClassVar[Layout | None] = None
     activation: Activation = "none"
     similarity: Similarity = "cosine"
@@ -76,14 +76,14 @@ class Task(ABC):
         self.pairs: bool | None = None
 
     def heads(self, output: Any, attention_mask: Any) -> dict[str, Any]:
-        """Named float tensors from a Transformers model output.
+        """Return named float tensors from a Transformers model output.
 
-        The same function serves the exported graph and the checkpoint it is compared with.
+        Both the exported graph and the reference checkpoint use this function.
         """
         return {name: output[name] for name in self.outputs}
 
     def trim(self, outputs: dict[str, Array], row: int, tokens: int) -> Outputs:
-        """One sample of a batch of outputs, cut to its `tokens` real tokens."""
+        """Return one sample of a batch of outputs, without padding after its `tokens` tokens."""
         trimmed = {}
         for name, value in outputs.items():
             sample = value[row]
@@ -93,11 +93,11 @@ class Task(ABC):
 
     @abstractmethod
     def answer(self, outputs: Outputs, encoding: Encoding) -> Array | None:
-        """The discrete answer compared between artifact and checkpoint; None when there is none."""
+        """Return the discrete answer to compare with the checkpoint's, or None."""
 
     @abstractmethod
     def predict(self, outputs: Outputs, encoding: Encoding, tokenizer: Tokenizer) -> dict[str, Any]:
-        """What a person wants to read, JSON-ready."""
+        """Return the prediction for one sample, JSON-compatible."""
 
     def queries(
         self,
@@ -107,9 +107,10 @@ class Task(ABC):
         *,
         max_length: int,
     ) -> Queries:
-        """Texts, or pairs of them, as runs of at most `max_length` tokens, and their answers.
+        """Encode texts or pairs, in at most `max_length` tokens each, for prediction.
 
-        Raises ConfigError for pairs where the task reads one text, or the other way round.
+        Raises ConfigError for pairs if the model reads one text, or for single texts if it reads
+        pairs.
         """
         if pairs is not None and not self.takes_pairs:
             raise ConfigError(f"{self.name} takes one text, not a pair")
@@ -132,7 +133,7 @@ class Task(ABC):
     def read(
         self, source: str | Path, *, columns: Columns | None = None, targets: bool = True
     ) -> Table:
-        """A data file of this task; raises DataError for another's. See `edge.data.read_table`."""
+        """Read a data file of this task by `edge.data.read_table`; raises DataError for others."""
         return read_table(
             source, columns=columns, targets=targets, layout=self.layout, pairs=self.pairs
         )
@@ -145,7 +146,7 @@ class Task(ABC):
         targets: bool = True,
         training: bool = False,
     ) -> None:
-        """Read a local file of moderate size, so that a mistake is told before anything is loaded.
+        """Read a local file of moderate size, to report mistakes before a model is loaded.
 
         Raises DataError as `read` does, or `read_training`.
         """
@@ -160,17 +161,17 @@ class Task(ABC):
             self.read(source, columns=columns, targets=targets)
 
     def note_pairs(self, table: Table) -> None:
-        """Take texts or pairs for what the model reads, as `table` has them, if nothing tells."""
+        """Set `pairs` from `table` if it is unknown."""
         if self.name == "text-classification" and self.pairs is None:
             self.pairs = table.pairs is not None
 
     def read_training(self, source: str | Path, *, columns: Columns | None = None) -> Table:
-        """A data file to learn from; raises DataError for another task's."""
+        """Read a training file of this task; raises DataError for others."""
         layout = self.training or self.layout
         return read_table(source, columns=columns, layout=layout, pairs=self.pairs)
 
     def inputs(self, table: Table) -> list[tuple[str, str | None]]:
-        """What the rows are to the model: pairs, or both texts one by one where it reads one."""
+        """Return the model's inputs for the rows: texts, pairs, or the single texts of pairs."""
         if table.pairs is None:
             return [(text, None) for text in table.texts]
         rows = list(zip(table.texts, table.pairs, strict=True))
@@ -180,20 +181,20 @@ class Task(ABC):
 
     @abstractmethod
     def examples(self, table: Table, tokenizer: Tokenizer, *, max_length: int) -> Examples:
-        """The rows as runs of at most `max_length` tokens, and the score of their outputs.
+        """Encode the rows, in at most `max_length` tokens each, for evaluation.
 
         Raises DataError when the table does not fit the task or its labels.
         """
 
     def column(self, table: Table) -> TargetColumn | None:
-        """What the targets of a table are, decided for the whole column; None without a column.
+        """Interpret the target column of a table; None without a column.
 
         Raises DataError, naming the row, if they do not fit.
         """
         return None
 
     def targets(self, table: Table) -> Array:
-        """One target a row in the metric's form; raises DataError if they do not fit."""
+        """Return one target per row in the metric's form; raises DataError if they do not fit."""
         column = self.column(table)
         if column is None:
             raise self.no_targets(table)
@@ -201,55 +202,55 @@ class Task(ABC):
         return values
 
     def no_targets(self, table: Table) -> DataError:
-        """The error where a row has no single target."""
+        """Return the error for a task without a single target per row."""
         return DataError(f"{table.source}: {self.name} has no single target a row to train on")
 
     def metric(self, outputs: Sequence[Outputs], targets: Array) -> tuple[str, float]:
-        """Name and value of the task's metric over all samples."""
+        """Return name and value of the task's metric over all samples."""
         raise NotImplementedError  # unreachable: targets() refuses first
 
     def unfit(self, table: Table, problem: str) -> DataError:
-        """The error for a table that another task may read, but not this one."""
+        """Return the error for a table that does not fit this task."""
         return DataError(f"{table.source}: {problem}; {self.layout.expects}")
 
 
 def in_pieces(
     encodings: Iterable[Encoding], max_length: int, overlap: float
 ) -> tuple[list[Encoding], list[int]]:
-    """Encodings cut to `max_length` tokens, and the row that each piece is from.
+    """Split encodings into windows of `max_length` tokens; returns windows and their row numbers.
 
-    overlap: the share of a piece that the next one repeats.
+    overlap: the fraction of a window that the next one repeats.
     """
     pieces: list[Encoding] = []
     rows: list[int] = []
     for row, encoding in enumerate(encodings):
-        own = encoding.windows(max_length, int(max_length * overlap))
-        pieces += own
-        rows += [row] * len(own)
+        windows = encoding.windows(max_length, int(max_length * overlap))
+        pieces += windows
+        rows += [row] * len(windows)
     return pieces, rows
 
 
 def softmax(logits: Array) -> Array:
-    """Over the last axis, in float64."""
+    """Softmax over the last axis, in float64."""
     shifted = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
     result: Array = shifted / shifted.sum(axis=-1, keepdims=True)
     return result
 
 
 def stable_sigmoid(logits: Array) -> Array:
-    """In float64, without overflow."""
+    """Sigmoid in float64, without overflow."""
     result: Array = 0.5 * (1.0 + np.tanh(0.5 * logits.astype(np.float64)))
     return result
 
 
 def activated(logits: Array, activation: Activation) -> Array:
-    """Logits as the answer that a person reads, over the last axis, in float64."""
+    """Apply an activation to logits over the last axis, in float64."""
     if activation == "softmax":
         return softmax(logits)
     return stable_sigmoid(logits) if activation == "sigmoid" else logits.astype(np.float64)
 
 
 def numbers(table: Table) -> Array:
-    """Targets as finite numbers (N,); raises DataError, naming the row, for anything else."""
+    """Return targets as finite numbers (N,); raises DataError, naming the row, for others."""
     values: Array = score_column(table).values
     return values

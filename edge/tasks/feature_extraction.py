@@ -1,4 +1,4 @@
-"""Sentence embeddings: one vector a text, made inside the graph, see `edge.embeddings.head`."""
+"""Sentence embeddings: one vector per text, computed in the graph; see `edge.embeddings.head`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from edge.tokenization import Encoding, Tokenizer
 
 
 class FeatureExtraction(Task):
-    """One vector a text."""
+    """One embedding per text."""
 
     name = "feature-extraction"
     auto_class = "AutoModel"
@@ -57,24 +57,24 @@ class FeatureExtraction(Task):
         *,
         max_length: int,
     ) -> Queries:
-        """Each text runs alone; `similarity` is to its pair, or else to the first text."""
+        """Encode each text by itself; `similarity` is to its pair, or else to the first text."""
         encodings = tokenizer.encode([*texts, *(pairs or ())], max_length=max_length)
 
         def answers(outputs: Iterable[Outputs]) -> list[dict[str, Any]]:
             vectors = np.stack([output["sentence_embedding"] for output in outputs])
             first = vectors[: len(texts)]
             second = vectors[len(texts) :] if pairs is not None else first[:1].repeat(len(first), 0)
-            found: list[dict[str, Any]] = [{"embedding": vector.tolist()} for vector in first]
+            predictions: list[dict[str, Any]] = [{"embedding": vector.tolist()} for vector in first]
             if len(vectors) > 1:
-                values = compared(first, second, self.similarity)
-                for answer, value in zip(found, values, strict=True):
+                values = similarities(first, second, self.similarity)
+                for answer, value in zip(predictions, values, strict=True):
                     answer["similarity"] = float(value)
-            return found
+            return predictions
 
         return Queries(encodings, answers)
 
     def examples(self, table: Table, tokenizer: Tokenizer, *, max_length: int) -> Examples:
-        """Each text runs alone; how alike two vectors are is held against their similarity."""
+        """Encode each text by itself; similarities of embeddings are compared with the targets."""
         if table.pairs is None or table.targets is None:
             raise self.unfit(table, "there are no pairs with similarities")
         targets = numbers(table)
@@ -83,17 +83,17 @@ class FeatureExtraction(Task):
         def score(outputs: Iterable[Outputs]) -> dict[str, float]:
             vectors = np.stack([output["sentence_embedding"] for output in outputs])
             first, second = np.split(vectors, 2)
-            return agreement(compared(first, second, self.similarity), targets, table.texts)
+            return agreement(similarities(first, second, self.similarity), targets, table.texts)
 
         return Examples(tokenizer.encode(texts, max_length=max_length), score)
 
 
 def agreement(scores: Array, targets: Array, questions: list[str]) -> dict[str, float]:
-    """How well scores of pairs (N,) fit their similarities (N,), the main metric first.
+    """Return metrics of scores of pairs (N,) against their similarities (N,), the main one first.
 
-    questions: the first text of each pair. Where each of several has more than one second text,
-    what counts is the order of those: ndcg_at_10 and mrr, means over questions. A question whose
-    texts are all alike has no order.
+    questions: the first text of each pair. If there are several questions, each with more than one
+    second text, ranking metrics come first: ndcg_at_10 and mrr, means over questions. A question
+    whose targets are all equal has no ranking and is skipped.
     """
     metrics = {"spearman": spearman(scores, targets), "pearson": pearson(scores, targets)}
     _, number, counts = np.unique(
@@ -113,8 +113,11 @@ def agreement(scores: Array, targets: Array, questions: list[str]) -> dict[str, 
     return {**ranking, **metrics}
 
 
-def compared(first: Array, second: Array, similarity: Similarity) -> Array:
-    """How alike each row's two vectors are, (N, size) both, to (N,); distances are negative."""
+def similarities(first: Array, second: Array, similarity: Similarity) -> Array:
+    """Return the similarity of two vectors per row, (N, size) both, to (N,).
+
+    Distances are negated.
+    """
     if similarity == "cosine":
         return _cosines(first, second)
     first, second = first.astype(np.float64), second.astype(np.float64)
@@ -128,12 +131,12 @@ def compared(first: Array, second: Array, similarity: Similarity) -> Array:
 
 
 def _cosines(first: Array, second: Array) -> Array:
-    """Of each row's two vectors, (N, size) both, to (N,)."""
+    """Return the cosine of two vectors per row, (N, size) both, to (N,)."""
 
     def direction(vectors: Array) -> Array:
         vectors = vectors.astype(np.float64)
         lengths: Array = np.linalg.norm(vectors, axis=-1, keepdims=True)
         return vectors / np.maximum(lengths, 1e-12)
 
-    found: Array = (direction(first) * direction(second)).sum(-1)
-    return found
+    cosines: Array = (direction(first) * direction(second)).sum(-1)
+    return cosines

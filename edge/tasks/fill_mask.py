@@ -1,4 +1,4 @@
-"""Masked language modelling: which token stands where [MASK] is."""
+"""Masked language modeling: prediction of the tokens at [MASK]."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from edge.tasks.base import Array, Examples, Outputs, Queries, Task, softmax
 from edge.tokenization import Encoding, Tokenizer
 
 _TOP = 5
-# Devlin et al. 2019, section 3.1; all of them become the mask token, and always the same ones.
+# Devlin et al. 2019, section 3.1; all selected tokens are masked, with a fixed seed.
 _MASKED_SHARE = 0.15
 _SEED = 0
 
@@ -37,13 +37,15 @@ class FillMask(Task):
 
     def predict(self, outputs: Outputs, encoding: Encoding, tokenizer: Tokenizer) -> dict[str, Any]:
         mask = tokenizer.info.mask_token_id
-        found = []
+        masks = []
         for position in np.flatnonzero(np.asarray(encoding.input_ids) == mask):
-            chances = softmax(outputs["logits"][position])
-            best = np.argsort(-chances)[:_TOP]
-            choices = [{"token": tokenizer.token(int(i)), "score": float(chances[i])} for i in best]
-            found.append({"position": int(position), "choices": choices})
-        return {"masks": found}
+            probabilities = softmax(outputs["logits"][position])
+            best = np.argsort(-probabilities)[:_TOP]
+            choices = [
+                {"token": tokenizer.token(int(i)), "score": float(probabilities[i])} for i in best
+            ]
+            masks.append({"position": int(position), "choices": choices})
+        return {"masks": masks}
 
     def queries(
         self,
@@ -53,7 +55,7 @@ class FillMask(Task):
         *,
         max_length: int,
     ) -> Queries:
-        """As those of every task; raises ConfigError for a text that leaves nothing to guess."""
+        """Encode texts for prediction; raises ConfigError for a text without a mask token."""
         queries = super().queries(texts, pairs, tokenizer, max_length=max_length)
         mask = tokenizer.info.mask_token_id
         if mask is None:
@@ -68,12 +70,12 @@ class FillMask(Task):
         return queries
 
     def examples(self, table: Table, tokenizer: Tokenizer, *, max_length: int) -> Examples:
-        """15% of each text's tokens are masked, the same ones in every run, and guessed."""
+        """Mask 15% of the tokens of each text, the same ones in every run, as targets."""
         mask = tokenizer.info.mask_token_id
         if mask is None:
             raise self.unfit(table, "the tokenizer has no mask token")
         encodings: list[Encoding] = []
-        hidden: list[tuple[Array, Array]] = []
+        masked: list[tuple[Array, Array]] = []
         for row, encoding in enumerate(tokenizer.encode(table.texts, max_length=max_length)):
             ids = np.asarray(encoding.input_ids)
             real = np.flatnonzero(~np.asarray(encoding.special, bool))
@@ -82,18 +84,18 @@ class FillMask(Task):
             count = max(1, round(_MASKED_SHARE * len(real)))
             source = np.random.default_rng((_SEED, row))
             chosen = np.sort(source.choice(real, count, replace=False))
-            hidden.append((chosen, ids[chosen]))
+            masked.append((chosen, ids[chosen]))
             ids[chosen] = mask
             encodings.append(replace(encoding, input_ids=ids.tolist()))
         if not encodings:
             raise self.unfit(table, "every text is empty")
-        return Examples(encodings, lambda outputs: _scores(outputs, hidden))
+        return Examples(encodings, lambda outputs: _scores(outputs, masked))
 
 
-def _scores(outputs: Iterable[Outputs], hidden: list[tuple[Array, Array]]) -> dict[str, float]:
-    """Share of masked tokens guessed, and the mean natural logarithm of their probabilities."""
+def _scores(outputs: Iterable[Outputs], masked: list[tuple[Array, Array]]) -> dict[str, float]:
+    """Return accuracy and mean log-likelihood (natural logarithm) of the masked tokens."""
     right, logarithms = [], []
-    for output, (positions, ids) in zip(outputs, hidden, strict=True):
+    for output, (positions, ids) in zip(outputs, masked, strict=True):
         logits = output["logits"][positions].astype(np.float64)
         top = logits.max(-1)
         chosen = logits[np.arange(len(ids)), ids]

@@ -18,9 +18,9 @@ from edge.tasks.base import Array, Examples, Outputs, Queries, Task, in_pieces
 from edge.tokenization import Encoding, Tokenizer
 
 _MAX_ANSWER_TOKENS = 30
-# A context that is too long runs in pieces that share a third: 128 of 384, as is usual for SQuAD.
+# A long context is split into windows that overlap by a third: 128 of 384, as usual for SQuAD.
 OVERLAP = 1 / 3
-# Behind every context.
+# A position after every context.
 _NOWHERE = sys.maxsize
 
 
@@ -57,7 +57,7 @@ class QuestionAnswering(Task):
         *,
         max_length: int,
     ) -> Queries:
-        """The answer is the best span over all pieces of a context, "" where it is empty."""
+        """Encode the windows of each context; the answer is the best span of all, or ""."""
         if pairs is None:
             raise ConfigError(
                 "question-answering looks for answers in a context: give each text one"
@@ -72,7 +72,7 @@ class QuestionAnswering(Task):
                 if not best[row] or span["score"] > best[row]["score"]:
                     first, last = span["start"], span["end"]
                     text = contexts[row][first:last]
-                    # Not the tokens, whose numbers are those of a piece.
+                    # Without token positions, which are relative to a window.
                     best[row] = {
                         "answer": text,
                         "start": first,
@@ -84,7 +84,7 @@ class QuestionAnswering(Task):
         return Queries(encodings, answers)
 
     def examples(self, table: Table, tokenizer: Tokenizer, *, max_length: int) -> Examples:
-        """As `queries` answers."""
+        """Encode the rows as in `queries`, and compare with the accepted answers."""
         if table.pairs is None or table.targets is None:
             raise self.unfit(table, "there are no contexts with answers")
         accepted = self.accepted(table)
@@ -98,16 +98,16 @@ class QuestionAnswering(Task):
         return Examples(queries.encodings, score)
 
     def column(self, table: Table) -> TargetColumn | None:
-        """The accepted answers of each row, with a warning where contexts do not bear them out."""
+        """Return the accepted answers of each row, with a warning for those not in the context."""
         if table.pairs is None or table.targets is None:
             return None
         accepted = self.accepted(table)
-        found = [
+        spans = [
             answer_span(value, texts, context)
             for value, texts, context in zip(table.targets, accepted, table.pairs, strict=True)
         ]
-        absent = [row for row, (span, _) in enumerate(found) if span is None]
-        moved = [row for row, (span, there) in enumerate(found) if span and not there]
+        absent = [row for row, (span, _) in enumerate(spans) if span is None]
+        moved = [row for row, (span, in_place) in enumerate(spans) if span and not in_place]
         warnings = []
         if absent:
             warnings.append(f"{_rows(table, absent)} an answer that is not in its context")
@@ -121,41 +121,42 @@ class QuestionAnswering(Task):
         )
 
     def targets(self, table: Table) -> Array:
-        """Raise DataError: answers are spans of the tokens of a piece, not one a row."""
+        """Raise DataError: answers are token spans of windows, not one target per row."""
         raise self.no_targets(table)
 
     def accepted(self, table: Table) -> list[list[str]]:
-        """The answers of each row, at least one."""
+        """Return the accepted answers of each row, at least one."""
         accepted = []
         for row, value in enumerate(table.targets or ()):
             if isinstance(value, dict):
                 value = value.get("text")
-            several = [value] if isinstance(value, str) else value
-            if not isinstance(several, list):
-                raise self._refused(table, row, f"has {str(value)[:40]!r} for its answers")
+            candidates = [value] if isinstance(value, str) else value
+            if not isinstance(candidates, list):
+                raise self._row_error(table, row, f"has {str(value)[:40]!r} for its answers")
             context = table.pairs[row] if table.pairs is not None else ""
             if isinstance(value, str) and value not in context and _is_literal(value):
-                raise self._refused(table, row, f"has {value[:40]!r}, a list written as text")
-            answers: list[Any] = [a.get("text") if isinstance(a, dict) else a for a in several]
+                raise self._row_error(table, row, f"has {value[:40]!r}, a list written as text")
+            answers: list[Any] = [a.get("text") if isinstance(a, dict) else a for a in candidates]
             if not answers:
-                raise self._refused(table, row, "has no answer, which only SQuAD 2 allows")
+                raise self._row_error(table, row, "has no answer, which only SQuAD 2 allows")
             if not all(isinstance(answer, str) for answer in answers):
-                raise self._refused(table, row, "has an answer that is not text")
+                raise self._row_error(table, row, "has an answer that is not text")
             if not all(answer.strip() for answer in answers):
-                raise self._refused(table, row, "has an empty answer")
+                raise self._row_error(table, row, "has an empty answer")
             accepted.append(answers)
         return accepted
 
-    def _refused(self, table: Table, row: int, problem: str) -> DataError:
+    def _row_error(self, table: Table, row: int, problem: str) -> DataError:
         return row_error(table, row, f"{problem}; {self.layout.expects}", "")
 
 
 def answer_span(
     value: Any, texts: Sequence[str], context: str
 ) -> tuple[tuple[int, int] | None, bool]:
-    """Characters (start, end) of an answer in its context, and whether the data does not object.
+    """Return the characters (start, end) of an answer, and False if its answer_start is wrong.
 
-    That of the first of `texts` that is where the data says, in `value`, or else anywhere.
+    It is the first of `texts` at its answer_start in `value`, or else the first one anywhere in the
+    context; None if there is none.
     """
     starts = _starts(value)
     for start, text in zip(starts, texts, strict=False):
@@ -167,19 +168,19 @@ def answer_span(
 
 
 def _starts(value: Any) -> list[int]:
-    """What SQuAD and `datasets` call `answer_start`; -1 for what is no place."""
+    """Return the `answer_start` values of SQuAD and `datasets`, _NOWHERE for invalid ones."""
     if isinstance(value, dict):
         starts = value.get("answer_start")
     elif isinstance(value, list):
         starts = [v["answer_start"] for v in value if isinstance(v, dict) and "answer_start" in v]
     else:
         starts = None
-    several = starts if isinstance(starts, list) else [] if starts is None else [starts]
-    return [s if isinstance(s, int) and s >= 0 else _NOWHERE for s in several]
+    positions = starts if isinstance(starts, list) else [] if starts is None else [starts]
+    return [s if isinstance(s, int) and s >= 0 else _NOWHERE for s in positions]
 
 
 def _is_literal(text: str) -> bool:
-    """Whether a text is a list or record of Python or JSON, by its brackets and their content."""
+    """Return True if a text is a Python or JSON literal of a list or dict."""
     try:
         return isinstance(ast.literal_eval(text.strip()), list | dict | tuple)
     except (ValueError, SyntaxError, RecursionError, MemoryError):
@@ -187,7 +188,7 @@ def _is_literal(text: str) -> bool:
 
 
 def _rows(table: Table, rows: Sequence[int]) -> str:
-    """How many rows, and where the first is: "2 of 9 rows, such as line 3, row 2, have"."""
+    """Describe rows by count and first location: "2 of 9 rows, such as line 3, row 2, have"."""
     if len(table) == 1:
         return "the only row has"
     verb = "have" if len(rows) > 1 else "has"
@@ -195,7 +196,7 @@ def _rows(table: Table, rows: Sequence[int]) -> str:
 
 
 def best_span(start: Array, end: Array, encoding: Encoding) -> tuple[int, int, float]:
-    """The span in the second part with the highest start + end logit, at most 30 tokens long."""
+    """Return the span in the context with the highest start + end logit, at most 30 tokens."""
     parts: Sequence[int | None] | None = encoding.parts or encoding.token_type_ids
     allowed = np.asarray([part == 1 for part in parts or [1] * len(encoding)])[: len(start)]
     if not allowed.any():

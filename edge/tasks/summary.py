@@ -1,4 +1,4 @@
-"""The line that says what a command understood of a data file."""
+"""The line on stderr that describes how a data file was read."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ _SHOWN_FILES = 3
 def say_understood(
     task: Task, table: Table, encodings: Sequence[Encoding], *, max_length: int
 ) -> None:
-    """Say on stderr what was read, and in further lines what may be wrong with it.
+    """Describe on stderr how the data was read, with a line for each warning.
 
-    encodings: what the model reads of the rows, of at most `max_length` tokens each.
+    encodings: of the rows, with at most `max_length` tokens each.
     """
     column = target_column(task, table)
-    say(understood(task, table, encodings, max_length=max_length, column=column))
+    say(summary_line(task, table, encodings, max_length=max_length, column=column))
     if column is not None and column.warning is not None:
         say(f"warning: {table.source}: {column.warning}")
-    # Of a task that is about pairs its name tells.
-    unsaid = task.takes_pairs and not task.layout.pair_needed and task.pairs is None
-    if unsaid and table.pairs is not None:
+    # A task that requires pairs needs no warning.
+    pairs_unknown = task.takes_pairs and not task.layout.pair_needed and task.pairs is None
+    if pairs_unknown and table.pairs is not None:
         say(
             f"warning: {table.source} has pairs of texts, and nothing tells whether the model "
             "reads pairs"
@@ -42,7 +42,7 @@ def say_understood(
         say(f"warning: {table.source}: column '{name}' is not read{_how_to_read(task, table)}")
 
 
-def understood(
+def summary_line(
     task: Task,
     table: Table,
     encodings: Sequence[Encoding],
@@ -50,15 +50,15 @@ def understood(
     max_length: int,
     column: TargetColumn | None,
 ) -> str:
-    """What was read in one line: task, rows, columns, classes with counts, cut texts, tokens."""
+    """Describe the data in one line: task, rows, columns, class counts, truncation, tokens."""
     text, pair, label = table.read
     texts = f"pairs of {text or 'text'} and {pair or 'text_pair'}" if table.pairs else text
     parts = [f"{counted(len(table), 'row')} of {texts or 'text'}"]
     if column is not None:
         parts.append(f"{label or 'label'}: {column.description}{_counts(column)}")
-    bare = sum(value is None for value in table.targets or ())
-    if bare:
-        parts.append(f"{counted(bare, 'row')} without a label")
+    unlabeled = sum(value is None for value in table.targets or ())
+    if unlabeled:
+        parts.append(f"{counted(unlabeled, 'row')} without a label")
     blank = sum(not all(map(str.strip, row)) for row in _texts(table))
     if blank:
         parts.append(f"{blank:,} with an empty text")
@@ -67,18 +67,18 @@ def understood(
 
 
 def _texts(table: Table) -> Iterable[tuple[str, ...]]:
-    """The one or two texts of each row."""
+    """Yield the one or two texts of each row."""
     columns = [table.texts] if table.pairs is None else [table.texts, table.pairs]
     return zip(*columns, strict=True)
 
 
 def target_column(task: Task, table: Table) -> TargetColumn | None:
-    """What the targets of the rows that have one are; None where there are no targets."""
+    """Return the target column of the labeled rows; None if there are none."""
     labelled = [row for row, value in enumerate(table.targets or ()) if value is not None]
     if not labelled:
         return None
-    known = table if len(labelled) == len(table) else table.take(labelled)
-    return task.column(known)
+    labeled_rows = table if len(labelled) == len(table) else table.take(labelled)
+    return task.column(labeled_rows)
 
 
 def _counts(column: TargetColumn) -> str:

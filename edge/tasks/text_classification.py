@@ -27,7 +27,7 @@ SINGLE_LABEL = "single_label_classification"
 
 
 class TextClassification(Task):
-    """One row of logits a text."""
+    """One row of logits per text."""
 
     name = "text-classification"
     auto_class = "AutoModelForSequenceClassification"

@@ -1,4 +1,4 @@
-"""One label a token, e.g. named entities."""
+"""One label per token, e.g. named entities."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from edge.signature import TASK_OUTPUTS
 from edge.tasks.base import Array, Examples, Outputs, Task, in_pieces, softmax
 from edge.tokenization import Encoding, Tokenizer
 
-# A sentence that is too long runs in pieces; words at the start of one need what is before them.
+# A long sentence is split into windows; the overlap gives context to the first words of one.
 OVERLAP = 0.25
 
 
@@ -39,23 +39,23 @@ class TokenClassification(Task):
         return answer
 
     def predict(self, outputs: Outputs, encoding: Encoding, tokenizer: Tokenizer) -> dict[str, Any]:
-        chances = softmax(outputs["logits"])
-        best = chances.argmax(-1)
-        names = self.labels or tuple(str(i) for i in range(chances.shape[-1]))
+        probabilities = softmax(outputs["logits"])
+        best = probabilities.argmax(-1)
+        names = self.labels or tuple(str(i) for i in range(probabilities.shape[-1]))
         tokens = []
         for position, index in enumerate(encoding.input_ids[: len(best)]):
             if encoding.special and encoding.special[position]:
                 continue
             label = int(best[position])
             record: dict[str, Any] = {"token": tokenizer.token(index), "label": names[label]}
-            record["score"] = float(chances[position, label])
+            record["score"] = float(probabilities[position, label])
             if encoding.offsets:
                 record["start"], record["end"] = encoding.offsets[position]
             tokens.append(record)
         return {"tokens": tokens}
 
     def examples(self, table: Table, tokenizer: Tokenizer, *, max_length: int) -> Examples:
-        """Each word is judged by its first token; one without tokens counts as "O"."""
+        """Encode the rows; the label of a word is that of its first token, "O" without tokens."""
         words = table.words
         if words is None or table.targets is None:
             raise self.unfit(table, "there are no words with tags")
@@ -79,7 +79,7 @@ class TokenClassification(Task):
 
     def _scores(self, predicted: list[list[str]], targets: list[list[str]]) -> dict[str, float]:
         pairs = zip(predicted, targets, strict=True)
-        equal = [a == b for ours, theirs in pairs for a, b in zip(ours, theirs, strict=True)]
+        equal = [a == b for tags, gold in pairs for a, b in zip(tags, gold, strict=True)]
         accuracy = {"accuracy": float(np.mean(equal))}
         if self.labels is not None and "O" not in self.labels:
             return accuracy  # parts of speech and the like: every word has its own label
@@ -90,7 +90,7 @@ class TokenClassification(Task):
         return self.labels[index] if self.labels else str(index)
 
     def column(self, table: Table) -> TargetColumn:
-        """The tags of each row by name, checked against words and labels."""
+        """Return the tags of each row by name, checked against words and labels."""
         assert table.words is not None
         labels, expects = self.labels or (), self.layout.expects or ""
         column = tag_column(table, table.words, labels, expects=expects)
@@ -112,21 +112,22 @@ class TokenClassification(Task):
                 if not prefixed or not kind:
                     continue
                 schemes.setdefault("" if tag == kind else prefix, tag)
-                if two := _two_schemes(schemes):
-                    problem = f"tags {two[0]!r} and {two[1]!r} are of two schemes: write all in one"
+                if conflict := _two_schemes(schemes):
+                    first, second = conflict
+                    problem = f"tags {first!r} and {second!r} are of two schemes: write all in one"
                     raise row_error(table, row, problem, word=word)
         return column
 
     def tags(self, table: Table) -> list[list[str]]:
-        """The tags of each row by name; raises DataError where they do not fit."""
+        """Return the tags of each row by name; raises DataError if they do not fit."""
         values: list[list[str]] = self.column(table).values
         return values
 
 
 def _two_schemes(tags: dict[str, str]) -> tuple[str, str] | None:
-    """Two tags that no scheme has together, of tags by their prefix: IOBES, BILOU, no prefix."""
-    for ones, others in ((("",), tuple("BIESLU")), (("E", "S"), ("L", "U"))):
-        first = next((tags[one] for one in ones if one in tags), None)
+    """Return two tags of different schemes (IOBES, BILOU, no prefix), from tags by prefix."""
+    for prefixes, others in ((("",), tuple("BIESLU")), (("E", "S"), ("L", "U"))):
+        first = next((tags[prefix] for prefix in prefixes if prefix in tags), None)
         second = next((tags[other] for other in others if other in tags), None)
         if first is not None and second is not None:
             return first, second

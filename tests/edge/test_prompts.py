@@ -237,11 +237,11 @@ def test_what_cannot_be_followed_is_refused_by_name(
 
 @pytest.mark.parametrize("name", ["dot", "euclidean", "manhattan"])
 def test_vectors_are_compared_as_the_folder_says(copy: Path, name: str) -> None:
-    from edge.tasks.feature_extraction import compared
+    from edge.tasks.feature_extraction import similarities
 
     say_prompt(copy, similarity_fn_name=name)
     checkpoint = open_checkpoint(copy)
     assert (checkpoint.similarity, checkpoint.task.similarity) == (name, name)
     a, b = np.asarray([[1.0, 2.0]]), np.asarray([[3.0, -1.0]])
     expected = {"dot": 1.0, "euclidean": -np.sqrt(13.0), "manhattan": -5.0}[name]
-    assert compared(a, b, name)[0] == pytest.approx(expected)  # type: ignore[arg-type]
+    assert similarities(a, b, name)[0] == pytest.approx(expected)  # type: ignore[arg-type]
