@@ -7,13 +7,13 @@ folder beside it (the stage) and flushed, and the stage replaces the output in o
 from __future__ import annotations
 
 from edge.storage.cache import cache_folder, made_once
-from edge.storage.faults import check_path, check_target, follow, require_space, storage_errors
+from edge.storage.errors import check_path, check_target, follow, require_space, storage_errors
+from edge.storage.file_set import write_together
 from edge.storage.hashing import sha256, size_bytes
 from edge.storage.leftovers import home, remove_all_dead
 from edge.storage.locks import output_lock
 from edge.storage.staging import staged_file, staged_folder, write_text
 from edge.storage.system import flush
-from edge.storage.together import write_together
 
 __all__ = [
     "cache_folder",

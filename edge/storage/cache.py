@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from edge.errors import StorageError, UserError
-from edge.storage.faults import follow
+from edge.storage.errors import follow
 from edge.storage.leftovers import home, remove_all_dead
 from edge.storage.locks import output_lock
 

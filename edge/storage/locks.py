@@ -11,7 +11,7 @@ from pathlib import Path
 from edge.console import say
 from edge.errors import UserError
 from edge.storage import system
-from edge.storage.faults import check_path, follow, storage_errors
+from edge.storage.errors import check_path, follow, storage_errors
 from edge.storage.leftovers import lock_file, recover
 
 # Retries, because a process that only tests a lock holds it briefly.

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from edge.storage import system
-from edge.storage.faults import check_folder, check_target, follow, storage_errors
+from edge.storage.errors import check_folder, check_target, follow, storage_errors
 from edge.storage.leftovers import PARTIAL, REPLACED, beside, home, remove_dead
 from edge.storage.locks import output_lock
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from edge.errors import StorageError
 from edge.storage import system
-from edge.storage.faults import follow, is_working_folder, storage_errors
+from edge.storage.errors import follow, is_working_folder, storage_errors
 from edge.storage.leftovers import READY, beside, entries, home, move_into
 from edge.storage.locks import output_lock
 from edge.storage.staging import replace_folder, stage_of, staged_file
