@@ -16,7 +16,7 @@ from typing import Any, Literal
 from edge.console import say
 from edge.errors import CheckpointError
 
-Fate = Literal["carried", "applied", "refused", "unused"]
+Handling = Literal["carried", "applied", "refused", "unused"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Setting:
     where the value ends up or, for a refused key, what to do instead.
     """
 
-    fate: Fate
+    handling: Handling
     why: str
     harmless: tuple[Any, ...] = ()
 
@@ -37,9 +37,9 @@ Table = Mapping[str, Setting]
 
 
 def _settings(
-    names: str, fate: Fate, why: str, harmless: tuple[Any, ...] = ()
+    names: str, handling: Handling, why: str, harmless: tuple[Any, ...] = ()
 ) -> dict[str, Setting]:
-    return dict.fromkeys(names.split(), Setting(fate, why, harmless))
+    return dict.fromkeys(names.split(), Setting(handling, why, harmless))
 
 
 _UNSET: tuple[Any, ...] = (None, False, {}, [], "")
@@ -285,7 +285,7 @@ def check_settings(
         setting = table.get(name)
         if setting is None:
             unknown += [] if name in reads else [name]
-        elif setting.fate == "refused" and value not in setting.harmless:
+        elif setting.handling == "refused" and value not in setting.harmless:
             # A model such as ESM declares its own kinds of positions and reads this key.
             if name in reads and name == "position_embedding_type":
                 continue

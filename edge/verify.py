@@ -168,7 +168,7 @@ def _compare(
         return Verification(
             status="failed", engine=engine.name, engine_version=version, reason=str(error)
         )
-    return _with_processor_hint(artifact, tally.judge(engine.name, version, gate))
+    return _with_processor_hint(artifact, tally.verification(engine.name, version, gate))
 
 
 def _with_processor_hint(artifact: Artifact, result: Verification) -> Verification:
@@ -243,7 +243,7 @@ class Tally:
         ab, aa, bb = np.sum(self.products, axis=0) if self.products else (0.0, 0.0, 0.0)
         return float(ab / np.sqrt(aa * bb)) if aa and bb else 0.0
 
-    def judge(self, engine: str, version: str | None, gate: Gate) -> Verification:
+    def verification(self, engine: str, version: str | None, gate: Gate) -> Verification:
         """Return the verification of all samples against the limits of `gate`."""
         if not self.finite:
             return Verification(

@@ -83,7 +83,7 @@ def _check(cell: Cell, bundle: Bundle, artifact: Artifact, timer: Timer) -> Veri
             tally.add(task, encoding, answer, case.outputs, length)
     except EngineError as error:
         return Verification(status="failed", engine=cell.engine, reason=str(error))
-    return tally.judge(cell.engine, cell.version, Precision(artifact.precision).gate)
+    return tally.verification(cell.engine, cell.version, Precision(artifact.precision).gate)
 
 
 def _accuracy(

@@ -402,5 +402,5 @@ def _not_measured(report: Report, artifacts: Sequence[Row]) -> list[str]:
 def _agreement(verified: Verification | None) -> str:
     """Return the agreement with the checkpoint's labels; the cosine for outputs without labels."""
     if verified is None or verified.label_agreement is None:
-        return verified.alike if verified and verified.cosine is not None else NONE
+        return verified.agreement_text if verified and verified.cosine is not None else NONE
     return f"{verified.label_agreement:.1%}"

@@ -215,7 +215,7 @@ def _in_litert(
                 )
             _count(tally, task, sample, scores, length)
     gate = Precision(artifact.precision).gate
-    return tally.judge(engine.name, engine.availability().version, gate)
+    return tally.verification(engine.name, engine.availability().version, gate)
 
 
 def _wrong_texts(
@@ -276,7 +276,7 @@ def _in_mediapipe(
         return Verification(
             status="failed", engine=ENGINE, engine_version=version, reason=str(error)
         )
-    return tally.judge(ENGINE, version, Precision(artifact.precision).gate)
+    return tally.verification(ENGINE, version, Precision(artifact.precision).gate)
 
 
 def _count(tally: Tally, task: Task, sample: Sample, scores: Array, length: int) -> None:

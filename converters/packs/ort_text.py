@@ -228,7 +228,7 @@ def _verified(
         count = len(sample.encoding)
         outputs = task.trim(session.run(sample.text, sample.pair), 0, count)
         tally.add(task, sample.encoding, outputs, sample.outputs, count)
-    return tally.judge(ENGINE, version, Precision(artifact.precision).gate)
+    return tally.verification(ENGINE, version, Precision(artifact.precision).gate)
 
 
 def _line(error: Exception) -> str:

@@ -84,7 +84,7 @@ class Verification(Record):
     reason: str | None = None
 
     @property
-    def alike(self) -> str:
+    def agreement_text(self) -> str:
         """Label agreement with the checkpoint for display, or the cosine if there are no labels."""
         if self.label_agreement is not None:
             return f"{self.label_agreement:.3f}"

@@ -159,7 +159,7 @@ def _artifact_rows(artifact: Artifact) -> Iterable[tuple[str, ...]]:
             result.engine,
             f"{artifact.verdict(result)}{reason}",
             number(result.max_relative_error, ".1e"),
-            result.alike,
+            result.agreement_text,
         )
 
 

@@ -68,7 +68,7 @@ def _print(report: PackReport) -> None:
             result.engine,
             result.status,
             number(result.max_relative_error, ".1e"),
-            result.alike,
+            result.agreement_text,
         )
         for result in report.verifications
     ]

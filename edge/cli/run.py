@@ -152,7 +152,7 @@ def _row(result: RunResult, row: dict[str, Any]) -> tuple[str, ...]:
         str(model["bytes"]),
         accuracy.get("metric", "-"),
         number(accuracy.get("value")),
-        check.alike if check else "-",
+        check.agreement_text if check else "-",
         three_figures(latency["p50"]) if latency else "-",
         times(ratio["value"], ratio["ci95"]) if ratio else "-",
         row["validity"]["status"].replace("_", " "),

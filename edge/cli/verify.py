@@ -104,7 +104,7 @@ def print_verifications(
                 result.engine,
                 artifact.verdict(result),
                 number(result.max_relative_error, ".1e"),
-                result.alike,
+                result.agreement_text,
                 str(result.samples),
             )
             main = result is artifact.verifications[0]

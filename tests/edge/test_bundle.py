@@ -137,6 +137,6 @@ def test_flexible_lengths_take_the_text_s_own(bert_bundle: Path, tokens: int, le
 
 def test_answers_without_labels_are_told_by_their_cosine() -> None:
     values = {"status": "passed", "engine": "litert", "cosine": 0.99886}
-    assert Verification.model_validate(values).alike == "cosine 0.9989"
-    assert Verification.model_validate({**values, "label_agreement": 0.5}).alike == "0.500"
-    assert Verification.model_validate({**values, "cosine": None}).alike == "-"
+    assert Verification.model_validate(values).agreement_text == "cosine 0.9989"
+    assert Verification.model_validate({**values, "label_agreement": 0.5}).agreement_text == "0.500"
+    assert Verification.model_validate({**values, "cosine": None}).agreement_text == "-"

@@ -1,4 +1,4 @@
-"""Every setting that a checkpoint folder can hold has a fate, and what is refused says why."""
+"""Every setting that a checkpoint folder can hold is handled, and a refused one says why."""
 
 from __future__ import annotations
 
@@ -75,8 +75,8 @@ def test_every_entry_says_where_the_setting_ends_up() -> None:
     tables = (settings.CONFIG, settings.TOKENIZER, settings.SENTENCE_TRANSFORMERS)
     for table in (*tables, settings.TRANSFORMER, settings.POOLING, settings.DENSE):
         for name, setting in table.items():
-            assert setting.fate in ("carried", "applied", "refused", "unused"), name
-            assert setting.why or setting.fate == "refused", name
+            assert setting.handling in ("carried", "applied", "refused", "unused"), name
+            assert setting.why or setting.handling == "refused", name
 
 
 @pytest.fixture

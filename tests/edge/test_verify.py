@@ -32,7 +32,9 @@ def tally(pairs: list[tuple[list[float], list[float]]]) -> Tally:
 
 
 def test_figures_are_those_worked_out_by_hand() -> None:
-    result = tally([([1.0, 2.0], [1.0, 2.5]), ([4.0, 1.0], [4.0, 1.0])]).judge("e", "1", GATE)
+    result = tally([([1.0, 2.0], [1.0, 2.5]), ([4.0, 1.0], [4.0, 1.0])]).verification(
+        "e", "1", GATE
+    )
     # Largest difference 0.5 over the largest reference 4.
     assert result.max_relative_error == pytest.approx(0.125)
     ours, theirs = np.array([1, 2, 4, 1.0]), np.array([1, 2.5, 4, 1])
@@ -56,7 +58,7 @@ def test_figures_are_those_worked_out_by_hand() -> None:
 def test_each_way_of_being_wrong_is_named(
     pairs: list[tuple[list[float], list[float]]], reason: str | None
 ) -> None:
-    result = tally(pairs).judge("e", None, GATE)
+    result = tally(pairs).verification("e", None, GATE)
     assert result.status == ("passed" if reason is None else "failed")
     assert (reason or "") in (result.reason or "")
 
