@@ -1,4 +1,4 @@
-"""Files of one folder that change together, whatever happens meanwhile."""
+"""Files of one folder that are updated together, also after interruptions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edge.errors import StorageError, UserError
-from edge.storage import check_target, output_lock, system, together, write_together
+from edge.storage import check_target, file_set, output_lock, system, write_together
 
 OLD, NEW = {"a": "old", "b": "old"}, {"a": "new", "b": "new", "c": "new"}
 
@@ -111,7 +111,7 @@ def test_a_death_between_two_files_is_mended_by_the_next_command(
         (ready / "a").replace(target / "a")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(together, "move_into", dies)
+    monkeypatch.setattr(file_set, "move_into", dies)
     with pytest.raises(KeyboardInterrupt):
         write_together(folder, NEW)
     with output_lock(folder):
