@@ -149,7 +149,7 @@ def test_a_word_that_a_piece_cuts_is_not_replaced(readers: tuple[Tokenizer, Toke
     words = whole.words or []
     first = [i for i, word in enumerate(words) if word == 0]
     assert len(first) > 1
-    cut = whole._take([0, *first[1:], *range(first[-1] + 1, len(whole))])
+    cut = whole._select([0, *first[1:], *range(first[-1] + 1, len(whole))])
     mixed = Mixer(own, other, 1e-12, seed=0).mix(texts, [cut], [0], 64)
     size = own.info.vocabulary_size
     found = mixed[0].input_ids
