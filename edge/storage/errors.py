@@ -7,6 +7,7 @@ import errno
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -134,10 +135,40 @@ def storage_errors(target: Path) -> Iterator[None]:
             raise StorageError(_message(target, error)) from error
         raise
     except Exception as error:
-        # Libraries wrap the system's error in their own classes and messages.
-        if re.search(r"No space left on device|os error 28\b|inline_container", str(error)):
+        cause = _wrapped_cause(target, error)
+        if cause is None:
+            raise
+        if cause.errno in _FULL:
             raise _no_space(target) from error
-        raise
+        raise StorageError(_message(target, cause)) from error
+
+
+def _wrapped_cause(target: Path, error: Exception) -> OSError | None:
+    """Return the system's error behind one of a library, which wraps it in a message of its own."""
+    message = str(error)
+    number = re.search(r"os error (\d+)\b", message)
+    if number is not None:
+        cause = OSError(int(number.group(1)), "")
+        return cause if cause.errno in _FULL | _UNWRITABLE else None
+    if "No space left on device" in message:
+        return OSError(errno.ENOSPC, "")
+    # torch tells that writing failed, and nothing else.
+    if re.search(r"inline_container|iostream error", message):
+        return _write_probe(target) or OSError(errno.ENOSPC, "")
+    return None
+
+
+def _write_probe(target: Path) -> OSError | None:
+    """Return the error of writing a small file beside `target`; None if there is none."""
+    try:
+        folder = next(parent for parent in follow(target).parents if parent.exists())
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".probe-") as file:
+            file.write(bytes(4096))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        return OSError(error.errno, "")
+    return None
 
 
 def _message(target: Path, error: OSError) -> str:

@@ -11,7 +11,14 @@ from pathlib import Path
 import pytest
 
 from edge.errors import StorageError, UserError
-from edge.storage import require_space, sha256, size_bytes, staged_folder, write_text
+from edge.storage import (
+    require_space,
+    sha256,
+    size_bytes,
+    staged_folder,
+    storage_errors,
+    write_text,
+)
 from tests.children import process
 
 
@@ -151,6 +158,35 @@ def test_errors_that_wrap_a_full_disk_are_recognised(tmp_path: Path) -> None:
         with staged_folder(tmp_path / "result", replaces=never):
             raise RuntimeError("I/O error: No space left on device (os error 28)")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("message", "probed", "words"),
+    [
+        ("Error while serializing: I/O error: (os error 28)", None, "no space left"),
+        ("Error while serializing: I/O error: (os error 30)", None, "cannot be written: Read-only"),
+        # As torch says it, whatever it was.
+        ("basic_ios::clear: iostream error", errno.ENOSPC, "no space left"),
+        ("basic_ios::clear: iostream error", errno.EROFS, "cannot be written: Read-only"),
+        ("[enforce fail at inline_container.cc:672]", errno.EROFS, "cannot be written: Read-only"),
+        ("[enforce fail at inline_container.cc:672]", None, "no space left"),
+    ],
+)
+def test_what_libraries_make_of_the_system_s_errors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, message: str, probed: int | None, words: str
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(probed, "")
+
+    if probed is not None:
+        monkeypatch.setattr("tempfile.NamedTemporaryFile", refuse)
+    with pytest.raises(StorageError, match=words), storage_errors(tmp_path / "result"):
+        raise RuntimeError(message)
+
+
+def test_an_error_that_is_not_of_the_system_stays_what_it_is(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="shapes"), storage_errors(tmp_path / "result"):
+        raise RuntimeError("shapes do not fit")
 
 
 def test_too_little_space_is_found_out_before_work_starts(tmp_path: Path) -> None:
