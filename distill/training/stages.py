@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from distill.recipe.config import Stage
 from distill.training import processes
 from edge.console import say
+from edge.storage import storage_errors
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
@@ -56,19 +57,21 @@ def _train_stage(run: Run, stage: Stage, state: TrainingState, index: int) -> Tr
         state.load(learner, folder)
         return Trained(log, learner)
     last = state.last_checkpoint(folder)
-    trainer = DistillTrainer(
-        learner,
-        stage=stage,
-        samples=run.texts[stage.name].samples,
-        source=processes.main_first(lambda: run.sources(stage)),
-        folder=folder,
-        judge=run.judge,
-        seed=config.seed,
-        bf16=config.bf16,
-        save_seconds=config.save_seconds,
-        callbacks=_watchers(config.tensorboard, folder),
-    )
-    done = trainer.train(resume_from_checkpoint=str(last) if last else None)
+    # The folder is made, and files in it are written, at many places of Trainer.
+    with storage_errors(folder):
+        trainer = DistillTrainer(
+            learner,
+            stage=stage,
+            samples=run.texts[stage.name].samples,
+            source=processes.main_first(lambda: run.sources(stage)),
+            folder=folder,
+            judge=run.judge,
+            seed=config.seed,
+            bf16=config.bf16,
+            save_seconds=config.save_seconds,
+            callbacks=_watchers(config.tensorboard, folder),
+        )
+        done = trainer.train(resume_from_checkpoint=str(last) if last else None)
     say(
         f"{stage.name}: {done.global_step} steps, "
         f"{done.metrics['train_samples_per_second']:.0f} samples/s"
