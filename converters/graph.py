@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import nn
 
+from converters.first_token import FirstToken, find_cut
 from converters.padding import ZeroedPadding
 from edge.models.recurrence import prepare_export
+from edge.signature import SHORTEST_LENGTH
 from edge.tasks import Task
 
 # Vanishes after softmax and still fits 16-bit floats; -1e9 overflows them, -10 leaks attention.
@@ -18,13 +21,18 @@ MASKED = -1e4
 
 
 class ExportView(nn.Module):
-    """A checkpoint's model with 2-D int32 inputs and the task's named outputs."""
+    """A checkpoint's model with 2-D int32 inputs and the task's named outputs.
+
+    Where no output reads another token, its last layer computes the first one only.
+    """
 
     def __init__(self, model: nn.Module, task: Task) -> None:
         super().__init__()
         prepare_export(model)
         self.model = model
         self._task = task
+        with exportable_masks():
+            self._cut = find_cut(functools.partial(self._outputs, _probe(model)))
 
     def forward(
         self,
@@ -36,9 +44,15 @@ class ExportView(nn.Module):
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
         if token_type_ids is not None:
             inputs["token_type_ids"] = token_type_ids
-        with ZeroedPadding(attention_mask):
-            output = self.model(**inputs)
-        return self._task.heads(output, attention_mask)
+        return self._outputs(inputs, FirstToken(self._cut))
+
+    def _outputs(
+        self, inputs: dict[str, torch.Tensor], first: FirstToken
+    ) -> dict[str, torch.Tensor]:
+        mask = inputs["attention_mask"]
+        with ZeroedPadding(mask), first:
+            outputs = self._task.heads(self.model(**inputs), mask)
+        return first.require_whole(outputs)
 
 
 def sample_inputs(
@@ -50,6 +64,16 @@ def sample_inputs(
     if "token_type_ids" in inputs:
         inputs["token_type_ids"].zero_()
     return inputs
+
+
+def _probe(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Two texts of different tokens, the second one shorter."""
+    known = getattr(getattr(model, "config", None), "vocab_size", None)
+    ids = torch.arange(2, 2 + 2 * SHORTEST_LENGTH, dtype=torch.int32) % (known or 8)
+    ids = ids.reshape(2, SHORTEST_LENGTH)
+    mask = torch.ones_like(ids)
+    mask[1, -1] = 0
+    return {"input_ids": ids, "attention_mask": mask}
 
 
 @contextlib.contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from converters.onnx.edits import MICROSOFT, add, nodes, replace
-from converters.onnx.first_token import keep_first_token
 
 
 def arrange(model: ir.Model) -> None:
@@ -19,7 +18,6 @@ def arrange(model: ir.Model) -> None:
         biased = _like(node, add(node, "Add", *node.inputs))
         replace(node, add(node, "Gelu", biased, domain=MICROSOFT))
     CommonSubexpressionEliminationPass()(model)
-    keep_first_token(model.graph)
 
 
 def _read_lengths_from_inputs(graph: ir.Graph) -> None:

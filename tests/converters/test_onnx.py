@@ -344,28 +344,6 @@ def _one_token() -> tuple[dict[str, Any], ...]:
     return tuple({name: values[:, :1] for name, values in s.items()} for s in _samples(1))
 
 
-@pytest.mark.parametrize(
-    ("task", "cut"), [("text-classification", True), ("token-classification", False)]
-)
-def test_only_the_first_token_is_computed_where_no_other_is_read(
-    tiny_checkpoint: Callable[..., Path], tmp_path: Path, task: str, cut: bool
-) -> None:
-    import onnx
-
-    source = tiny_checkpoint(tmp_path / "checkpoint", "bert", task=task)
-    path = _write(_open(source, task=task), tmp_path, "fp32")
-    attention = [n for n in onnx.load(str(path)).graph.node if n.op_type == "MultiHeadAttention"]
-    sliced = _outputs_of(path, "Slice")
-    biases = [node.input[5] in sliced for node in attention]
-    assert biases == [False, cut]
-
-
-def _outputs_of(path: Path, op_type: str) -> set[str]:
-    import onnx
-
-    return {o for n in onnx.load(str(path)).graph.node if n.op_type == op_type for o in n.output}
-
-
 def _run(path: Path) -> dict[str, Any]:
     with OnnxRuntime().open(path) as session:
         return session.run(_samples(1)[0])
