@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy.typing as npt
 
-from converters.refusals import describe_failure
 from edge.bundle import Artifact, KeptWider
-from edge.errors import ConversionError
 from edge.formats import FORMATS, variant
 from edge.precision import Precision
 from edge.signature import TensorSpec, input_specs
@@ -109,13 +107,6 @@ def artifact_path(folder: Path, format_name: str, request: Request) -> Path:
     """Where an artifact goes: model-<precision>[-<target>]<suffix>."""
     name = variant(format_name, request.target, request.precision.value)
     return folder / f"model-{name}{FORMATS[format_name].suffix}"
-
-
-def failure(what: str, error: Exception) -> ConversionError:
-    """One line about whatever class a library raised."""
-    if isinstance(error, ConversionError):
-        return error
-    return ConversionError(f"{what}: {describe_failure(error)}")
 
 
 def _output_specs(task: Task, sizes: dict[str, int]) -> tuple[TensorSpec, ...]:

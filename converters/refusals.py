@@ -8,19 +8,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from edge.errors import ConfigError
+from converters.base import Request
+from edge.errors import ConfigError, ConversionError
 from edge.formats import FORMATS, Format
-
-if TYPE_CHECKING:
-    from converters.base import Request
 
 _LONGEST = 300
 # What tracing raises where the next step depends on the values of a tensor.
 _UNDECIDABLE = ("GuardOnDataDependentSymNode", "DataDependentOutputException")
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _OPERATOR = re.compile(r"[\w.:]*aten[.:]+(\w+)|\bop(?:erator)? '?\"?(\w+)")
+
+
+def failure(what: str, error: Exception) -> ConversionError:
+    """One line about whatever class a library raised."""
+    if isinstance(error, ConversionError):
+        return error
+    return ConversionError(f"{what}: {describe_failure(error)}")
 
 
 def describe_failure(error: Exception) -> str:

@@ -8,12 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from converters.base import Plan, Request, failure
+from converters.base import Plan, Request
 from converters.coreml.blobs import wide_weights
 from converters.coreml.compress import compress
 from converters.coreml.mixed import samples_for, save_mixed
 from converters.coreml.program import export, place, save_full, save_half
 from converters.graph import ExportView
+from converters.refusals import failure
 from converters.weights import Owners
 from edge.bundle import KeptWider
 from edge.precision import Precision

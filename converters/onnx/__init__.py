@@ -6,8 +6,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from converters.base import Plan, Request, failure
+from converters.base import Plan, Request
 from converters.graph import ExportView
+from converters.refusals import failure
 from edge.bundle import KeptWider
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from converters.base import Plan, failure
+from converters.base import Plan
 from converters.graph import ExportView, exportable_masks, sample_inputs
 from converters.onnx import layout
 from converters.onnx.constants import store_once
+from converters.refusals import failure
 
 _OPSET = 18
 

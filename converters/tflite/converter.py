@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from converters.base import Plan, Request, failure
+from converters.base import Plan, Request
 from converters.graph import ExportView, exportable_masks, sample_inputs
+from converters.refusals import failure
 from converters.tflite.flatbuffer import Program
 from converters.tflite.graph import name_of
 from converters.tflite.narrow import Narrower

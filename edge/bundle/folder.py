@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from edge.bundle import golden
+from edge.bundle.artifact import Artifact
 from edge.bundle.golden import GoldenCase
-from edge.bundle.manifest import MANIFEST_FILE, SCHEMA_VERSION, Artifact, Manifest
+from edge.bundle.manifest import MANIFEST_FILE, SCHEMA_VERSION, Manifest
 from edge.errors import BundleError, ConfigError, unknown_name
 from edge.storage import sha256, size_bytes, write_text
 

@@ -4,34 +4,33 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from typing_extensions import Self
 
-from edge.bundle import checks
-from edge.config import Config
-from edge.formats import FORMATS, variant
-from edge.signature import SHORTEST_LENGTH, TensorSpec
+from edge.bundle.artifact import Artifact
+from edge.bundle.fields import (
+    Count,
+    Index,
+    Name,
+    Record,
+    RelativePath,
+    Sha256,
+    check_input_names,
+    check_once,
+    sha256,
+)
+from edge.errors import unknown_name
+from edge.signature import TASK_OUTPUTS, TensorSpec
 
 SCHEMA_VERSION: Literal["1"] = "1"
 MANIFEST_FILE = "edge.json"
 GOLDEN_FILE = "golden.json"
 TOKENIZER_FILE = "tokenizer.json"
+_PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
 
-RelativePath = str
 Activation = Literal["softmax", "sigmoid", "none"]
 Similarity = Literal["cosine", "dot", "euclidean", "manhattan"]
-Name = Annotated[str, Field(min_length=1)]
-Sha256 = Annotated[str, AfterValidator(checks.sha256)]
-Count = Annotated[int, Field(ge=1)]
-Index = Annotated[int, Field(ge=0)]
 TokenId = Annotated[int, Field(ge=0, lt=1 << 31)]
-Lengths = Annotated[tuple[Count, ...], AfterValidator(checks.ascending)]
-
-
-class Record(Config):
-    """Base of the parts of `edge.json`; NaN and infinite numbers are refused."""
-
-    model_config = ConfigDict(allow_inf_nan=False)
 
 
 class Source(Record):
@@ -62,122 +61,6 @@ class TokenizerInfo(Record):
     strip_accents: bool
     inputs: tuple[str, ...]
     prompt: str = ""
-
-
-class Verification(Record):
-    """One artifact run in one engine against the checkpoint's golden vectors.
-
-    max_relative_error: max |a - b| over all outputs / max |b|; None when a value was not finite.
-    cosine: between all outputs of all samples, as one vector, and the checkpoint's.
-    label_agreement: share of samples with the same top-1 answer; None where a task has no labels.
-    samples: how many inputs were compared, over `sequence_lengths`.
-    """
-
-    status: Literal["passed", "failed", "unavailable"]
-    engine: str
-    engine_version: str | None = None
-    max_relative_error: float | None = None
-    cosine: float | None = None
-    label_agreement: float | None = None
-    samples: int = 0
-    sequence_lengths: tuple[int, ...] = ()
-    reason: str | None = None
-
-    @property
-    def agreement_text(self) -> str:
-        """Label agreement with the checkpoint for display, or the cosine if there are no labels."""
-        if self.label_agreement is not None:
-            return f"{self.label_agreement:.3f}"
-        return "-" if self.cosine is None else f"cosine {self.cosine:.4f}"
-
-
-class KeptWider(Record):
-    """A part of an artifact kept at a wider precision, for accuracy.
-
-    layer: module of the checkpoint, or operator of the graph. size_bytes: increase of the file
-    size by keeping it at `precision`; None if unknown.
-    """
-
-    layer: Name
-    precision: str
-    size_bytes: int | None = None
-
-
-class Budget(Record):
-    """An accuracy budget: the task's metric on calibration data, of checkpoint and artifact."""
-
-    metric: Name
-    checkpoint: float
-    artifact: float
-    max_drop: float = Field(ge=0)
-    samples: Count
-
-
-class Artifact(Record):
-    """One model file.
-
-    target: name of the runtime environment of the app, see `edge.formats.Target`.
-    sequence_lengths: the lengths it accepts; when `dynamic_sequence`, every length up to the last.
-    runtimes: the engines in which it passed verification.
-    verification: in the target's main engine; `verifications`: in every engine that was tried.
-    kept_wider: layers at a wider precision than `precision`; the docs of that precision say why.
-    budget: the accuracy budget it was converted with, if any.
-    """
-
-    format: str
-    target: str
-    precision: str
-    file: RelativePath
-    bytes: Count
-    sha256: Sha256
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    sequence_lengths: Lengths
-    dynamic_sequence: bool
-    runtimes: tuple[str, ...] = ()
-    verification: Verification | None = None
-    verifications: tuple[Verification, ...] = ()
-    kept_wider: tuple[KeptWider, ...] = ()
-    budget: Budget | None = None
-
-    @model_validator(mode="after")
-    def _possible(self) -> Self:
-        checks.artifact(self)
-        return self
-
-    @property
-    def name(self) -> str:
-        """The name of the artifact in tables and messages, such as "onnx-int8"."""
-        return "-".join((self.format, self.variant))
-
-    @property
-    def variant(self) -> str:
-        """The precision, with the target unless it is the default of the format."""
-        return variant(self.format, self.target, self.precision)
-
-    @property
-    def target_runtimes(self) -> tuple[str, ...]:
-        """Names of the engines of its target, the main one first."""
-        return FORMATS[self.format].target(self.target).runtimes
-
-    def verdict(self, result: Verification) -> str:
-        """Return the status of one of `verifications` for display.
-
-        An artifact fails only in the target's main engine. Any other engine is either declared in
-        `runtimes` or not.
-        """
-        if result.status == "unavailable":
-            return "not tried"
-        if result.status == "passed" or result == self.verification:
-            return result.status
-        reason = "answers differ" if result.samples else "does not run"
-        return f"not declared ({reason})"
-
-    def fit_length(self, tokens: int) -> int:
-        """Return the shortest accepted length for `tokens` tokens, or the longest length."""
-        if self.dynamic_sequence:
-            return max(SHORTEST_LENGTH, min(tokens, self.sequence_lengths[-1]))
-        return next((n for n in self.sequence_lengths if n >= tokens), self.sequence_lengths[-1])
 
 
 class Golden(Record):
@@ -240,7 +123,7 @@ class Manifest(Record):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        checks.manifest(self)
+        _check_manifest(self)
         return self
 
     @model_validator(mode="after")
@@ -256,3 +139,63 @@ def json_schema() -> dict[str, object]:
     """Return the JSON Schema of `edge.json`; a copy ships as `edge/bundle/schema.json`."""
     schema = Manifest.model_json_schema()
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _check_manifest(found: Manifest) -> None:
+    """Whether task, labels, tokenizer, lengths and artifacts go together."""
+    if found.task not in TASK_OUTPUTS:
+        raise ValueError(str(unknown_name("task", found.task, TASK_OUTPUTS)))
+    if found.problem_type is not None and found.problem_type not in _PROBLEM_TYPES:
+        raise ValueError(str(unknown_name("problem_type", found.problem_type, _PROBLEM_TYPES)))
+    if (found.embedding is not None) != (found.task == "feature-extraction"):
+        raise ValueError("embedding belongs to feature-extraction, and to no other task")
+    _check_tokenizer(found.tokenizer)
+    if found.golden.from_data > found.golden.samples:
+        raise ValueError("golden.from_data is more than golden.samples")
+    check_once("artifacts", [f"{a.format} {a.target} {a.precision}" for a in found.artifacts])
+    check_once("files", [a.file for a in found.artifacts])
+    for one in found.artifacts:
+        _check_entry(found, one)
+
+
+def _check_tokenizer(info: TokenizerInfo) -> None:
+    sha256(info.sha256)
+    if (info.vocabulary is None) != (info.vocabulary_sha256 is None):
+        raise ValueError("tokenizer.vocabulary and vocabulary_sha256 belong together")
+    if info.vocabulary_sha256 is not None:
+        sha256(info.vocabulary_sha256)
+    check_input_names("tokenizer.inputs", info.inputs)
+
+
+def _check_entry(found: Manifest, one: Artifact) -> None:
+    """One artifact against the rest of its bundle."""
+    extra = sorted({spec.name for spec in one.inputs} - set(found.tokenizer.inputs))
+    if extra:
+        raise ValueError(f"{one.name} has input '{extra[0]}', which the tokenizer does not fill")
+    if one.sequence_lengths[-1] > found.max_length:
+        raise ValueError(
+            f"{one.name} has length {one.sequence_lengths[-1]}, max_length is {found.max_length}"
+        )
+    expected = TASK_OUTPUTS[found.task]
+    if [spec.name for spec in one.outputs] != list(expected):
+        names = ", ".join(spec.name for spec in one.outputs) or "none"
+        raise ValueError(f"{one.name} has outputs {names}, {found.task} has {', '.join(expected)}")
+    for spec in one.outputs:
+        _check_output(found, one.name, spec, expected[spec.name])
+
+
+def _check_output(
+    found: Manifest, name: str, spec: TensorSpec, expected: tuple[str | int, ...]
+) -> None:
+    shape = ", ".join(map(str, expected))
+    if spec.dtype != "float32" or len(spec.shape) != len(expected):
+        raise ValueError(f"{name}: output '{spec.name}' is not float32 of shape {shape}")
+    for size, symbol in zip(spec.shape, expected, strict=True):
+        fixed = symbol not in ("batch", "sequence") and isinstance(size, int)
+        if size != symbol and not (fixed and int(size) >= 1):
+            raise ValueError(f"{name}: output '{spec.name}' has {size!r} in the place of {symbol}")
+        count = len(found.labels or ())
+        if symbol == "labels" and fixed and count and size != count:
+            raise ValueError(
+                f"{name}: output '{spec.name}' gives {size} values, labels are {count}"
+            )
