@@ -10,9 +10,9 @@ from torch import nn
 
 from converters.base import Inputs
 from converters.graph import ExportView
-from converters.integers import block_of, largest
 from converters.weights import Owners
 from edge.precision import Precision
+from edge.quantization import fake_quantize, fake_quantize_activations
 
 # Enough to tell layers apart, few enough to run the model once a layer.
 _SAMPLES = 24
@@ -44,7 +44,7 @@ def narrowed(module: nn.Module, precision: Precision) -> Iterator[None]:
     hook = None
     try:
         for name, values in saved.items():
-            getattr(module, name).data = fake_quantize(values, precision)
+            getattr(module, name).data = narrow_weights(values, precision)
         if precision in _QUANTISED_INPUTS:
             hook = module.register_forward_pre_hook(_narrow_inputs)
         yield
@@ -55,33 +55,19 @@ def narrowed(module: nn.Module, precision: Precision) -> Iterator[None]:
             hook.remove()
 
 
-def fake_quantize(weights: torch.Tensor, precision: Precision) -> torch.Tensor:
+def narrow_weights(weights: torch.Tensor, precision: Precision) -> torch.Tensor:
     """Weights (out, in, ...) as a precision stores them, in float.
 
     Palettes are stood in for by as many evenly spaced values: an upper bound of their error.
     """
     if precision.weight_bits >= 16:
         return weights.half().to(weights.dtype) if precision.weight_bits == 16 else weights
-    rows = weights.reshape(weights.shape[0], -1)
-    if precision.value.startswith("palette"):
-        rows = rows.reshape(1, -1)
-    else:
-        rows = rows.reshape(-1, block_of(rows.shape[1], precision.weight_bits))
-    top = largest(precision.weight_bits)
-    scale = rows.abs().amax(1, keepdim=True).clamp_min(1e-12) / top
-    return ((rows / scale).round().clamp(-top, top) * scale).reshape(weights.shape)
+    whole = precision.value.startswith("palette")
+    return fake_quantize(weights, precision.weight_bits, whole=whole)
 
 
 def _narrow_inputs(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-    """Floats as 256 steps between their extremes, as engines quantise them at run time."""
-    return tuple(_in_steps(x) if x.is_floating_point() else x for x in inputs)
-
-
-def _in_steps(x: torch.Tensor) -> torch.Tensor:
-    low, high = x.min().clamp_max(0), x.max().clamp_min(0)
-    scale = ((high - low) / 255).clamp_min(1e-12)
-    zero = (-low / scale).round()
-    return ((x / scale + zero).round().clamp(0, 255) - zero) * scale
+    return tuple(fake_quantize_activations(x) if x.is_floating_point() else x for x in inputs)
 
 
 def _tensors(inputs: Inputs) -> dict[str, torch.Tensor]:

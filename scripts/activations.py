@@ -26,12 +26,12 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from converters import ConvertConfig, convert  # noqa: E402
-from converters.integers import quantize  # noqa: E402
 from edge.bundle import Bundle  # noqa: E402
 from edge.checkpoint.checkpoint import load_model, open_checkpoint  # noqa: E402
 from edge.engines import runtime_engine  # noqa: E402
 from edge.engines.runner import Runner, bundle_tokenizer  # noqa: E402
 from edge.precision import SMALL_ELEMENTS  # noqa: E402
+from edge.quantization import fake_quantize_activations, quantize  # noqa: E402
 from edge.reference import Reference  # noqa: E402
 from edge.tokenization import Encoding  # noqa: E402
 
@@ -59,19 +59,12 @@ def main() -> None:
 
 def of_tensor(x: torch.Tensor) -> torch.Tensor:
     """Round to 8 bits between the smallest and the largest value of all tokens."""
-    return _rounded(x, x.min(), x.max())
+    return fake_quantize_activations(x)
 
 
 def of_token(x: torch.Tensor) -> torch.Tensor:
     """Round to 8 bits between the smallest and the largest value of each token."""
-    return _rounded(x, x.amin(-1, keepdim=True), x.amax(-1, keepdim=True))
-
-
-def _rounded(x: torch.Tensor, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
-    low, high = low.clamp(max=0), high.clamp(min=0)
-    scale = ((high - low) / 255).clamp(min=1e-12)
-    zero = torch.round(-low / scale)
-    return (torch.clamp(torch.round(x / scale) + zero, 0, 255) - zero) * scale
+    return fake_quantize_activations(x, (-1,))
 
 
 def kind(name: str) -> str:

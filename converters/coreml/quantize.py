@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from converters.integers import block_of, largest
+from edge.quantization import block_of, largest, symmetric_scales, symmetric_values
 
 Array = npt.NDArray[Any]
 
@@ -58,20 +58,14 @@ def _scaled(weights: Array, limit: int, counts: list[int]) -> Scaled:
         [part for size, n in zip(weights.shape, counts, strict=True) for part in (n, size // n)]
     )
     inside = tuple(range(1, blocks.ndim, 2))
-    # The extremes one by one: the magnitudes of all weights would be another copy of them.
-    furthest = np.maximum(
-        blocks.max(axis=inside, keepdims=True), -blocks.min(axis=inside, keepdims=True)
-    )
-    scales = furthest / np.float32(limit)
+    scales = symmetric_scales(blocks, limit, inside)
     # Where 16 bits hold a scale badly it is rounded up, and the weights counted in what is stored.
     coarse = scales < _FP16_NORMAL
     upwards = np.ceil(scales / np.float32(_FP16_LEAST)) * np.float32(_FP16_LEAST)
     stored = np.where(coarse, np.maximum(upwards, _FP16_LEAST), scales).astype(np.float16)
     divisors = np.where(coarse, stored.astype(np.float32), scales)
-    values = blocks / divisors
-    np.rint(values, out=values)
-    np.clip(values, -limit, limit, out=values)
-    return Scaled(values.astype(np.int8).reshape(weights.shape), stored.reshape(counts))
+    values = symmetric_values(blocks, divisors, limit)
+    return Scaled(values.reshape(weights.shape), stored.reshape(counts))
 
 
 @dataclass(frozen=True)

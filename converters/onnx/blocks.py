@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from converters.integers import Array, block_of
 from converters.onnx.edits import MICROSOFT, add, as_float, constant, indices, rank_of, values_of
 from edge.precision import INT4_BLOCK
+from edge.quantization import Array, block_of
 
 # Of the activations in a product; float ones take longer.
 _ACCURACY_INT8 = 4

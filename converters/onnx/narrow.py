@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
-from converters.integers import quantize
 from converters.onnx import blocks, tokens
 from converters.onnx.constants import Weight
 from converters.onnx.edits import (
@@ -25,6 +24,7 @@ from converters.onnx.edits import (
 )
 from converters.onnx.ranges import Ranges
 from edge.precision import Precision
+from edge.quantization import asymmetric, quantize
 
 
 @dataclass
@@ -208,11 +208,8 @@ class Narrowing:
 
     def _static(self, value: ir.Value) -> tuple[ir.Value, ir.Value]:
         assert self.ranges is not None
-        low, high = self.ranges[str(value.name)]
-        low, high = min(low, 0.0), max(high, 0.0)
-        step = (high - low) / 255 or 1.0
-        scale = np.array(step, dtype=np.float32)
-        zero = np.array(np.clip(round(-low / step), 0, 255), dtype=np.uint8)
+        step, zero_point = asymmetric(*self.ranges[str(value.name)])
+        scale, zero = np.array(step, np.float32), np.array(zero_point, np.uint8)
         return (
             constant(self.graph, f"{value.name}_scale", scale),
             constant(self.graph, f"{value.name}_zero_point", zero),

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
-from converters.integers import Array, largest
 from converters.onnx.edits import add, constant, indices
+from edge.quantization import Array, largest
 
 _LEVELS = 255
 # A token of zeros stays zeros.

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from converters.integers import quantize
 from converters.tflite.flatbuffer import Array, Program
 from converters.tflite.graph import Type
+from edge.quantization import quantize
 
 # Runtimes want the scales of 4-bit blocks in 16-bit floats; tables follow the matrices.
 SCALES = {8: Type.FLOAT32, 4: Type.FLOAT16}

@@ -16,6 +16,7 @@ import numpy as np
 from converters.base import Inputs
 from converters.tflite.flatbuffer import Array, Program
 from converters.tflite.graph import Editor, Kind, Type, name_of, quantization
+from edge.quantization import asymmetric
 
 # An encoder's feed-forward outputs are 10 to 40 times as uneven, its other matrices 2 to 3.
 _UNEVEN = 4
@@ -37,9 +38,8 @@ class Range:
 
     def quantization(self) -> Any:
         """-128..127 spread evenly over the range of all columns."""
-        low, high = float(self.low.min()), float(self.high.max())
-        scale = max(high - low, 1e-8) / 255
-        return quantization(np.array([scale]), zero=round(-128 - low / scale))
+        scale, zero = asymmetric(float(self.low.min()), float(self.high.max()))
+        return quantization(np.array([scale]), zero=zero - 128)
 
     @property
     def magnitudes(self) -> Array:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from converters import ConvertConfig, convert
-from converters.sensitivity import fake_quantize
+from converters.sensitivity import narrow_weights
 from edge.checkpoint.checkpoint import open_checkpoint
 from edge.errors import DataError, UserError, VerificationError
 from edge.precision import Precision
@@ -172,12 +172,12 @@ def test_labels_that_do_not_fit_are_refused_even_where_only_texts_are_needed(
 
 def test_fake_quantisation_is_what_files_hold() -> None:
     weights = torch.tensor([[1.27, -0.5, 0.004], [0.0, 0.0, 0.0]])
-    found = fake_quantize(weights, Precision.INT8)
+    found = narrow_weights(weights, Precision.INT8)
     assert torch.allclose(found, torch.tensor([[1.27, -0.5, 0.0], [0.0, 0.0, 0.0]]), atol=1e-6)
     blocks = torch.ones(1, 256)
     blocks[0, 128:] = 7.0
-    assert torch.allclose(fake_quantize(blocks, Precision.INT4), blocks)
-    assert torch.equal(fake_quantize(weights, Precision.FP32), weights)
+    assert torch.allclose(narrow_weights(blocks, Precision.INT4), blocks)
+    assert torch.equal(narrow_weights(weights, Precision.FP32), weights)
 
 
 def test_a_bundle_copied_elsewhere_keeps_its_budget(

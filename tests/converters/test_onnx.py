@@ -253,7 +253,7 @@ def test_int4_has_a_scale_per_block(
     tiny_checkpoint: Callable[..., Path], tmp_path: Path, hidden: int
 ) -> None:
     """128 inputs make a block of their own; 36 fill none, nor do 72."""
-    from converters.integers import quantize
+    from edge.quantization import quantize
 
     size = {"hidden_size": hidden, "intermediate_size": 2 * hidden}
     source = tiny_checkpoint(tmp_path / "checkpoint", "bert", **size)

@@ -12,7 +12,6 @@ import torch
 
 from converters.base import Plan, Request
 from converters.graph import ExportView
-from converters.integers import quantize
 from converters.tflite import TfliteConverter, TfliteExport
 from converters.tflite.flatbuffer import Program
 from converters.tflite.graph import Kind, Type
@@ -22,6 +21,7 @@ from edge.checkpoint.checkpoint import load_model, open_checkpoint
 from edge.engines import get_engine
 from edge.errors import ConversionError
 from edge.precision import Precision
+from edge.quantization import quantize
 
 LENGTHS = (16, 32)
 NAMES = ("input_ids", "attention_mask", "token_type_ids")
