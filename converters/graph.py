@@ -46,6 +46,15 @@ class ExportView(nn.Module):
             inputs["token_type_ids"] = token_type_ids
         return self._outputs(inputs, FirstToken(self._cut))
 
+    @contextlib.contextmanager
+    def whole(self) -> Iterator[None]:
+        """While active, every token is computed, so that modules may be hooked."""
+        cut, self._cut = self._cut, None
+        try:
+            yield
+        finally:
+            self._cut = cut
+
     def _outputs(
         self, inputs: dict[str, torch.Tensor], first: FirstToken
     ) -> dict[str, torch.Tensor]:
