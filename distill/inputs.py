@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from distill.data.datasets import Texts, texts_of
 from distill.recipe.config import DEFAULT_RECIPE, DistillConfig, Recipe, Stage
 from distill.recipe.terms import TEACHER, Name, teacher_names
-from distill.students import EMBEDS, TASK, TASKS, Student, Teacher, build_student
+from distill.students import Student, Teacher
+from distill.students.base import tokenizer_of
+from distill.tasks import DEFAULT_TASK, TASKS, TaskTraining, task_training
 from distill.tasks.heads import check_head
-from edge.checkpoint.checkpoint import PAIRS_KEY
 from edge.console import hush, say, step
 from edge.data import Table
 from edge.data.values import row_error
-from edge.errors import ConfigError, DataError, unknown_name
+from edge.errors import ConfigError, unknown_name
 from edge.provenance import Description, describe, versions
 from edge.tasks import Task, get_task
-from edge.tasks.feature_extraction import FeatureExtraction
 from edge.tasks.summary import say_understood
 
 if TYPE_CHECKING:
@@ -56,6 +56,17 @@ class Inputs:
         """By the names that terms use."""
         return dict(zip(teacher_names(len(self.teachers)), self.teachers, strict=True))
 
+    @property
+    def training(self) -> TaskTraining:
+        """The training side of the student's task."""
+        return task_training(self.student.task.name)
+
+    @cached_property
+    def _task_settings(self) -> dict[str, Any]:
+        return self.training.settings(
+            self.student, self.named_teachers, self.table, self.max_length
+        )
+
     def setting(self) -> Setting:
         """What the terms of a stage must know of the models."""
         from distill.objectives import Setting, Shape
@@ -68,22 +79,8 @@ class Inputs:
             task=self.student.task.name,
             others=shapes,
             same_words=not self.own_words,
-            **self._embedding,
+            **self._task_settings,
         )
-
-    @cached_property
-    def _embedding(self) -> dict[str, Any]:
-        """What a Setting says beside, where the student embeds texts."""
-        from distill.tasks.embeddings import directions, spreads
-
-        if self.student.task.name != EMBEDS:
-            return {}
-        model, teachers = self.student.model, self.named_teachers
-        return {
-            "spreads": spreads(teachers, self.table, self.max_length),
-            "directions": directions(teachers, model, self.table),
-            "unit": model.description.normalize,
-        }
 
     def learner(self, stage: Stage) -> Learner:
         """The student with the terms and companions of a stage."""
@@ -140,10 +137,16 @@ class Inputs:
 
     def tokenizer(self, reader: Student | Teacher | None = None) -> Tokenizer:
         """What the student reads texts with, or another reader."""
-        from edge.tokenization import Tokenizer
+        return tokenizer_of(reader or self.student)
 
-        reader = reader or self.student
-        return Tokenizer.of(reader.tokenizer, folder=reader.checkpoint.path)
+    def judge(self, reader: Teacher | None = None) -> Judge | None:
+        """The evaluator on the held-out rows as the student reads them, or another reader."""
+        if self.held_out is None:
+            return None
+        tokenizer, teachers = self.tokenizer(reader), self.named_teachers
+        return self.training.judge(
+            self.student.task, self.held_out, tokenizer, teachers, self.max_length
+        )
 
 
 @dataclass(frozen=True)
@@ -160,7 +163,7 @@ class Run:
     @property
     def teacher_judge(self) -> Judge | None:
         """Measures teachers, in their own tokens."""
-        return _judge(self.inputs, self.inputs.teacher) if self.inputs.own_words else self.judge
+        return self.inputs.judge(self.inputs.teacher) if self.inputs.own_words else self.judge
 
     def sources(self, stage: Stage) -> dict[Name, Source]:
         """Who answers for each teacher in a stage; a cache is filled first if it is not there."""
@@ -204,11 +207,8 @@ def prepare(config: DistillConfig, recipe: Recipe, *, like: Run | None = None) -
     """
     inputs = _open(config, recipe)
     table, held_out = inputs.table, inputs.held_out
-    if inputs.student.task.name == EMBEDS:
-        from distill.tasks.embeddings import check_pairs
-
-        check_pairs(table, recipe.stages, inputs.named_teachers)
-    judge = _judge(inputs)
+    inputs.training.check_teachers(table, recipe.stages, inputs.named_teachers)
+    judge = inputs.judge()
     needs = {}
     if not recipe.assistants:
         needs = {stage.name: inputs.learner(stage).asked for stage in recipe.stages}
@@ -258,20 +258,9 @@ def open_sources(config: DistillConfig, recipe: Recipe) -> Sources:
         check_head(config, checkpoints[0].source, checkpoints[0].task.name)
     table = _read_rows(config, recipe, task)
     held_out = task.read(config.eval, columns=config.columns) if config.eval else None
-    if held_out is not None and task.name == TASK:
-        _check_pairs(table, held_out)
+    if held_out is not None:
+        task_training(task.name).check_tables(table, held_out)
     return Sources(spec, checkpoints, task, table, held_out)
-
-
-def _check_pairs(table: Table, held_out: Table) -> None:
-    """Raise DataError where a student would be evaluated on something else than it learns from."""
-    has = {False: "one text", True: "pairs of texts"}
-    learned, other = (has[one.pairs is not None] for one in (table, held_out))
-    if learned != other:
-        raise DataError(
-            f"{held_out.source} has {other} in each row, and {table.source} {learned}: name the "
-            "columns of both with --text-column and --pair-column"
-        )
 
 
 def _open(config: DistillConfig, recipe: Recipe) -> Inputs:
@@ -291,7 +280,8 @@ def _open(config: DistillConfig, recipe: Recipe) -> Inputs:
 
 def reads_labels(config: DistillConfig, recipe: Recipe, task: str) -> bool:
     """Whether the data file needs labels: for the recipe, for baselines, or to know its words."""
-    return task != TASK or config.baselines or recipe.reads_labels or not config.teachers
+    needed = task_training(task).needs_labels
+    return needed or config.baselines or recipe.reads_labels or not config.teachers
 
 
 def _read_rows(config: DistillConfig, recipe: Recipe, task: Task) -> Table:
@@ -299,8 +289,7 @@ def _read_rows(config: DistillConfig, recipe: Recipe, task: Task) -> Table:
     if reads_labels(config, recipe, task.name):
         table = task.read_training(config.train, columns=config.columns)
         bare = [row for row, value in enumerate(table.targets or ()) if value is None]
-        # Embeddings learn from pairs of unknown similarity too.
-        if bare and task.name != EMBEDS:
+        if bare and not task_training(task.name).allows_unlabelled_rows:
             raise row_error(
                 table,
                 bare[0],
@@ -329,43 +318,14 @@ def _say_vocabulary(asked: int, student: Student) -> None:
 
 
 def _task_of(config: DistillConfig, recipe: Recipe, checkpoints: tuple[Checkpoint, ...]) -> Task:
-    """What a student is for; raises ConfigError where teachers have nothing to say about it."""
-    from distill.tasks.embeddings import check_teachers
-
+    """The student's task; raises ConfigError where nothing can teach it."""
     wanted = config.task or recipe.task
-    if not checkpoints:
-        return get_task(_learnable(wanted))
-    task = checkpoints[0].task
-    if wanted == EMBEDS:
-        check_teachers(checkpoints)
-        if task.name != EMBEDS and recipe.assistants:
-            raise ConfigError(
-                f"recipe '{recipe.name}' has assistants, and what follows a cross-encoder cannot "
-                "teach as it does: leave them out"
-            )
-        return get_task(EMBEDS)
-    _check_task(config, task)
-    if recipe.task not in (None, task.name):
-        raise ConfigError(
-            f"recipe '{recipe.name}' is for {recipe.task} and the teacher does {task.name}: take "
-            "another recipe"
-        )
-    return task
-
-
-def _learnable(task: str | None) -> str:
-    """What is learned without a teacher; raises ConfigError for what cannot be."""
-    if task is not None and task not in TASKS:
-        raise unknown_name("task", task, TASKS)
-    return task or TASK
-
-
-def _check_task(config: DistillConfig, task: Task) -> None:
-    if config.task not in (None, task.name):
-        raise ConfigError(
-            f"--task {config.task}: the teacher does {task.name}, which is what a student learns: "
-            "leave out --task, or take another teacher"
-        )
+    if checkpoints:
+        name = wanted if wanted in TASKS else checkpoints[0].task.name
+        return task_training(name).task_of(config, recipe, checkpoints)
+    if wanted is not None and wanted not in TASKS:
+        raise unknown_name("task", wanted, TASKS)
+    return get_task(wanted or DEFAULT_TASK)
 
 
 def _build(
@@ -376,43 +336,15 @@ def _build(
     seed: int,
     task: str,
 ) -> Student:
-    options: dict[str, Any] = {
-        "seed": seed,
-        "allow_pickle": config.allow_pickle,
-        "trust_remote_code": config.trust_remote_code,
-    }
-    if task == EMBEDS:
-        from distill.students.embedded import build_embedder
-
-        return build_embedder(spec, teacher, table, **options)
-    if spec.embedding_dim is not None:
-        raise ConfigError(
-            f"embedding_dim={spec.embedding_dim} is for embeddings, and this student does {task}: "
-            "leave it out"
-        )
-    student = build_student(spec, teacher, table, task=task, **options)
-    if task == TASK:
-        # What it learns to read is told with it: evaluating it on anything else has no meaning.
-        setattr(student.model.config, PAIRS_KEY, table.pairs is not None)
-        if teacher is None:
-            student.task.note_pairs(table)
-    return student
-
-
-def _judge(inputs: Inputs, reader: Teacher | None = None) -> Judge | None:
-    """Measures models on the evaluation's rows, where there are any, as the student reads them."""
-    from distill.training.evaluation import Judge
-
-    if inputs.held_out is None:
-        return None
-    task, tokenizer = inputs.student.task, inputs.tokenizer(reader)
-    if isinstance(task, FeatureExtraction):
-        from distill.tasks.embeddings import judge_of
-
-        teachers, length = inputs.named_teachers, inputs.max_length
-        return judge_of(task, inputs.held_out, tokenizer, teachers, length)
-    examples = task.examples(inputs.held_out, tokenizer, max_length=inputs.max_length)
-    return Judge(task, examples, tokenizer)
+    return task_training(task).student(
+        spec,
+        teacher,
+        table,
+        task=task,
+        seed=seed,
+        allow_pickle=config.allow_pickle,
+        trust_remote_code=config.trust_remote_code,
+    )
 
 
 def _open_teachers(config: DistillConfig) -> tuple[Checkpoint, ...]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from distill.assistants import Chain, with_assistants, with_words
 from distill.recipe.config import DistillConfig, Recipe, load_recipe
 from distill.recipe.unlabelled import tell_texts, with_texts
-from distill.students import TASK, TASKS
+from distill.tasks import DEFAULT_TASK, TASKS
 from distill.training import processes
 from distill.training.resume import RECORD_FILE, TrainingState
 from distill.training.states import records_of
@@ -99,7 +99,7 @@ def _check_files(config: DistillConfig) -> None:
     if config.teachers:
         task = glance(config.teachers[0])
     else:
-        task = get_task(wanted or TASK) if wanted is None or wanted in TASKS else None
+        task = get_task(wanted or DEFAULT_TASK) if wanted is None or wanted in TASKS else None
     # A teacher of another task is refused before files are: `prepare` says why.
     if task is not None and wanted in (None, task.name):
         if config.teachers and wanted is None:

@@ -13,6 +13,7 @@ import numpy as np
 from distill.augment.words import key, sentences, spans
 from distill.recipe.augmentations import Augmentation, MaskedLM, NearestEmbedding, Rules, Unlabelled
 from distill.students import Teacher
+from distill.tasks import tasks_where
 from edge.console import hush, say
 from edge.data import Table, read_table
 from edge.errors import CheckpointError, ConfigError, DataError
@@ -21,8 +22,6 @@ from edge.storage import sha256, write_text
 from edge.tasks import Task
 from edge.tokenization import describe as describe_tokenizer
 
-# Tasks that answer for a text as a whole; others label its very words.
-_TASKS = ("text-classification", "feature-extraction")
 Row = tuple[str, str | None]
 
 
@@ -67,10 +66,11 @@ def augment(
 
 def check_task(task: Task, method: Augmentation) -> None:
     """Raise ConfigError for a task whose labels belong to the words of a text."""
-    if task.name not in _TASKS:
+    allowed = tasks_where(lambda training: training.reading.whole)
+    if task.name not in allowed:
         raise ConfigError(
             f"augmentation {method.method} gives texts without labels, and {task.name} learns "
-            f"from labelled words: take it out of the recipe; it is for {' and '.join(_TASKS)}"
+            f"from labelled words: take it out of the recipe; it is for {' and '.join(allowed)}"
         )
 
 

@@ -15,8 +15,7 @@ from distill.companions.fitting import best, convex, label_slope, min_logit
 from distill.losses import distributions
 from distill.recipe.companions import Ensemble
 from distill.signals.capture import Signals
-from distill.signals.outputs import READINGS, Reading, label_loss
-from distill.students import EMBEDS
+from distill.signals.outputs import label_loss
 from edge.errors import ConfigError
 from edge.tasks.text_classification import MULTI_LABEL, REGRESSION
 
@@ -33,7 +32,7 @@ class EnsembleAnswers(Companion):
         self._config = config
         self._members = cast.who(config.of)
         self._setting = cast.setting
-        self._reading: Reading = READINGS[cast.setting.task]
+        self._reading = cast.setting.reading
         self._active = [True] * len(self._members)
         # A step's draw follows from seed and step, so that a run that is continued repeats it.
         self._seed = torch.initial_seed()
@@ -53,8 +52,10 @@ class EnsembleAnswers(Companion):
                 "use other weights"
             )
         fitted = config.weights in _BY_LABELS or config.mean == "min-logit"
-        if fitted and self._setting.task == EMBEDS:
-            raise ConfigError(f"companion {config.name}: {EMBEDS} has no labels: use other weights")
+        if fitted and self._reading.vectors:
+            raise ConfigError(
+                f"companion {config.name}: {self._setting.task} has no labels: use other weights"
+            )
         if config.mean == "min-logit" and self._setting.problem_type == REGRESSION:
             raise ConfigError(
                 f"companion {config.name}: a score has one logit and no margin for mean: "
@@ -63,7 +64,7 @@ class EnsembleAnswers(Companion):
 
     @property
     def _has_probabilities(self) -> bool:
-        return self._setting.task != EMBEDS and self._setting.problem_type != REGRESSION
+        return not self._reading.vectors and self._setting.problem_type != REGRESSION
 
     def advance(self, step: int, progress: float) -> None:
         count = len(self._members)

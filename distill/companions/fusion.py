@@ -11,11 +11,8 @@ from distill.companions.weighing import last_states
 from distill.recipe.companions import Fusion
 from distill.recipe.terms import Name
 from distill.signals.capture import Signals
-from distill.signals.outputs import READINGS
+from distill.tasks import task_training
 from edge.errors import ConfigError
-
-# Answers over a vocabulary need a head of its size, embeddings none.
-_TASKS = ("text-classification", "token-classification", "question-answering")
 
 
 class FusedAnswers(Companion):
@@ -28,14 +25,14 @@ class FusedAnswers(Companion):
 
     def __init__(self, config: Fusion, cast: Cast) -> None:
         super().__init__()
-        if cast.setting.task not in _TASKS:
+        if not task_training(cast.setting.task).has_small_head:
             raise ConfigError(
                 f"companion {config.name} classifies, and {cast.setting.task} does not: "
                 "use kind: ensemble or kind: gate"
             )
         self.shapes = {config.name: None}
         self._name = config.name
-        self._reading = READINGS[cast.setting.task]
+        self._reading = cast.setting.reading
         self._needs = last_states(cast.who(config.of), cast.setting)
         self.asks = {name: frozenset({need}) for name, need in self._needs.items()}
         width = config.width or cast.setting.student.width
@@ -47,7 +44,7 @@ class FusedAnswers(Companion):
     def forward(self, scene: Scene) -> dict[Name, Signals]:
         states = [scene.said[name].hidden_states[need.layer] for name, need in self._needs.items()]
         joined = torch.cat(states, -1)
-        if not (self._reading.per_token or self._reading.over_tokens):
+        if self._reading.whole:
             joined = joined[:, 0]
         answers: Tensor = self.classifier(F.gelu(self.fuse(joined)))
         columns = answers.unbind(-1) if self._reading.over_tokens else (answers,)

@@ -20,9 +20,9 @@ class PartnerAnswers(Companion):
 
     def __init__(self, config: Partner, cast: Cast) -> None:
         super().__init__()
-        task, problem = cast.setting.task, cast.setting.problem_type
-        if task != "text-classification" or problem == REGRESSION:
-            what = "a score" if problem == REGRESSION else task
+        problem = cast.setting.problem_type
+        if not cast.setting.reading.classifies_texts or problem == REGRESSION:
+            what = "a score" if problem == REGRESSION else cast.setting.task
             raise ConfigError(
                 f"companion {config.name} is another text of the same class, {what} has none: "
                 "use text classification"
@@ -84,8 +84,9 @@ def _others(scores: Tensor, own: int) -> Tensor:
 
 def _check_single_label(name: Name, setting: Setting) -> None:
     problem = setting.problem_type or SINGLE_LABEL
-    if setting.task != "text-classification" or problem != SINGLE_LABEL:
-        what = setting.task if setting.task != "text-classification" else problem
+    classifies = setting.reading.classifies_texts
+    if not classifies or problem != SINGLE_LABEL:
+        what = problem if classifies else setting.task
         raise ConfigError(
             f"companion {name} asks for one class of a whole text together with its change, "
             f"{what} has none: use text classification with one label"

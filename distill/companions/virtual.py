@@ -12,8 +12,6 @@ from distill.companions.base import Cast, Companion, Scene
 from distill.recipe.companions import Virtual
 from distill.recipe.terms import STUDENT, Name
 from distill.signals.capture import Signals
-from distill.signals.outputs import READINGS
-from distill.students import EMBEDS
 from edge.errors import ConfigError
 from edge.tasks.text_classification import MULTI_LABEL, REGRESSION
 
@@ -26,12 +24,12 @@ class VirtualTeacher(Companion):
 
     def __init__(self, config: Virtual, cast: Cast) -> None:
         super().__init__()
-        task, problem = cast.setting.task, cast.setting.problem_type
-        if task == EMBEDS or problem == REGRESSION:
+        reading, problem = cast.setting.reading, cast.setting.problem_type
+        if reading.vectors or problem == REGRESSION:
             kind = "a score" if problem == REGRESSION else "an embedding"
             raise ConfigError(f"companion {config.name}: {kind} has no classes to be sure of")
         self._name, self._probability = config.name, config.probability
-        self._reading = READINGS[task]
+        self._reading = reading
         self._is_multi_label = problem == MULTI_LABEL
         self.shapes = {config.name: None}
 

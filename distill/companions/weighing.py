@@ -13,7 +13,7 @@ from distill.losses.layer_map import part_of
 from distill.recipe.companions import Gate, Mixtures
 from distill.recipe.terms import STUDENT, Name
 from distill.signals.capture import HIDDEN_STATES, Need, Signals
-from distill.signals.outputs import READINGS, Reading
+from distill.signals.outputs import Reading
 from distill.signals.shapes import Setting
 
 
@@ -29,7 +29,7 @@ class GatedAnswers(Companion):
         self.shapes = {config.name: None}
         self._name = config.name
         self._members = cast.who(config.of)
-        self._reading = READINGS[cast.setting.task]
+        self._reading = cast.setting.reading
         student = cast.setting.student
         self._layer = part_of(student.layers, config.layer)
         self.gate = nn.Linear(student.width_at(self._layer), len(self._members))
@@ -54,7 +54,7 @@ class MixedAnswers(Companion):
         super().__init__()
         self._kin = config.brings(cast.who).kin
         self.shapes = dict.fromkeys(self._kin)
-        self._reading = READINGS[cast.setting.task]
+        self._reading = cast.setting.reading
         self._needs = last_states(self._kin.values(), cast.setting)
         self.asks = {name: frozenset({need}) for name, need in self._needs.items()}
         widths = {cast.setting.shape(name).width for name in self._needs}

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from distill.recipe.terms import TaughtTerm
-from distill.signals.outputs import READINGS
+from distill.signals.outputs import Reading
 from edge.errors import ConfigError
 
 # What compares one text with itself or with others, never token by token.
 _WHOLE = ("logits", "margin", "contrastive", "features")
 
 
-def of_whole_texts(term: TaughtTerm, task: str) -> TaughtTerm:
+def of_whole_texts(term: TaughtTerm, reading: Reading) -> TaughtTerm:
     """The term for a student that reads other tokens than its teacher.
 
     Hidden states are compared by their mean where the term leaves open by what. Raises ConfigError
@@ -23,9 +23,9 @@ def of_whole_texts(term: TaughtTerm, task: str) -> TaughtTerm:
     values: Any = term
     if getattr(values, "tokens", "all") is None:
         values = term.model_copy(update={"tokens": "mean"})
-    reading = READINGS[task]
-    whole = not (reading.per_token or reading.over_tokens)
-    if not whole or (term.match not in _WHOLE and getattr(values, "tokens", "all") == "all"):
+    if not reading.whole or (
+        term.match not in _WHOLE and getattr(values, "tokens", "all") == "all"
+    ):
         raise ConfigError(
             f"match: {term.match} compares token by token, and the student reads other tokens than "
             "its teacher: use match: logits, or hidden_states with tokens: mean"

@@ -13,9 +13,8 @@ from distill.losses import distributions
 from distill.objectives.base import Batch, Objective
 from distill.recipe.terms import LabelsTerm, LogitsTerm, MarginTerm, at
 from distill.signals.capture import Signals
-from distill.signals.outputs import READINGS, label_loss
+from distill.signals.outputs import label_loss
 from distill.signals.shapes import Setting
-from distill.students import EMBEDS
 from edge.errors import ConfigError, TrainingError
 from edge.tasks.text_classification import MULTI_LABEL, REGRESSION
 
@@ -26,7 +25,7 @@ class Logits(Objective):
     def __init__(self, term: LogitsTerm, setting: Setting) -> None:
         super().__init__()
         self.learner, self.source = term.learner, term.teacher
-        self._reading = READINGS[setting.task]
+        self._reading = setting.reading
         self._all_tokens = term.tokens == "all"
         self._temperature = term.temperature
         self._loss = _answer_loss(term, setting)
@@ -59,7 +58,7 @@ _AnswerLoss = Callable[[float], Callable[..., Tensor]]
 
 def _answer_loss(term: LogitsTerm, setting: Setting) -> _AnswerLoss:
     """Raises ConfigError for a loss that the task's answers do not allow."""
-    if setting.task == EMBEDS:
+    if setting.reading.vectors:
         return _embedding_loss(term, setting)
     if term.loss == "cosine":
         raise ConfigError(f"loss: cosine compares embeddings: for {setting.task} use kl or mse")
@@ -116,11 +115,10 @@ class Labels(Objective):
     def __init__(self, term: LabelsTerm, setting: Setting) -> None:
         super().__init__()
         self.learner = term.learner
-        self._reading = READINGS[setting.task]
+        self._reading = setting.reading
         self._loss = label_loss(setting.problem_type)
         if self._reading.per_token and setting.vocabularies:
             self._loss = partial(distributions.vocabulary_cross_entropy, sizes=setting.vocabularies)
-        self._embeds = setting.task == EMBEDS
 
     def forward(self, batch: Batch) -> Tensor:
         reading, labels, outputs = self._reading, batch.labels, self.learn(batch).outputs
@@ -136,7 +134,7 @@ class Labels(Objective):
             # A label that is no number would make the gradient none, masked or not.
             filled = labels.nan_to_num() if labels.is_floating_point() else labels
             answer = outputs[reading.outputs[0]]
-            if self._embeds:
+            if reading.vectors:
                 values = distributions.squared_error(similarity("cosine")(answer), filled)
             else:
                 values = self._loss(answer, filled)
@@ -148,8 +146,8 @@ class Margin(Objective):
 
     def __init__(self, term: MarginTerm, setting: Setting) -> None:
         super().__init__()
-        embeds = setting.task == EMBEDS
-        if not embeds and setting.task != "text-classification":
+        embeds = setting.reading.vectors
+        if not setting.reading.whole:
             raise ConfigError(f"match: margin compares scores of texts, {setting.task} gives none")
         if not embeds and {"similarity", "scale"} & term.model_fields_set:
             raise ConfigError("similarity and scale are for embeddings, a classifier has its score")

@@ -22,13 +22,12 @@ from distill.recipe.terms import (
 )
 from distill.signals.capture import FEATURES, HIDDEN_STATES, Need
 from distill.signals.shapes import Setting
+from distill.tasks import task_training
 from edge.errors import ConfigError
 
 # The share of the mean square that varies from text to text. In a teacher that pools the mean of
 # its tokens the first one has 0.00001 in the middle layers, 0.9 in the last.
 _STILL = 1e-3
-# Their heads read what is as wide as an embedding, or there is none.
-_LARGE_HEADS = ("fill-mask", "feature-extraction")
 
 
 class Projected(Mapped):
@@ -124,7 +123,7 @@ class Features(Objective):
 
     def __init__(self, term: FeaturesTerm, setting: Setting) -> None:
         super().__init__()
-        if setting.task in _LARGE_HEADS:
+        if not task_training(setting.task).has_small_head:
             raise ConfigError(
                 f"match: features compares what the last layer of a task's head reads, and "
                 f"{setting.task} has no head to compare: use match: hidden_states"

@@ -16,8 +16,9 @@ from pydantic import (
 )
 from typing_extensions import Self
 
-from distill.augment import Augmentation
-from distill.companions import Brought, CompanionConfig
+from distill.recipe.augmentations import Augmentation
+from distill.recipe.companions import Brought
+from distill.recipe.companions import Companion as CompanionConfig
 from distill.recipe.parts import EVERYTHING, Part, Unfreeze
 from distill.recipe.student import Spec
 from distill.recipe.terms import (

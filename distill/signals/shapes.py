@@ -10,6 +10,8 @@ from torch import Tensor
 
 from distill.recipe.terms import STUDENT, TEACHER, Name, is_teacher
 from distill.signals.attention import attention_shape
+from distill.signals.outputs import Reading
+from distill.tasks import DEFAULT_TASK, task_training
 from edge.errors import ConfigError
 from edge.models import MODELS
 
@@ -63,7 +65,7 @@ class Setting:
     student: Shape
     teacher: Shape | None
     problem_type: str | None
-    task: str = "text-classification"
+    task: str = DEFAULT_TASK
     others: Mapping[str, Shape | None] = field(default_factory=dict)
     spreads: Mapping[str, float] = field(default_factory=dict)
     directions: Mapping[str, Tensor] = field(default_factory=dict)
@@ -71,6 +73,11 @@ class Setting:
     same_words: bool = True
     vocabularies: tuple[int, ...] = ()
     models: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def reading(self) -> Reading:
+        """How outputs and labels are compared."""
+        return task_training(self.task).reading
 
     @property
     def teachers(self) -> tuple[Name, ...]:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from distill.recipe.student import StudentSpec, spec_keys
+from distill.tasks import task_training
 from edge.errors import ConfigError, UserError, unknown_name
 from edge.models import MODELS, register
 from edge.models.activation import take_activation
@@ -171,7 +172,8 @@ def _distilbert_config(theirs: Any) -> Any:
 
 
 def _carry(teacher: Teacher, model: Any) -> None:
-    theirs, task = teacher.model, teacher.checkpoint.task.name
+    theirs = teacher.model
+    reading = task_training(teacher.checkpoint.task.name).reading
     offset = unused_positions(theirs.config)
     found, types = {}, None
     for name, value in theirs.state_dict().items():
@@ -185,7 +187,7 @@ def _carry(teacher: Teacher, model: Any) -> None:
     if types is not None and "distilbert.embeddings.position_embeddings.weight" in found:
         positions = found["distilbert.embeddings.position_embeddings.weight"]
         found["distilbert.embeddings.position_embeddings.weight"] = positions + types
-    head = ("pre_classifier.", "classifier.") if task == "text-classification" else ()
+    head = ("pre_classifier.", "classifier.") if reading.classifies_texts else ()
     ours = {name: value for name, value in model.state_dict().items() if not name.startswith(head)}
     # A model without a head is the encoder itself.
     prefix = "distilbert." if model.base_model is model else ""

@@ -8,18 +8,7 @@ from typing import Any
 from edge.checkpoint.checkpoint import Checkpoint
 from edge.errors import ConfigError
 from edge.tasks import Task
-from edge.tasks.feature_extraction import FeatureExtraction
-
-# The tasks a student can be trained for, and the one it is made for without a teacher.
-EMBEDS = FeatureExtraction.name
-TASKS = (
-    "text-classification",
-    "token-classification",
-    "question-answering",
-    "fill-mask",
-    EMBEDS,
-)
-TASK = TASKS[0]
+from edge.tokenization import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -51,6 +40,11 @@ class Student:
     def as_teacher(self) -> Teacher:
         """The student as whom another one is made of."""
         return Teacher(self.checkpoint, self.model, self.tokenizer)
+
+
+def tokenizer_of(reader: Teacher | Student) -> Tokenizer:
+    """The tokenizer with which a teacher or a student reads texts."""
+    return Tokenizer.of(reader.tokenizer, folder=reader.checkpoint.path)
 
 
 def new_model(checkpoint: Checkpoint) -> Any:

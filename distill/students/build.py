@@ -6,10 +6,11 @@ from typing import Any
 
 from distill.recipe.student import StudentSpec
 from distill.students.added import added
-from distill.students.base import TASK, Student, Teacher
+from distill.students.base import Student, Teacher
 from distill.students.derived import from_teacher
 from distill.students.opened import from_source
 from distill.students.vocabulary import with_vocabulary
+from distill.tasks import DEFAULT_TASK
 from edge.data import Table
 from edge.errors import CheckpointError, ConfigError
 
@@ -57,7 +58,7 @@ def build_student(
         spec.source,
         teacher,
         table,
-        task=teacher.checkpoint.task.name if teacher else task or TASK,
+        task=teacher.checkpoint.task.name if teacher else task or DEFAULT_TASK,
         allow_pickle=allow_pickle,
         trust_remote_code=trust_remote_code,
     )

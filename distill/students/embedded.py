@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distill.recipe.student import StudentSpec
-from distill.students.base import EMBEDS, Student, Teacher
+from distill.students.base import Student, Teacher
 from distill.students.build import build_student
 from distill.students.projection import eigenvectors
 from edge.checkpoint.checkpoint import counted_head, max_length
@@ -29,6 +30,7 @@ from edge.embeddings.head import SentenceHead
 from edge.errors import ConfigError
 from edge.models.inputs import accepted
 from edge.tasks import get_task
+from edge.tasks.feature_extraction import FeatureExtraction
 
 _SAMPLE = 1024
 _BATCH_SIZE = 32
@@ -42,10 +44,7 @@ def build_embedder(
     spec: StudentSpec,
     teacher: Teacher | None,
     table: Table,
-    *,
-    seed: int,
-    allow_pickle: bool = False,
-    trust_remote_code: bool = False,
+    **options: Any,
 ) -> Student:
     """A student of `build_student` as a SentenceEncoder; of a cross-encoder's layers, too.
 
@@ -56,10 +55,7 @@ def build_embedder(
         spec,
         _encoder_of(teacher),
         table,
-        seed=seed,
-        task=EMBEDS,
-        allow_pickle=allow_pickle,
-        trust_remote_code=trust_remote_code,
+        **{**options, "task": FeatureExtraction.name},
     )
     head, layers = _head(spec, teacher, student)
     own = layers[-1][0].out_features if layers else student.model.config.hidden_size
@@ -123,7 +119,7 @@ def _encoder_of(teacher: Teacher | None) -> Teacher | None:
     """A teacher without what follows its hidden states."""
     if teacher is None:
         return None
-    task = get_task(EMBEDS)
+    task = get_task(FeatureExtraction.name)
     checkpoint = replace(teacher.checkpoint, task=task)
     return replace(teacher, model=teacher.model.base_model, checkpoint=checkpoint)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.students.base import Student, Teacher, new_model
+from distill.tasks import task_training
 from edge.checkpoint.checkpoint import Checkpoint, load_tokenizer, open_checkpoint
 from edge.console import hush
 from edge.data import Table
@@ -75,7 +76,7 @@ def _config_checkpoint(
         reason = " ".join(str(error).split())[:300]
         raise CheckpointError(f"student {path} is not a model configuration: {reason}") from None
     named, activation = None, None
-    if task.endswith("-classification"):
+    if task_training(task).names_classes:
         values = read_object(path if path.is_file() else path / "config.json")
         config.id2label = read_labels(values, where=str(path)) or config.id2label
         named = tuple(str(config.id2label[i]) for i in range(config.num_labels))
@@ -89,11 +90,11 @@ def _with_labels(
 ) -> Checkpoint:
     """The checkpoint with the teacher's labels, its own, or else those of the data."""
     config = copy.deepcopy(checkpoint.config)
-    if checkpoint.task.name == "question-answering":
-        # A start and an end, whatever the encoder was for before; Transformers counts labels.
-        config.num_labels = 2
+    training = task_training(checkpoint.task.name)
+    if training.label_count is not None:
+        config.num_labels = training.label_count
         return replace(checkpoint, config=config)
-    if not checkpoint.task.name.endswith("-classification"):
+    if not training.names_classes:
         return checkpoint  # nothing to name
     own = tuple(str(config.id2label[i]) for i in range(config.num_labels))
     named = any(name != f"LABEL_{i}" for i, name in enumerate(own))

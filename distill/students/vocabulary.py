@@ -9,12 +9,10 @@ from dataclasses import replace
 from typing import Any
 
 from distill.students.base import Student, Teacher
+from distill.tasks import tasks_where
 from edge.console import hush
 from edge.data import Table
 from edge.errors import ConfigError
-
-# A text as a whole is what two tokenizers have in common, and hidden tokens are anybody's own.
-_TASKS = ("text-classification", "fill-mask")
 
 
 def with_vocabulary(student: Student, teacher: Teacher, table: Table, size: int) -> Student:
@@ -28,10 +26,11 @@ def with_vocabulary(student: Student, teacher: Teacher, table: Table, size: int)
     small vocabulary learned from the texts); Gee et al. 2022, "Fast Vocabulary Transfer for
     Language Model Compression", 2.2 (the mean of pieces).
     """
-    if student.task.name not in _TASKS:
+    allowed = tasks_where(lambda training: training.allows_own_vocabulary)
+    if student.task.name not in allowed:
         raise ConfigError(
             f"vocabulary={size}: {student.task.name} answers for each token, which teacher and "
-            f"student must then share: it is for {' and '.join(_TASKS)}"
+            f"student must then share: it is for {' and '.join(allowed)}"
         )
     with hush():
         tokenizer = _trained(teacher.tokenizer, _texts(table), size)

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from distill.data.batches import Samples
-from distill.data.questions import in_questions
 from distill.data.views import View
 from distill.recipe.config import Stage
 from distill.recipe.terms import LabelsTerm, MarginTerm, Name, TaughtTerm, counts
-from distill.students import EMBEDS, Teacher
+from distill.students import Teacher
+from distill.students.base import tokenizer_of
 from distill.students.embedded import directions_of, sample_of, vectors_of
 from distill.tasks.sentences import check_similarities, texts_in_turn
 from distill.training.evaluation import Judge
-from edge.checkpoint.checkpoint import Checkpoint, max_length
+from edge.checkpoint.checkpoint import max_length
 from edge.console import hush
 from edge.data import Table
 from edge.errors import ConfigError, DataError, UserError
-from edge.tasks import Outputs
+from edge.tasks import Outputs, Task
 from edge.tasks.base import Array, Examples, numbers
 from edge.tasks.feature_extraction import FeatureExtraction, agreement
 from edge.tokenization import Encoding, Tokenizer
@@ -32,28 +32,13 @@ if TYPE_CHECKING:
 _SAMPLE = 512
 
 
-def check_teachers(checkpoints: Sequence[Checkpoint]) -> None:
-    """Raise ConfigError for a teacher that neither embeds nor scores two texts."""
-    for checkpoint in checkpoints:
-        task, labels = checkpoint.task.name, checkpoint.labels or ()
-        if task == EMBEDS or (task == "text-classification" and len(labels) == 1):
-            continue
-        what = f"has {len(labels)} labels" if labels else f"does {task}"
-        raise ConfigError(
-            f"teacher {checkpoint.source} {what}: embeddings follow an embedding model, or a "
-            "cross-encoder, which gives two texts one score (`finetune` on pairs with a column "
-            "`score` makes one)"
-        )
-    if len(checkpoints) > 1 and checkpoints[0].task.name != EMBEDS:
-        raise ConfigError(
-            "several cross-encoders cannot teach at once, as their scores have scales of their "
-            "own: name one with --teacher"
-        )
-
-
 def cross_encoders(teachers: Mapping[Name, Teacher]) -> dict[Name, Teacher]:
     """Those that read two texts as one."""
-    return {name: one for name, one in teachers.items() if one.checkpoint.task.name != EMBEDS}
+    return {
+        name: one
+        for name, one in teachers.items()
+        if one.checkpoint.task.name != FeatureExtraction.name
+    }
 
 
 def spreads(teachers: Mapping[Name, Teacher], table: Table, length: int) -> dict[Name, float]:
@@ -86,14 +71,6 @@ def directions(teachers: Mapping[Name, Teacher], student: Any, table: Table) -> 
     return found
 
 
-def arranged(table: Table, stage: Stage, seed: int) -> Table:
-    """The rows in runs of a question's candidates, where the stage compares them."""
-    if stage.questions is None:
-        return table
-    candidates, negatives = stage.questions
-    return in_questions(table, candidates, negatives=negatives, seed=seed)
-
-
 def teacher_views(
     table: Table,
     teachers: Mapping[Name, Teacher],
@@ -114,7 +91,7 @@ def teacher_views(
         if name in joint:
             views[name] = View(*_read_as_one(teacher, table, length))
         elif own_words or translations:
-            tokenizer = _tokenizer(teacher)
+            tokenizer = tokenizer_of(teacher)
             read = replace(table, pairs=table.texts) if translations else table
             views[name] = View(tokenizer.encode(texts_in_turn(read), max_length=length), tokenizer)
     return views
@@ -146,7 +123,7 @@ def check_pairs(table: Table, stages: Sequence[Stage], teachers: Mapping[Name, T
 
 
 def judge_of(
-    task: FeatureExtraction,
+    task: Task,
     table: Table,
     tokenizer: Tokenizer,
     teachers: Mapping[Name, Teacher],
@@ -174,13 +151,9 @@ def _scorer(
 
 def _read_as_one(teacher: Teacher, table: Table, length: int) -> tuple[list[Encoding], Tokenizer]:
     """Both texts as one input, of twice the length where the teacher can read as much."""
-    tokenizer = _tokenizer(teacher)
+    tokenizer = tokenizer_of(teacher)
     limit = min(2 * length, max_length(teacher.checkpoint, teacher.tokenizer))
     return tokenizer.encode(table.texts, table.pairs, max_length=limit), tokenizer
-
-
-def _tokenizer(teacher: Teacher) -> Tokenizer:
-    return Tokenizer.of(teacher.tokenizer, folder=teacher.checkpoint.path)
 
 
 def _no_pairs(table: Table, why: str) -> DataError:

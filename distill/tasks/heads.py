@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from distill.recipe.config import DistillConfig
-from distill.students import EMBEDS, TASK
+from distill.tasks import DEFAULT_TASK, task_training, tasks_where
 from edge.checkpoint.checkpoint import locate
 from edge.data import read_table
 from edge.embeddings.head import MODULES_FILE
 from edge.errors import CheckpointError, DataError
 from edge.tasks import get_task
-from edge.tasks.fill_mask import FillMask
-
-# Tasks whose heads are trained on labelled rows.
-_WITH_LABELS = (TASK, "token-classification", "question-answering")
+from edge.tasks.feature_extraction import FeatureExtraction
 
 
 def check_head(config: DistillConfig, teacher: str, task: str) -> None:
@@ -20,17 +17,17 @@ def check_head(config: DistillConfig, teacher: str, task: str) -> None:
 
     task: what the teacher does. sentence-transformers' folders are no bare encoders.
     """
-    if task not in {FillMask.name, EMBEDS} or (locate(teacher) / MODULES_FILE).is_file():
+    if task_training(task).has_small_head or (locate(teacher) / MODULES_FILE).is_file():
         return
-    for name in _WITH_LABELS:
+    for name in tasks_where(lambda training: training.has_small_head):
         try:
             layout = get_task(name).layout
             rows = read_table(config.train, columns=config.columns, layout=layout)
         except DataError:
             continue  # the rows of another task
-        if task == EMBEDS and rows.pairs is not None:
+        if task == FeatureExtraction.name and rows.pairs is not None:
             return  # pairs with a similarity are what embeddings learn from
-        flag = "" if name == TASK else f" --task {name}"
+        flag = "" if name == DEFAULT_TASK else f" --task {name}"
         raise CheckpointError(
             f"teacher {teacher} does {task} and has no head for the labels of {config.train}: "
             f"make a teacher of it first with edge distill --recipe finetune{flag} --student "

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from distill.companions import CompanionConfig, Ensemble
 from distill.companions.base import Cast, Companion, MakeStudent, Scene
 from distill.companions.branches import BranchModels
 from distill.companions.copies import ModelCopies
@@ -33,6 +32,8 @@ from distill.objectives.attention import Attentions, Relations
 from distill.objectives.base import Batch, Objective, Totals
 from distill.objectives.layers import Contrastive, Features, Flow, HiddenStates, Selectivity
 from distill.objectives.parameters import Parameters
+from distill.recipe.companions import Companion as CompanionConfig
+from distill.recipe.companions import Ensemble
 from distill.recipe.config import Stage
 from distill.recipe.terms import (
     STUDENT,
@@ -46,7 +47,6 @@ from distill.recipe.terms import (
     is_teacher,
 )
 from distill.signals.capture import Needs, Signals, capture
-from distill.signals.outputs import READINGS
 from distill.signals.shapes import Setting
 from distill.students.two_vocabularies import BothVocabularies
 from distill.training.layer_rates import Pace
@@ -119,7 +119,7 @@ class Learner(nn.Module):
         if stage.mixing is not None:
             self.mixed = BothVocabularies(student, teacher, setting, stage.name)
             setting = replace(setting, vocabularies=self.mixed.sizes)
-        self._reading = READINGS[setting.task]
+        self._reading = setting.reading
         self._companions: list[Companion] = []
         configs = _companions(stage, setting)
         models = {STUDENT: student}
@@ -302,7 +302,7 @@ def _parts(
             f"{term.teacher}, which is nobody else: name another teacher"
         )
     if not setting.same_words and any(is_teacher(name) for _, name in pairs):
-        term = of_whole_texts(term, setting.task)
+        term = of_whole_texts(term, setting.reading)
     return [build(term.model_copy(update={"learner": a, "teacher": b}), setting) for a, b in pairs]
 
 

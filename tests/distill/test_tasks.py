@@ -11,8 +11,11 @@ from typing import Any
 import pytest
 
 from distill import DistillConfig, DistillResult, distil
+from distill.tasks import TASKS as TRAINED
+from distill.tasks import task_training
 from edge.data import Table
 from edge.errors import ConfigError, DataError
+from edge.tasks import TASKS as KNOWN
 from edge.tasks import get_task
 from tests.distill.conftest import BAD, GOOD, NEUTRAL, distil_tiny
 
@@ -35,10 +38,10 @@ def tokenizer(
     return Tokenizer.of(AutoTokenizer.from_pretrained(folder), folder=folder)
 
 
-def samples(task: Any, table: Table, tokenizer: Any, max_length: int = 32) -> Any:
-    from distill.data.encoding import samples_of
-
-    return samples_of(task, table, tokenizer, max_length=max_length)
+def samples(task: Any, table: Table, tokenizer: Any, max_length: int = 32, **options: Any) -> Any:
+    return task_training(task.name).samples(
+        task, table, tokenizer, max_length=max_length, **options
+    )
 
 
 def tagged(*rows: list[tuple[str, Any]]) -> Table:
@@ -117,10 +120,9 @@ def test_an_answer_that_is_not_there_is_no_label(tokenizer: Any) -> None:
 
 
 def test_every_task_that_is_allowed_has_rows() -> None:
-    from distill import students
-    from distill.data import encoding
-
-    assert set(encoding._READERS) == set(students.TASKS)
+    assert set(TRAINED) == set(KNOWN)
+    for name in TRAINED:
+        assert task_training(name) is task_training(name)
 
 
 def write_tags(path: Path, count: int, seed: int) -> Path:
@@ -298,14 +300,13 @@ def test_tokens_are_hidden_anew_in_every_epoch(tokenizer: Any) -> None:
 
 
 def test_rare_tokens_are_hidden_more_often(tokenizer: Any) -> None:
-    from distill.data.encoding import samples_of
     from distill.recipe.tokens import Masking
 
     task, texts = get_task("fill-mask"), plain(*["the the the the the the the film"] * 400)
     shares = []
     for rare in (0.0, 0.7):
         masking = Masking(rare=rare)
-        found = samples_of(task, texts, tokenizer, max_length=16, masking=masking)
+        found = samples(task, texts, tokenizer, max_length=16, masking=masking)
         shares.append(sum(found[row][2][8] != IGNORED for row in range(400)) / 400)
     # 1 of 8 tokens; then 400^-.7 of (400^-.7 + 7 * 2800^-.7).
     assert shares == pytest.approx([1 / 8, 7**0.7 / (7**0.7 + 7)], abs=0.06)
@@ -320,11 +321,10 @@ def test_plain_text_runs_in_pieces_and_empty_lines_are_left_out(tokenizer: Any) 
 
 
 def test_masking_is_for_hidden_tokens(tokenizer: Any) -> None:
-    from distill.data.encoding import samples_of
     from distill.recipe.tokens import Masking
 
     with pytest.raises(ConfigError, match="masking is for fill-mask, token-classification hides"):
-        samples_of(WORDS, tagged([("a", 0)]), tokenizer, max_length=8, masking=Masking())
+        samples(WORDS, tagged([("a", 0)]), tokenizer, max_length=8, masking=Masking())
 
 
 def test_new_texts_are_for_texts_without_labelled_words(
