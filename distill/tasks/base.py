@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from distill.data.batches import Samples, Targets
     from distill.data.mixing import Mixer
     from distill.data.views import View
-    from distill.students import Student, Teacher
+    from distill.students.base import Student, Teacher
     from distill.training.evaluation import Judge
 
 
@@ -103,14 +103,7 @@ class TaskTraining:
         self, spec: StudentSpec, teacher: Teacher | None, table: Table, **options: Any
     ) -> Student:
         """Build a student; options, and what raises: see `distill.students.build_student`."""
-        from distill.students import build_student
-
-        if spec.embedding_dim is not None:
-            raise ConfigError(
-                f"embedding_dim={spec.embedding_dim} is for embeddings, and this student does "
-                f"{options['task']}: leave it out"
-            )
-        return build_student(spec, teacher, table, **options)
+        raise NotImplementedError
 
     def settings(
         self, student: Student, teachers: Mapping[Name, Teacher], table: Table, max_length: int

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from distill.recipe.terms import Name
 from distill.signals.outputs import Reading
-from distill.tasks.base import RowReader, TaskTraining
+from distill.tasks.base import RowReader
+from distill.tasks.heads import HeadTraining
 from edge.data import Table
 from edge.tasks import Task
 from edge.tasks.base import in_pieces
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from distill.students import Teacher
 
 
-class FillMaskTraining(TaskTraining):
+class FillMaskTraining(HeadTraining):
     """Masked tokens are the labels."""
 
     reading = Reading(per_token=True)

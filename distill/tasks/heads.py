@@ -1,15 +1,38 @@
-"""Whether a teacher has a head for the labels that a run brings."""
+"""Tasks of Transformers' own heads, and whether a teacher has the head that a run needs."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from distill.recipe.config import DistillConfig
+from distill.recipe.student import StudentSpec
 from distill.tasks import DEFAULT_TASK, task_training, tasks_where
+from distill.tasks.base import TaskTraining
 from edge.checkpoint.checkpoint import locate
-from edge.data import read_table
+from edge.data import Table, read_table
 from edge.embeddings.head import MODULES_FILE
-from edge.errors import CheckpointError, DataError
+from edge.errors import CheckpointError, ConfigError, DataError
 from edge.tasks import get_task
 from edge.tasks.feature_extraction import FeatureExtraction
+
+if TYPE_CHECKING:
+    from distill.students import Student, Teacher
+
+
+class HeadTraining(TaskTraining):
+    """A task whose models are an encoder of Transformers and its head."""
+
+    def student(
+        self, spec: StudentSpec, teacher: Teacher | None, table: Table, **options: Any
+    ) -> Student:
+        from distill.students import build_student
+
+        if spec.embedding_dim is not None:
+            raise ConfigError(
+                f"embedding_dim={spec.embedding_dim} is for embeddings, and this student does "
+                f"{options['task']}: leave it out"
+            )
+        return build_student(spec, teacher, table, **options)
 
 
 def check_head(config: DistillConfig, teacher: str, task: str) -> None:

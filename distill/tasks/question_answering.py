@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from distill.signals.outputs import Reading
-from distill.tasks.base import RowReader, TaskTraining
+from distill.tasks.base import RowReader
+from distill.tasks.heads import HeadTraining
 from edge.data import Table
 from edge.tasks import Task
 from edge.tasks.base import in_pieces
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from distill.data.batches import Samples
 
 
-class QuestionAnsweringTraining(TaskTraining):
+class QuestionAnsweringTraining(HeadTraining):
     """Two distributions over the tokens of a text."""
 
     reading = Reading(("start_logits", "end_logits"), over_tokens=True)

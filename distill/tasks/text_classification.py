@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from distill.recipe.student import StudentSpec
-from distill.tasks.base import RowReader, TaskTraining, check_classes, first_target
+from distill.tasks.base import RowReader, check_classes, first_target
+from distill.tasks.heads import HeadTraining
 from edge.checkpoint.checkpoint import PAIRS_KEY
 from edge.data import Table
 from edge.errors import DataError
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from distill.students import Student, Teacher
 
 
-class TextClassificationTraining(TaskTraining):
+class TextClassificationTraining(HeadTraining):
     """Classes, or a score, of a text or a pair."""
 
     names_classes = True

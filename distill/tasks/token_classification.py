@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from distill.signals.outputs import Reading
-from distill.tasks.base import RowReader, TaskTraining, check_classes, first_target
+from distill.tasks.base import RowReader, check_classes, first_target
+from distill.tasks.heads import HeadTraining
 from edge.data import Table
 from edge.tasks import Task
 from edge.tasks.base import in_pieces
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from distill.data.batches import Samples, Targets
 
 
-class TokenClassificationTraining(TaskTraining):
+class TokenClassificationTraining(HeadTraining):
     """Classes of the words of a sentence."""
 
     reading = Reading(per_token=True)
