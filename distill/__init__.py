@@ -1,7 +1,8 @@
 """Distillation: one trainer, recipes as data."""
 
 from distill.recipe.config import DistillConfig, Recipe, load_recipe, recipe_file, recipe_names
-from distill.run import DistillResult, check, distil, is_distilled
+from distill.result import DistillResult
+from distill.run import check, distil, is_distilled
 
 __all__ = [
     "DistillConfig",

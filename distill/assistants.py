@@ -22,8 +22,8 @@ from edge.errors import ConfigError
 from edge.storage.system import remove
 
 if TYPE_CHECKING:
-    from distill.inputs import Run
-    from distill.run import DistillResult
+    from distill.prepare import Run
+    from distill.result import DistillResult
 
 # What is told of each assistant.
 _TOLD = ("student", "parameters", "metric", "value")
@@ -72,7 +72,7 @@ class Chain:
 
     def _link(self, made: int, spec: str, output: Path) -> Run:
         """The run of one model that is taught by the last of `made` assistants, or by all."""
-        from distill.inputs import prepare
+        from distill.prepare import prepare
 
         config, recipe = self.run.inputs.config, self.run.recipe
         update: dict[str, Any] = {"student": spec, "output": output, "assistants": None}

@@ -14,7 +14,7 @@ from distill.training.evaluation import measure
 from distill.training.stages import Log, train_stages
 
 if TYPE_CHECKING:
-    from distill.inputs import Run
+    from distill.prepare import Run
     from distill.training.resume import TrainingState
 
 # How the student starts: as in the run, or with new weights.

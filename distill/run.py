@@ -7,13 +7,13 @@ import csv
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill.assistants import Chain, with_assistants, with_words
 from distill.recipe.config import DistillConfig, Recipe, load_recipe
 from distill.recipe.unlabelled import tell_texts, with_texts
+from distill.result import DistillResult
 from distill.tasks import DEFAULT_TASK, TASKS
 from distill.training import processes
 from distill.training.resume import RECORD_FILE, TrainingState
@@ -24,42 +24,14 @@ from edge.storage import check_target, output_lock, staged_folder, write_text
 from edge.tasks import get_task
 
 if TYPE_CHECKING:
-    from distill.inputs import Run
     from distill.objectives import Learner
+    from distill.prepare import Run
     from edge.tasks import Task
 
 LOG_FILE = "training_log.csv"
 # They come first; the terms of the recipe and the metric follow.
 _LOG_COLUMNS = ("stage", "step", "epoch", "learning_rate", "grad_norm", "loss")
 Log = list[dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class DistillResult:
-    """What a run made. value, teacher_value: the metric on the eval file; None without one.
-
-    train_samples: labelled rows; augmented ones are not counted. baselines: the metric of the same
-    student without a teacher, by how it started; see `distill.baselines`. teachers: where there
-    are several, each one's; teacher_value is that of the first. assistants: of a chain, in order.
-    """
-
-    output: str
-    recipe: str
-    student: str
-    metric: str | None
-    value: float | None
-    teacher_value: float | None
-    parameters: int
-    teacher_parameters: int | None
-    train_samples: int
-    eval_samples: int
-    duration_s: float
-    baselines: dict[str, float] | None = None
-    teachers: list[dict[str, Any]] | None = None
-    assistants: list[dict[str, Any]] | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def distil(config: DistillConfig) -> DistillResult:
@@ -70,7 +42,7 @@ def distil(config: DistillConfig) -> DistillResult:
     Started by a launcher in several processes, these share each batch and the main one writes.
     Raises UserError for what cannot be done, TrainingError when a loss is not finite.
     """
-    from distill.inputs import prepare
+    from distill.prepare import prepare
 
     def ready() -> Run:
         recipe = _recipe(config)
@@ -90,7 +62,7 @@ def distil(config: DistillConfig) -> DistillResult:
 
 def _check_files(config: DistillConfig) -> None:
     """Refuse what can be refused of data files before Transformers is loaded."""
-    from distill.inputs import reads_labels
+    from distill.opening import reads_labels
     from distill.tasks.heads import check_head
     from edge.checkpoint.checkpoint import glance
 
@@ -115,7 +87,7 @@ def check(config: DistillConfig) -> Task:
 
     Recipe, teachers and every data file are read.
     """
-    from distill.inputs import open_sources
+    from distill.opening import open_sources
     from distill.recipe.augmentations import Unlabelled
     from edge.data import read_table
 

@@ -13,8 +13,8 @@ from edge.storage import storage_errors
 if TYPE_CHECKING:
     from transformers import TrainerCallback
 
-    from distill.inputs import Run
     from distill.objectives import Learner
+    from distill.prepare import Run
     from distill.training.resume import TrainingState
 
 Log = list[dict[str, Any]]

@@ -22,7 +22,7 @@ _VOLATILE = re.compile(
 # Modules of the commands that take long to import.
 _MODULES = (
     *("onnx", "onnxruntime", "onnxruntime_extensions", "transformers.trainer"),
-    *("benchmark.run", "converters.onnx.export", "distill.inputs", "distill.training.trainer"),
+    *("benchmark.run", "converters.onnx.export", "distill.prepare", "distill.training.trainer"),
     "edge.pipeline.run",
 )
 # A manifest's checksum of itself, which includes times.

@@ -400,7 +400,7 @@ def _other_version(folder: Path) -> Iterator[None]:
         return {**installed, name: "99.0"} if name in installed else installed
 
     with contextlib.ExitStack() as stack:
-        for module in ("edge.pipeline.run", "distill.inputs", "distill.augment.making"):
+        for module in ("edge.pipeline.run", "distill.prepare", "distill.augment.making"):
             stack.enter_context(mock.patch(f"{module}.versions", versions))
         yield
 

@@ -31,7 +31,7 @@ def config(checkpoint: Path, tmp_path: Path) -> DistillConfig:
 
 
 def fingerprint(config: DistillConfig) -> dict[str, Any]:
-    from distill.inputs import prepare
+    from distill.prepare import prepare
 
     found: dict[str, Any] = json.loads(
         json.dumps(prepare(config, load_recipe(config.recipe)).fingerprint)

@@ -16,7 +16,7 @@ from tests.distill.conftest import write_tsv
 def test_a_student_says_whether_it_reads_pairs(
     checkpoint: Path, tmp_path: Path, pairs: bool
 ) -> None:
-    from distill.inputs import prepare
+    from distill.prepare import prepare
     from distill.recipe.config import DistillConfig, load_recipe
 
     both = write_tsv(
@@ -49,7 +49,7 @@ def test_a_student_says_whether_it_reads_pairs(
 def test_the_file_of_the_evaluation_has_texts_or_pairs_as_the_one_to_learn_from(
     checkpoint: Path, tmp_path: Path, teaches: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from distill.inputs import prepare
+    from distill.prepare import prepare
     from distill.recipe.config import DistillConfig, load_recipe
 
     both = write_tsv(

@@ -13,11 +13,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from distill import DistillConfig
+from distill import DistillConfig, opening
 from distill.data.batches import Samples, StepBatches
 from distill.data.datasets import Texts, texts_of
 from distill.data.views import Changing, view_inputs
-from distill.inputs import Inputs, _open
+from distill.inputs import Inputs
 from distill.recipe.config import Recipe, Stage
 from distill.training.trainer import DistillTrainer
 from edge.errors import ConfigError, UserError
@@ -79,7 +79,9 @@ def opened(
             )
             # A teacher that guesses tokens is asked for labels where nothing says what is learned.
             task = {"task": "fill-mask"} if auto == "AutoModelForMaskedLM" else {}
-            made[key] = _open(config, Recipe.build(recipe_of({"terms": [FOLLOW]}) | task))
+            made[key] = opening.open_inputs(
+                config, Recipe.build(recipe_of({"terms": [FOLLOW]}) | task)
+            )
         return made[key]
 
     return open_inputs
@@ -258,7 +260,7 @@ def embedding_inputs(
     scorer = make_checkpoint(labels=("score",))
     embedder = make_checkpoint(auto="AutoModel")
     return {
-        kind: _open(
+        kind: opening.open_inputs(
             DistillConfig(
                 teacher=str(folder),
                 student="layers=1",
