@@ -34,7 +34,7 @@ _LOG_COLUMNS = ("stage", "step", "epoch", "learning_rate", "grad_norm", "loss")
 Log = list[dict[str, Any]]
 
 
-def distil(config: DistillConfig) -> DistillResult:
+def distill(config: DistillConfig) -> DistillResult:
     """Train a student as a recipe says and write a checkpoint that plain Transformers loads.
 
     Beside the weights, config and tokenizer the output holds `distillation.json` (what was done)
@@ -83,7 +83,7 @@ def _check_files(config: DistillConfig) -> None:
 
 
 def check(config: DistillConfig) -> Task:
-    """Raise the UserErrors of `distil` that need no model, and give what the student is for.
+    """Raise the UserErrors of `distill` that need no model, and give what the student is for.
 
     Recipe, teachers and every data file are read.
     """
@@ -101,7 +101,7 @@ def check(config: DistillConfig) -> Task:
 
 
 def is_distilled(path: Path) -> bool:
-    """Whether a folder was written by `distil`."""
+    """Whether a folder was written by `distill`."""
     return (path / RECORD_FILE).is_file()
 
 

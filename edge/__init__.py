@@ -1,3 +1,3 @@
-"""Distil, convert, verify and measure Transformer encoders for phones and other small devices."""
+"""Distill, convert, verify and measure Transformer encoders for phones and other small devices."""
 
 __version__ = "0.1.0"

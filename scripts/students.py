@@ -17,10 +17,10 @@ def set_threads(threads: int) -> None:
 
 def distilled_student(folder: Path, **settings: Any) -> Path:
     """Return the folder of a finished run; settings: of `DistillConfig`."""
-    from distill import DistillConfig, distil
+    from distill import DistillConfig, distill
 
     if not folder.exists():
-        distil(DistillConfig.build({**settings, "output": folder}))
+        distill(DistillConfig.build({**settings, "output": folder}))
     return folder
 
 

@@ -82,7 +82,7 @@ class Cost(NamedTuple):
 
 def edge_epoch(options: argparse.Namespace) -> Cost:
     """Train one epoch with `edge distill`."""
-    from distill import DistillConfig, distil
+    from distill import DistillConfig, distill
     from distill.training.trainer import DistillTrainer
 
     costs: list[Cost] = []
@@ -112,7 +112,7 @@ def edge_epoch(options: argparse.Namespace) -> Cost:
         for name, length in (("warm", {"max_steps": WARM_STEPS}), ("timed", {"epochs": 1})):
             output = Path(folder) / name
             values = {**settings, **length, "output": output}
-            distil(DistillConfig.build(values, where="scripts/throughput.py"))
+            distill(DistillConfig.build(values, where="scripts/throughput.py"))
     return costs[-1]
 
 

@@ -336,7 +336,7 @@ RecipeSource = Annotated[str, Counts(lambda source: load_recipe(source))]
 
 
 class DistillConfig(Config):
-    """What `distil` does. `epochs` to `learning_rate` replace those of every stage.
+    """What `distill` does. `epochs` to `learning_rate` replace those of every stage.
 
     teacher: checkpoint folder or hub id, or several; None when the recipe learns from labels
     alone. Where there are several a student is made of the first.

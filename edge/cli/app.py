@@ -41,7 +41,7 @@ from edge.errors import EdgeError
 
 app = typer.Typer(
     name="edge",
-    help="Distil, convert, verify and measure Transformer encoders for phones.",
+    help="Distill, convert, verify and measure Transformer encoders for phones.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -17,7 +17,7 @@ def demo(
     recipe: Annotated[str, typer.Option(help="Recipe of the run, as of edge run.")] = "demo",
     json: AsJson = False,
 ) -> None:
-    """Generate texts, train a teacher, distil, convert, verify, benchmark, and report."""
+    """Generate texts, train a teacher, distill, convert, verify, benchmark, and report."""
     from edge.pipeline.demo import TRAIN_ROWS
     from edge.pipeline.demo import demo as run_demo
 

@@ -102,7 +102,8 @@ def distill(
     json: AsJson = False,
 ) -> None:
     """Train a small student to answer as a large teacher does."""
-    from distill import DistillConfig, distil
+    from distill import DistillConfig
+    from distill import distill as run_distill
     from distill.training.processes import is_main
 
     values = {
@@ -133,7 +134,7 @@ def distill(
         "allow_pickle": allow_pickle,
         "trust_remote_code": trust_remote_code,
     }
-    result = distil(DistillConfig.build(given(values), where="edge distill"))
+    result = run_distill(DistillConfig.build(given(values), where="edge distill"))
     if not is_main():
         return
     if json:

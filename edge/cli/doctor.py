@@ -12,7 +12,7 @@ from edge.console import show
 if TYPE_CHECKING:
     from edge.doctor import Diagnosis, ToolCheck
 
-_HEALTHY = "Everything needed to distil, convert and verify all three formats works."
+_HEALTHY = "Everything needed to distill, convert and verify all three formats works."
 _AILING = "Something is missing that distilling, converting or verifying needs: see 'to fix it'."
 
 

@@ -69,7 +69,7 @@ def run(
     trust_remote_code: TrustRemoteCode = False,
     json: AsJson = False,
 ) -> None:
-    """Distil, convert, verify, evaluate, benchmark, and report; flags override the recipe."""
+    """Distill, convert, verify, evaluate, benchmark, and report; flags override the recipe."""
     from edge.pipeline.config import load_recipe
     from edge.pipeline.run import RunInputs
     from edge.pipeline.run import run as run_pipeline

@@ -62,7 +62,7 @@ def _demo(output: Path, steps: RunRecipe, *, seed: int, train_rows: int) -> RunR
 
 def _teacher(output: Path, ledger: Ledger, train: Path, held_out: Path, *, seed: int) -> Path:
     """Return a small BERT trained on the generated texts, reusing an unchanged one."""
-    from distill import DistillConfig, distil
+    from distill import DistillConfig, distill
 
     target, template = output / "teacher", output / "teacher-shape"
     _write_template(template, train)
@@ -78,7 +78,7 @@ def _teacher(output: Path, ledger: Ledger, train: Path, held_out: Path, *, seed:
         seed=seed,
     )
     made_from = {**describe(config), "versions": versions("distill")}
-    ledger.part("teacher", made_from, lambda: distil(config).to_dict(), output=target)
+    ledger.part("teacher", made_from, lambda: distill(config).to_dict(), output=target)
     shutil.rmtree(template)
     return target
 

@@ -211,12 +211,12 @@ class _BenchmarkInputs(Config):
 
 
 def _distil(plan: _Plan, ledger: Ledger) -> dict[str, Any]:
-    from distill import distil
+    from distill import distill
 
     return ledger.part(
         "distill",
         {**describe(plan.distill), "versions": versions("distill")},
-        lambda: distil(plan.distill).to_dict(),
+        lambda: distill(plan.distill).to_dict(),
         output=plan.student,
     )
 

@@ -206,7 +206,7 @@ def _convert(source: Path, output: Path) -> None:
 
 
 def _distill(inputs: Inputs, output: Path, *, seed: int) -> None:
-    from distill import DistillConfig, distil
+    from distill import DistillConfig, distill
 
     values = {
         "teacher": str(inputs.checkpoint()),
@@ -221,7 +221,7 @@ def _distill(inputs: Inputs, output: Path, *, seed: int) -> None:
         "save_seconds": 0,
         "seed": seed,
     }
-    distil(DistillConfig.build(values))
+    distill(DistillConfig.build(values))
 
 
 def _tiny_protocol() -> Any:

@@ -146,8 +146,8 @@ def open_teacher(folder: Path) -> Teacher:
 def distil_tiny(
     teacher: Path | None, data: Mapping[str, Path], output: Path, /, **changes: Any
 ) -> DistillResult:
-    """Distil `data`'s train, measured on its eval if there is one; keywords replace settings."""
-    from distill import DistillConfig, distil
+    """Distill `data`'s train, measured on its eval if there is one; keywords replace settings."""
+    from distill import DistillConfig, distill
 
     values = {
         "teacher": str(teacher) if teacher else None,
@@ -158,7 +158,7 @@ def distil_tiny(
         "learning_rate": 1e-3,
         **changes,
     }
-    return distil(DistillConfig.build(values))
+    return distill(DistillConfig.build(values))
 
 
 def write_tsv(path: Path, columns: str, rows: Iterable[Iterable[object]]) -> Path:

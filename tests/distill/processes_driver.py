@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from distill import DistillConfig, distil
+from distill import DistillConfig, distill
 from distill.teachers import sharding
 from distill.training.trainer import DistillTrainer
 from edge.errors import EdgeError
@@ -28,7 +28,7 @@ def run(name: str, **changes: Any) -> None:
         "save_seconds": 0,
         **changes,
     }
-    distil(DistillConfig.build(values))
+    distill(DistillConfig.build(values))
 
 
 def note(name: str, text: str) -> None:

@@ -195,7 +195,7 @@ def test_a_cnn_has_no_tokens_to_answer_for(mobile: Teacher) -> None:
 def test_a_student_that_reads_less_is_said_so(
     taught: Path, make_checkpoint: Callable[..., Path], data: dict[str, Path], tmp_path: Path
 ) -> None:
-    from distill import DistillConfig, distil
+    from distill import DistillConfig, distill
 
     short = make_checkpoint("distilbert", n_layers=1)
     values = json.loads((short / "config.json").read_text())
@@ -209,18 +209,18 @@ def test_a_student_that_reads_less_is_said_so(
         "output": tmp_path / "student",
     }
     with pytest.raises(ConfigError, match="the student reads 12 tokens where its teacher reads 32"):
-        distil(DistillConfig.build(run))
-    distil(DistillConfig.build({**run, "max_length": 12}))
+        distill(DistillConfig.build(run))
+    distill(DistillConfig.build({**run, "max_length": 12}))
 
 
 def test_both_kinds_of_small_students_learn_by_the_recipe_bilstm(
     taught: Path, data: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from distill import DistillConfig, distil
+    from distill import DistillConfig, distill
 
     monkeypatch.setenv("EDGE_CACHE", str(tmp_path / "cache"))
     for spec in ("architecture=bilstm,hidden=8", "architecture=cnn,hidden=8"):
-        result = distil(
+        result = distill(
             DistillConfig(
                 teacher=str(taught),
                 student=spec,

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from distill import DistillConfig, DistillResult, distil
+from distill import DistillConfig, DistillResult, distill
 from distill.training.trainer import DistillTrainer
 from edge.cli.app import app
 from edge.errors import ConfigError
@@ -50,7 +50,7 @@ def run(taught: Path, data: dict[str, Path], tmp_path: Path) -> Callable[..., Di
             "save_seconds": 0,
             **changes,
         }
-        return distil(DistillConfig.build(values))
+        return distill(DistillConfig.build(values))
 
     return distil_tiny
 

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distill import DistillConfig, distil
+from distill import DistillConfig, distill
 from distill.data.batches import BucketSampler, StepBatches
 from distill.data.questions import in_questions
 from distill.objectives import OBJECTIVES, Batch, Setting, Shape
@@ -65,7 +65,7 @@ def judge(files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> P
     shape = make_config("bert", ("score",), initializer_range=0.1, hidden_dropout_prob=0.0)
     shape.save_pretrained(folder / "shape")
     make_tokenizer().save_pretrained(folder / "shape")
-    result = distil(
+    result = distill(
         DistillConfig(
             student=str(folder / "shape"),
             train=str(files["train"]),

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
-from distill import DistillConfig, distil
+from distill import DistillConfig, distill
 from distill.objectives import Learner
 from distill.recipe.config import Stage
 from distill.signals.shapes import Setting, Shape
@@ -116,7 +116,7 @@ def test_only_the_student_is_written(taught: Path, data: dict[str, Path], tmp_pa
               - {match: logits, learner: cohort, teacher: cohort}
         """
     )
-    result = distil(
+    result = distill(
         DistillConfig(
             teacher=str(taught),
             train=str(data["train"]),

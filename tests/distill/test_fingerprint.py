@@ -111,12 +111,12 @@ def test_an_encoder_without_a_head_is_told_how_to_become_a_teacher(
 def test_the_command_that_is_named_works(
     make_checkpoint: Callable[..., Path], config: DistillConfig
 ) -> None:
-    from distill import distil
+    from distill import distill
     from edge.checkpoint.checkpoint import open_checkpoint
 
     base = make_checkpoint(auto="AutoModelForMaskedLM")
     named = {"teacher": None, "recipe": "finetune", "student": str(base), "max_steps": 1}
-    distil(config.model_copy(update=named))
+    distill(config.model_copy(update=named))
     assert open_checkpoint(config.output).task.name == "text-classification"
 
 

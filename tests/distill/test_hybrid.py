@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from transformers import AutoModelForSequenceClassification
 
-from distill import DistillConfig, distil
+from distill import DistillConfig, distill
 from distill.objectives import Learner
 from distill.recipe.config import Stage
 from distill.signals.capture import capture
@@ -146,7 +146,7 @@ def test_a_run_ends_in_a_plain_checkpoint(
             ).replace("    unfreeze: {order: up, until: 1, settled: 0}\n", "")
         )
         recipe = str(file)
-    distil(
+    distill(
         DistillConfig(
             teacher=str(taught),
             student="layers=2",

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from distill import DistillConfig, DistillResult, distil
+from distill import DistillConfig, DistillResult, distill
 from distill import run as run_module
 from distill.training.evaluation import Judge
 from distill.training.trainer import DistillTrainer
@@ -45,7 +45,7 @@ def run(checkpoint: Path, data: dict[str, Path], tmp_path: Path) -> Callable[...
             "save_seconds": 0,
             **changes,
         }
-        return distil(DistillConfig.build(values))
+        return distill(DistillConfig.build(values))
 
     return distil_tiny
 

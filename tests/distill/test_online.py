@@ -19,7 +19,7 @@ from transformers import (
     AutoModelForTokenClassification,
 )
 
-from distill import DistillConfig, distil, load_recipe
+from distill import DistillConfig, distill, load_recipe
 from distill.companions.fitting import best, convex, label_slope, min_logit
 from distill.objectives import Learner
 from distill.recipe.config import Stage, recipe_file
@@ -772,7 +772,7 @@ def test_a_recipe_leaves_a_plain_student(
 
     output = tmp_path / "out"
     more = {"eval": str(data["eval"]), "recipe": name, "epochs": 2}
-    result = distil(settings(taught, data, output, **more))
+    result = distill(settings(taught, data, output, **more))
     assert result.metric == "accuracy" and result.value is not None
     model, info = AutoModelForSequenceClassification.from_pretrained(
         output, output_loading_info=True
@@ -818,7 +818,7 @@ def test_a_run_that_is_stopped_ends_where_a_whole_one_does(
     recipe = tmp_path / "short.yaml"
     recipe.write_text(SHORT)
     more = {"recipe": str(recipe) if name == "short" else name, "epochs": 2, "save_seconds": 0}
-    distil(settings(taught, data, tmp_path / "whole", **more))
+    distill(settings(taught, data, tmp_path / "whole", **more))
     step: Callable[..., Any] = DistillTrainer.training_step
     count = 0
 
@@ -831,8 +831,8 @@ def test_a_run_that_is_stopped_ends_where_a_whole_one_does(
 
     monkeypatch.setattr(DistillTrainer, "training_step", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        distil(settings(taught, data, tmp_path / "stopped", **more))
-    distil(settings(taught, data, tmp_path / "stopped", **more))
+        distill(settings(taught, data, tmp_path / "stopped", **more))
+    distill(settings(taught, data, tmp_path / "stopped", **more))
     assert count == 8 + 12 - 7
     whole, stopped = (tmp_path / part / "model.safetensors" for part in ("whole", "stopped"))
     assert whole.read_bytes() == stopped.read_bytes()

@@ -46,7 +46,7 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(texts: Path, tmp_path: Path) -> Callable[..., DistillResult]:
-    """Distil at tiny size; keywords replace settings."""
+    """Distill at tiny size; keywords replace settings."""
     own = {"epochs": 6, "batch_size": 4, "learning_rate": 5e-3}
 
     def run_to(output: str, **changes: Any) -> DistillResult:

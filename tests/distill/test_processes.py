@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from distill import DistillConfig, distil
+from distill import DistillConfig, distill
 from distill.data.batches import BucketSampler, StepBatches
 from distill.recipe.config import Stage
 from distill.training import processes
@@ -123,7 +123,7 @@ def alone(folder: Path) -> dict[str, str]:
         "eval": str(folder / "eval.tsv"),
         "recipe": str(folder / "long.yaml"),
     }
-    distil(DistillConfig.build({**arguments, "output": folder / "one"}))
+    distill(DistillConfig.build({**arguments, "output": folder / "one"}))
     return arguments
 
 

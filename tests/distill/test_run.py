@@ -1,4 +1,4 @@
-"""`distil` from files to a checkpoint, through every shipped recipe."""
+"""`distill` from files to a checkpoint, through every shipped recipe."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from distill import DistillConfig, DistillResult, distil, is_distilled, load_recipe, recipe_names
+from distill import DistillConfig, DistillResult, distill, is_distilled, load_recipe, recipe_names
 from distill.training.evaluation import Judge
 from edge.errors import (
     CheckpointError,
@@ -35,7 +35,7 @@ def run(
     tmp_path_factory: pytest.TempPathFactory,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[..., DistillResult]:
-    """Distil at tiny size; keywords replace settings."""
+    """Distill at tiny size; keywords replace settings."""
     monkeypatch.setenv("EDGE_CACHE", str(tmp_path_factory.mktemp("cache")))
     output = tmp_path / "student"
     return partial(distil_tiny, checkpoint, data, output, student="layers=2", epochs=1)
@@ -453,7 +453,7 @@ def test_real_teacher_and_sentences(sst2: Path, sst2_teacher: Path, tmp_path: Pa
     head = (sst2 / "dev.tsv").read_text(encoding="utf-8").splitlines()[:65]
     path = tmp_path / "head.tsv"
     path.write_text("\n".join(head) + "\n", encoding="utf-8")
-    result = distil(
+    result = distill(
         DistillConfig(
             teacher=str(sst2_teacher),
             student="layers=2",

@@ -17,7 +17,7 @@ import transformers
 from safetensors.torch import load_file
 from torch import Tensor
 
-from distill import DistillConfig, DistillResult, distil, load_recipe
+from distill import DistillConfig, DistillResult, distill, load_recipe
 from distill.companions.exits import exit_layers
 from distill.data.batches import Samples
 from distill.data.views import companion_views
@@ -677,7 +677,7 @@ def test_other_tasks_are_refused_before_training(
     teacher = make_checkpoint(auto="AutoModelForTokenClassification", labels=("A", "B"))
     config = {"teacher": str(teacher), "train": str(rows), "recipe": recipe}
     with pytest.raises(ConfigError, match="token-classification has none: use text classification"):
-        distil(DistillConfig.build({**config, "output": tmp_path / "out"}, where="test"))
+        distill(DistillConfig.build({**config, "output": tmp_path / "out"}, where="test"))
     assert not (tmp_path / "out").exists()
 
 
@@ -690,7 +690,7 @@ def test_tags_are_trained(
     teacher = make_checkpoint(auto="AutoModelForTokenClassification", labels=("A", "B"))
     config = {"teacher": str(teacher), "train": str(rows), "eval": str(rows), "recipe": recipe}
     settings = {"epochs": 1, "batch_size": 8, "output": tmp_path / "out"}
-    result = distil(DistillConfig.build({**config, **settings}, where="test"))
+    result = distill(DistillConfig.build({**config, **settings}, where="test"))
     assert result.value is not None
     assert open_checkpoint(tmp_path / "out").task.name == "token-classification"
 
@@ -710,7 +710,7 @@ def test_a_batch_in_parts_gives_the_same_step(
         file.write_text(json.dumps({"name": "parts", "summary": "s", "stages": [stage]}))
         config = {"teacher": str(quiet), "train": str(data["train"]), "recipe": str(file)}
         settings = {"student": "layers=1/1", "learning_rate": 1e-3, "output": tmp_path / str(parts)}
-        distil(DistillConfig.build({**config, **settings}, where="test"))
+        distill(DistillConfig.build({**config, **settings}, where="test"))
         files = sorted((tmp_path / str(parts)).glob("**/*.safetensors"))
         found.append([load_file(one) for one in files])
     for whole, pieces in zip(*found, strict=True):

@@ -20,7 +20,7 @@ RUN = Callable[..., DistillResult]
 
 @pytest.fixture
 def run(checkpoint: Path, data: dict[str, Path], tmp_path: Path) -> RUN:
-    """Distil at tiny size; keywords replace settings."""
+    """Distill at tiny size; keywords replace settings."""
     own = {"student": "layers=2,hidden=8", "augment_folder": tmp_path / "texts", "epochs": 1}
     return partial(distil_tiny, checkpoint, data, tmp_path / "student", **own)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from distill import DistillConfig, distil
+from distill import DistillConfig, distill
 from distill.training.evaluation import Judge
 from distill.training.states import BestRecord, FileRecord, best_file, recover, seal
 from distill.training.trainer import DistillTrainer
@@ -75,7 +75,7 @@ def run(checkpoint: Path, data: dict[str, Path], tmp_path_factory: pytest.TempPa
             "early_stopping": 2,
             **changes,
         }
-        return distil(DistillConfig.build(values))
+        return distill(DistillConfig.build(values))
 
     return distil_plain
 
@@ -332,7 +332,7 @@ def test_a_damaged_assistant_is_trained_again(
     }
 
     def run(output: Path) -> bytes:
-        distil(DistillConfig.build({**values, "output": output}))
+        distill(DistillConfig.build({**values, "output": output}))
         return (output / WEIGHTS).read_bytes()
 
     expected = run(tmp_path / "whole")

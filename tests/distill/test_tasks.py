@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from distill import DistillConfig, DistillResult, distil
+from distill import DistillConfig, DistillResult, distill
 from distill.tasks import TASKS as TRAINED
 from distill.tasks import task_training
 from edge.data import Table
@@ -338,7 +338,7 @@ def test_new_texts_are_for_texts_without_labelled_words(
     train = write_tags(tmp_path / "data.conll", 8, 1)
     values = {"teacher": str(blank), "recipe": str(recipe), "train": str(train)}
     with pytest.raises(ConfigError, match="token-classification learns from labelled words: take"):
-        distil(DistillConfig.build({**values, "output": tmp_path / "student"}))
+        distill(DistillConfig.build({**values, "output": tmp_path / "student"}))
 
 
 @pytest.mark.parametrize(
@@ -357,4 +357,4 @@ def test_tags_that_cannot_be_learned(
     path.write_text(content)
     values = {"teacher": str(blank), "recipe": "kd", "train": str(path), "student": "layers=1"}
     with pytest.raises(DataError, match=message):
-        distil(DistillConfig.build({**values, "output": tmp_path / "student"}))
+        distill(DistillConfig.build({**values, "output": tmp_path / "student"}))

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from distill import DistillConfig, distil
+from distill import DistillConfig, distill
 from edge.errors import ConfigError
 
 
@@ -37,7 +37,7 @@ def test_where_it_is_not_installed(
         importlib.util, "find_spec", lambda name, *a: None if name == "tensorboard" else find(name)
     )
     with pytest.raises(ConfigError, match="needs TensorBoard: pip install tensorboard, or leave"):
-        distil(DistillConfig.build(settings(checkpoint, data, tmp_path)))
+        distill(DistillConfig.build(settings(checkpoint, data, tmp_path)))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -67,7 +67,7 @@ def test_every_term_is_drawn(
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
     monkeypatch.setattr("distill.training.tensorboard.check_tensorboard", lambda: None)
     monkeypatch.setattr(Writer, "made", [])
-    distil(DistillConfig.build(settings(checkpoint, data, tmp_path)))
+    distill(DistillConfig.build(settings(checkpoint, data, tmp_path)))
     (writer,) = Writer.made
     assert (writer.folder, writer.purge_step) == (tmp_path / "board" / "0-train", 1)
     assert writer.closed
@@ -82,7 +82,7 @@ def test_files_that_tensorboard_reads(
     pytest.importorskip("tensorboard", reason="TensorBoard is not installed")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    distil(DistillConfig.build(settings(checkpoint, data, tmp_path)))
+    distill(DistillConfig.build(settings(checkpoint, data, tmp_path)))
     events = EventAccumulator(str(tmp_path / "board" / "0-train"))
     events.Reload()
     assert set(events.Tags()["scalars"]) >= {"loss", "logits", "labels", "accuracy"}
