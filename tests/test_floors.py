@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import grimp
 import pytest
 from importlinter.api import read_configuration
 
@@ -59,6 +60,17 @@ def test_every_module_is_on_one_floor(package: str) -> None:
     for module in modules:
         on = [name for name in placed if f"{module}.".startswith(f"{name}.")]
         assert len(on) == 1, f"{module} is on {on or 'no floor'}: place it in pyproject.toml"
+
+
+def test_no_two_modules_import_each_other() -> None:
+    """Inside a package too, by whatever detour, and for types alone."""
+    graph = grimp.build_graph(*PACKAGES, cache_dir=None)
+    imports = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
+    # What imports nothing that is left is in no circle.
+    while done := [module for module, below in imports.items() if not below & imports.keys()]:
+        for module in done:
+            del imports[module]
+    assert imports == {}
 
 
 @pytest.mark.parametrize("package", PACKAGES)
