@@ -49,6 +49,9 @@ def finish() -> None:
     for number in (*_LINES, signal.SIGALRM):
         signal.signal(number, signal.SIG_IGN)
     signal.setitimer(signal.ITIMER_REAL, 0)
+    # Python ends itself by SIGINT, whatever the exit code, when the last code that it ran from a
+    # string (as dataclasses do) was interrupted; other code from a string makes it forget that.
+    exec("")
 
 
 def interruptible(work: Callable[[], T], otherwise: T) -> T:

@@ -26,13 +26,14 @@ def _as_in_a_terminal() -> None:
         signal.signal(number, signal.SIG_DFL)
 
 
-def start(*arguments: object) -> subprocess.Popen[str]:
+def start(*arguments: object, path: Path = ROOT) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": f"{path}{os.pathsep}{ROOT}"},
         preexec_fn=_as_in_a_terminal,
     )
 
@@ -78,7 +79,9 @@ def run(code: str, folder: Path) -> tuple[int, str]:
         "app.app.registered_commands.pop()\napp._command(command, 'doctor')\n"
         "cli.main(['doctor'])\n"
     )
-    process = start("-c", program)
+    (folder / "program.py").write_text(program, encoding="utf-8")
+    # As a module, after which Python may end itself by SIGINT: see `signals.finish`.
+    process = start("-m", "program", path=folder)
     _, errors = process.communicate(timeout=60)
     return process.returncode, errors
 
@@ -90,6 +93,8 @@ def run(code: str, folder: Path) -> tuple[int, str]:
         "os.kill(os.getpid(), signal.SIGINT)",
         # While a module is imported, which answers with an error of its own.
         "import slow_import\nimport time\ntime.sleep(20)",
+        # While code from a string runs, as that of dataclasses.
+        'exec("os.kill(os.getpid(), signal.SIGINT)")',
         # A library turns it into something else.
         """
         try:
