@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import functools
-import importlib
 from collections.abc import Callable
 
 from distill.tasks.base import TaskTraining
+from edge.registry import look_up
 
 # name -> module and class, imported on use. The first one is trained for where nothing says what.
 TASKS = {
@@ -22,8 +22,7 @@ DEFAULT_TASK = next(iter(TASKS))
 @functools.cache
 def task_training(name: str) -> TaskTraining:
     """Return the training side of the task called `name`, one of TASKS."""
-    module, _, attribute = TASKS[name].partition(":")
-    training: TaskTraining = getattr(importlib.import_module(module), attribute)()
+    training: TaskTraining = look_up("task", name, TASKS)()
     return training
 
 
