@@ -13,6 +13,9 @@ from edge.storage.errors import check_folder, check_target, follow, storage_erro
 from edge.storage.leftovers import PARTIAL, REPLACED, beside, home, remove_dead
 from edge.storage.locks import output_lock
 
+# Creates a stage in a folder, with a name that begins with a prefix, and returns its path.
+_Make = Callable[[str, Path], str]
+
 
 @contextlib.contextmanager
 def staged_folder(
@@ -43,15 +46,9 @@ def staged_file(target: Path) -> Iterator[Path]:
 
     It has the name of `target`, in a temporary folder that may hold other files too.
     """
-    with storage_errors(target):
-        path = follow(target)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        remove_dead(path)
-        with stage_of(path) as stage:
-            yield stage / path.name
-            system.flush_entry(stage / path.name)
-            (stage / path.name).replace(path)
-            system.flush_entry(path.parent)
+    with _stage_of_file(target, _make_folder) as (stage, path):
+        yield stage / path.name
+        _replace_file(stage / path.name, path)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -60,27 +57,36 @@ def write_text(path: Path, text: str) -> None:
     The stage is itself the file that is renamed: a process that dies right after leaves nothing.
     """
     check_folder(path)
-    with storage_errors(path):
-        target = follow(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        remove_dead(target)
-        stage, handle = _new_stage(target, _make_file)
-        try:
-            stage.write_text(text, encoding="utf-8", newline="")
-            system.flush_entry(stage)
-            stage.replace(target)
-            system.flush_entry(target.parent)
-        except BaseException:
-            system.remove(stage)
-            raise
-        finally:
-            os.close(handle)
+    with _stage_of_file(path, _make_file) as (stage, target):
+        stage.write_text(text, encoding="utf-8", newline="")
+        _replace_file(stage, target)
 
 
 @contextlib.contextmanager
-def stage_of(path: Path) -> Iterator[Path]:
-    """Yield a new folder beside `path` that this process holds; it is removed at the end."""
-    stage, handle = _new_stage(path, _make_folder)
+def _stage_of_file(target: Path, make: _Make) -> Iterator[tuple[Path, Path]]:
+    """Yield a stage for the file `target`, and that path with its links resolved."""
+    with storage_errors(target):
+        path = follow(target)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_dead(path)
+        with _locked_stage(path, make) as stage:
+            yield stage, path
+
+
+def _replace_file(file: Path, path: Path) -> None:
+    system.flush_entry(file)
+    file.replace(path)
+    system.flush_entry(path.parent)
+
+
+def stage_of(path: Path) -> contextlib.AbstractContextManager[Path]:
+    """Yield a new folder beside `path`, locked by this process and removed at the end."""
+    return _locked_stage(path, _make_folder)
+
+
+@contextlib.contextmanager
+def _locked_stage(path: Path, make: _Make) -> Iterator[Path]:
+    stage, handle = _new_stage(path, make)
     try:
         yield stage
     finally:
@@ -113,7 +119,7 @@ def _replace_in_two_steps(stage: Path, path: Path) -> None:
     system.remove(old)
 
 
-def _new_stage(path: Path, make: Callable[[str, Path], str]) -> tuple[Path, int]:
+def _new_stage(path: Path, make: _Make) -> tuple[Path, int]:
     """Return a stage beside `path`, and the handle that holds it."""
     while True:
         stage = Path(make(beside(path, PARTIAL, "").name, home(path)))
