@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections import Counter
 from pathlib import Path
 
@@ -12,11 +11,12 @@ from edge.inspection.contents import Contents
 from edge.inspection.layers import STRUCTURE, in_order
 from edge.inspection.loading import try_engines
 from edge.inspection.records import ArtifactInspection
+from edge.registry import look_up
 from edge.storage import size_bytes
 
 DEFAULT_TOP = 10
-# Format -> module whose `read` parses a file, imported on use.
-READERS = {name: f"edge.inspection.{name}" for name in FORMATS}
+# Format -> function that parses a file, imported on use.
+READERS = {name: f"edge.inspection.{name}:read" for name in FORMATS}
 
 
 def format_of(path: Path) -> str | None:
@@ -35,7 +35,7 @@ def inspect_artifact(path: Path, *, top: int = DEFAULT_TOP) -> ArtifactInspectio
         suffixes = ", ".join(f.suffix for f in FORMATS.values())
         raise BundleError(f"{path} is not a model file: its name must end in {suffixes}")
     _check_kind(path, format_name)
-    contents: Contents = importlib.import_module(READERS[format_name]).read(path)
+    contents: Contents = look_up("format", format_name, READERS)(path)
     total = size_bytes(path)
     return ArtifactInspection(
         path=str(path),

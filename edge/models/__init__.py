@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import importlib
+from edge.registry import look_up
 
-# model_type of a config.json -> module, imported on use.
-MODELS = {"bilstm": "edge.models.bilstm", "cnn": "edge.models.cnn", "sum": "edge.models.total"}
+# model_type of a config.json -> function that registers its classes, imported on use.
+MODELS = {
+    "bilstm": "edge.models.bilstm:register",
+    "cnn": "edge.models.cnn:register",
+    "sum": "edge.models.total:register",
+}
 
 
 def register(model_type: str) -> bool:
     """Make Transformers' Auto classes know `model_type`; False when it is none of ours."""
     if model_type not in MODELS:
         return False
-    importlib.import_module(MODELS[model_type]).register()
+    look_up("architecture", model_type, MODELS)()
     return True
