@@ -26,7 +26,7 @@ from edge.bundle import (
     is_bundle,
     write_manifest,
 )
-from edge.checkpoint.checkpoint import (
+from edge.checkpoint import (
     Checkpoint,
     count_parameters,
     glance,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from converters.base import Converter, Export, Plan, Request, artifact_path, describe
 from converters.config import ConvertConfig
 from edge.bundle import Artifact, Bundle, GoldenCase
-from edge.checkpoint.checkpoint import Checkpoint, load_model
+from edge.checkpoint import Checkpoint, load_model
 from edge.console import hush, step
 from edge.formats import FORMATS
 from edge.precision import Precision

@@ -17,7 +17,7 @@ from edge.tasks import Task, get_task
 
 if TYPE_CHECKING:
     from distill.recipe.student import StudentSpec
-    from edge.checkpoint.checkpoint import Checkpoint
+    from edge.checkpoint import Checkpoint
 
 _DEFAULT_MAX_LENGTH = 128
 
@@ -117,7 +117,7 @@ def _task_of(config: DistillConfig, recipe: Recipe, checkpoints: tuple[Checkpoin
 def _open_teachers(config: DistillConfig) -> tuple[Checkpoint, ...]:
     """The teachers' checkpoints, not loaded; raises CheckpointError when two disagree."""
     from distill.teachers.agreement import check_answers
-    from edge.checkpoint.checkpoint import open_checkpoint
+    from edge.checkpoint import open_checkpoint
 
     checkpoints = tuple(
         open_checkpoint(
@@ -131,7 +131,7 @@ def _open_teachers(config: DistillConfig) -> tuple[Checkpoint, ...]:
 
 def _load_teachers(checkpoints: tuple[Checkpoint, ...]) -> tuple[Teacher, ...]:
     from distill.teachers.agreement import check_words
-    from edge.checkpoint.checkpoint import load_model, load_tokenizer
+    from edge.checkpoint import load_model, load_tokenizer
 
     with hush():
         teachers = tuple(Teacher(c, load_model(c), load_tokenizer(c)) for c in checkpoints)
@@ -140,7 +140,7 @@ def _load_teachers(checkpoints: tuple[Checkpoint, ...]) -> tuple[Teacher, ...]:
 
 
 def _max_length(config: DistillConfig, teachers: tuple[Teacher, ...], student: Student) -> int:
-    from edge.checkpoint.checkpoint import max_length
+    from edge.checkpoint import max_length
 
     own = max_length(student.checkpoint, student.tokenizer)
     theirs = min((max_length(one.checkpoint, one.tokenizer) for one in teachers), default=own)

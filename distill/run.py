@@ -64,7 +64,7 @@ def _check_files(config: DistillConfig) -> None:
     """Refuse what can be refused of data files before Transformers is loaded."""
     from distill.opening import reads_labels
     from distill.tasks.heads import check_head
-    from edge.checkpoint.checkpoint import glance
+    from edge.checkpoint import glance
 
     recipe = load_recipe(config.recipe)
     wanted = config.task or recipe.task
@@ -167,7 +167,7 @@ def _train_and_write(run: Run, start: float) -> DistillResult:
     from distill.baselines import Baselines
     from distill.training.evaluation import measure
     from distill.training.stages import train_stages
-    from edge.checkpoint.checkpoint import count_parameters
+    from edge.checkpoint import count_parameters
 
     inputs = run.inputs
     config, student = inputs.config, inputs.student
@@ -213,7 +213,7 @@ def _train_and_write(run: Run, start: float) -> DistillResult:
 def _measured_teachers(run: Run) -> list[dict[str, Any]]:
     """The metric and size of each teacher; the value is None where nothing is evaluated."""
     from distill.training.evaluation import measure
-    from edge.checkpoint.checkpoint import count_parameters
+    from edge.checkpoint import count_parameters
 
     judge, teachers = run.teacher_judge, run.inputs.named_teachers
     values: dict[str, float | None] = dict.fromkeys(teachers)
@@ -234,7 +234,7 @@ def _measured_teachers(run: Run) -> list[dict[str, Any]]:
 def _write(
     folder: Path, run: Run, learner: Learner, log: Log, result: DistillResult, earlier: Log
 ) -> None:
-    from edge.checkpoint.checkpoint import save_checkpoint
+    from edge.checkpoint import save_checkpoint
 
     with hush():
         save_checkpoint(run.inputs.student.model, run.inputs.student.tokenizer, folder)

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 from edge.bundle import Artifact, Bundle
-from edge.checkpoint.checkpoint import Checkpoint, load_tokenizer
-from edge.checkpoint.checkpoint import max_length as longest_input
+from edge.checkpoint import Checkpoint, load_tokenizer
+from edge.checkpoint import max_length as longest_input
 from edge.config import Config
 from edge.console import counted, hush, step
 from edge.data import Table

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edge.checkpoint.checkpoint import Checkpoint, load_tokenizer, save_checkpoint
+from edge.checkpoint import Checkpoint, load_tokenizer, save_checkpoint
 from edge.config import Config
 from edge.console import counted, hush, step
 from edge.data import Table

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from edge.bundle import GoldenCase
-from edge.checkpoint.checkpoint import Checkpoint, has_token_types, load_model, load_tokenizer
+from edge.checkpoint import Checkpoint, has_token_types, load_model, load_tokenizer
 from edge.engines.base import Array
 from edge.engines.pytorch import ModelSession
 from edge.errors import CheckpointError

@@ -45,9 +45,9 @@ def checkpoint_content(source: str | Path) -> Any:
 
     For a folder, only its direct files and those of its modules count.
     Raises CheckpointError when it does not exist, as
-    `edge.checkpoint.checkpoint.open_checkpoint` does.
+    `edge.checkpoint.open_checkpoint` does.
     """
-    from edge.checkpoint.checkpoint import locate
+    from edge.checkpoint import locate
 
     path = Path(source)
     if path.is_file():

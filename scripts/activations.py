@@ -27,7 +27,7 @@ sys.path.insert(0, str(ROOT))
 
 from converters import ConvertConfig, convert  # noqa: E402
 from edge.bundle import Bundle  # noqa: E402
-from edge.checkpoint.checkpoint import load_model, open_checkpoint  # noqa: E402
+from edge.checkpoint import load_model, open_checkpoint  # noqa: E402
 from edge.engines import runtime_engine  # noqa: E402
 from edge.engines.runner import Runner, bundle_tokenizer  # noqa: E402
 from edge.precision import SMALL_ELEMENTS  # noqa: E402

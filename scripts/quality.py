@@ -153,7 +153,7 @@ class Study:
 
     def _score(self, output: Path) -> tuple[float, int]:
         """Return accuracy on dev alone, and its number of rows."""
-        from edge.checkpoint.checkpoint import open_checkpoint
+        from edge.checkpoint import open_checkpoint
         from edge.evaluate import evaluate_checkpoint
 
         checkpoint = open_checkpoint(str(output))

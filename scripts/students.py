@@ -26,7 +26,7 @@ def distilled_student(folder: Path, **settings: Any) -> Path:
 
 def scores(folder: Path, data: Path, *, max_length: int) -> dict[str, float]:
     """Return every metric of a checkpoint on a file of its task, the main one first."""
-    from edge.checkpoint.checkpoint import open_checkpoint
+    from edge.checkpoint import open_checkpoint
     from edge.console import hush
     from edge.reference import Reference
 

@@ -23,7 +23,7 @@ from edge.evaluate import bundle_examples
 from edge.signature import SHORTEST_LENGTH
 
 if TYPE_CHECKING:
-    from edge.checkpoint.checkpoint import Checkpoint
+    from edge.checkpoint import Checkpoint
 
 Role = Literal["artifact", "baseline"]
 _REFERENCE_ENGINE = "pytorch"
@@ -326,7 +326,7 @@ class Planner:
 
 def _open_checkpoint(path: Path) -> tuple[Checkpoint, Model]:
     """Open a checkpoint; return it and its description for a row."""
-    from edge.checkpoint.checkpoint import open_checkpoint
+    from edge.checkpoint import open_checkpoint
 
     checkpoint = open_checkpoint(path)
     weights = sorted(checkpoint.path.glob("*.safetensors"))

@@ -101,7 +101,7 @@ def _key(row: Row) -> Row:
 
 def _checkpoint(method: Augmentation, teacher: Teacher) -> Any:
     """The model a method reads words with, checked and not loaded."""
-    from edge.checkpoint.checkpoint import open_checkpoint
+    from edge.checkpoint import open_checkpoint
 
     if isinstance(method, MaskedLM):
         try:
@@ -116,7 +116,7 @@ def _checkpoint(method: Augmentation, teacher: Teacher) -> Any:
 def _fingerprint(
     table: Table, method: Augmentation, checkpoint: Any, exclude: Sequence[Table]
 ) -> str:
-    from edge.checkpoint.checkpoint import load_tokenizer
+    from edge.checkpoint import load_tokenizer
 
     parts: dict[str, Any] = {
         "versions": versions("distill"),
@@ -153,7 +153,7 @@ def _rewriter(
     from distill.augment.classes import learn_classes, read_classes
     from distill.augment.proposals import by_neighbours
     from distill.augment.rewriting import ApplyRules, Replace
-    from edge.checkpoint.checkpoint import load_tokenizer
+    from edge.checkpoint import load_tokenizer
 
     tokenizer = load_tokenizer(checkpoint)
     if isinstance(method, Rules):
@@ -180,7 +180,7 @@ def _rewriter(
 def _masked_lm(method: MaskedLM, texts: list[str], checkpoint: Any, tokenizer: Any) -> Any:
     from distill.augment.proposals import Reader, by_masked_lm
     from distill.augment.vocabulary import Vocabulary
-    from edge.checkpoint.checkpoint import max_length
+    from edge.checkpoint import max_length
     from edge.tokenization import Tokenizer
 
     if tokenizer.mask_token_id is None:
@@ -210,7 +210,7 @@ def _space(method: MaskedLM | NearestEmbedding, checkpoint: Any, tokenizer: Any,
 def _load(checkpoint: Any) -> Any:
     import torch
 
-    from edge.checkpoint.checkpoint import load_model
+    from edge.checkpoint import load_model
 
     with hush():
         model = load_model(checkpoint)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from edge.checkpoint.checkpoint import Checkpoint
+from edge.checkpoint import Checkpoint
 from edge.errors import ConfigError
 from edge.tasks import Task
 from edge.tokenization import Tokenizer

@@ -82,7 +82,7 @@ def _narrow(
 ) -> None:
     from distill.students.calibration import calibration_batches
     from distill.students.narrowing import narrow
-    from edge.checkpoint.checkpoint import max_length
+    from edge.checkpoint import max_length
 
     names = {
         name: _renumbered(name, teacher.model, layers)

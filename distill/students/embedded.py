@@ -20,7 +20,7 @@ from distill.recipe.student import StudentSpec
 from distill.students.base import Student, Teacher
 from distill.students.build import build_student
 from distill.students.projection import eigenvectors
-from edge.checkpoint.checkpoint import counted_head, max_length
+from edge.checkpoint import counted_head, max_length
 from edge.checkpoint.tokenizer import put_prompt
 from edge.console import hush
 from edge.data import Table

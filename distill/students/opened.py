@@ -9,7 +9,7 @@ from typing import Any
 
 from distill.students.base import Student, Teacher, new_model
 from distill.tasks import task_training
-from edge.checkpoint.checkpoint import Checkpoint, load_tokenizer, open_checkpoint
+from edge.checkpoint import Checkpoint, load_tokenizer, open_checkpoint
 from edge.console import hush
 from edge.data import Table
 from edge.data.classes import classes_of

@@ -12,7 +12,7 @@ from distill.recipe.student import StudentSpec
 from distill.recipe.terms import Name
 from distill.recipe.tokens import Masking
 from distill.signals.outputs import Reading
-from edge.checkpoint.checkpoint import Checkpoint
+from edge.checkpoint import Checkpoint
 from edge.data import Table
 from edge.errors import ConfigError, DataError
 from edge.tasks import Task

@@ -17,7 +17,7 @@ from distill.students.base import tokenizer_of
 from distill.students.embedded import directions_of, sample_of, vectors_of
 from distill.tasks.sentences import check_similarities, texts_in_turn
 from distill.training.evaluation import Judge
-from edge.checkpoint.checkpoint import max_length
+from edge.checkpoint import max_length
 from edge.console import hush
 from edge.data import Table
 from edge.errors import ConfigError, DataError, UserError

@@ -10,7 +10,7 @@ from distill.recipe.student import StudentSpec
 from distill.recipe.terms import Name
 from distill.signals.outputs import Reading
 from distill.tasks.base import RowReader, TaskTraining
-from edge.checkpoint.checkpoint import Checkpoint
+from edge.checkpoint import Checkpoint
 from edge.data import Table
 from edge.errors import ConfigError
 from edge.tasks import Task, get_task

@@ -8,7 +8,7 @@ from distill.recipe.config import DistillConfig
 from distill.recipe.student import StudentSpec
 from distill.tasks import DEFAULT_TASK, task_training, tasks_where
 from distill.tasks.base import TaskTraining
-from edge.checkpoint.checkpoint import locate
+from edge.checkpoint import locate
 from edge.data import Table, read_table
 from edge.embeddings.head import MODULES_FILE
 from edge.errors import CheckpointError, ConfigError, DataError

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from distill.recipe.student import StudentSpec
 from distill.tasks.base import RowReader, check_classes, first_target
 from distill.tasks.heads import HeadTraining
-from edge.checkpoint.checkpoint import PAIRS_KEY
+from edge.checkpoint import PAIRS_KEY
 from edge.data import Table
 from edge.errors import DataError
 from edge.tasks import Task

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from distill.students import Teacher
-from edge.checkpoint.checkpoint import Checkpoint
+from edge.checkpoint import Checkpoint
 from edge.errors import CheckpointError
 from edge.tokenization import describe
 

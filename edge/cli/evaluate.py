@@ -28,7 +28,7 @@ from edge.cli.options import (
 from edge.console import say
 
 if TYPE_CHECKING:
-    from edge.checkpoint.checkpoint import Checkpoint
+    from edge.checkpoint import Checkpoint
     from edge.data import Columns, Table
     from edge.evaluate import Evaluation, Job
 
@@ -103,7 +103,7 @@ def _is_checkpoint(path: Path) -> bool:
 def _open_checkpoint(
     source: str, *, data: str, columns: Columns, allow_pickle: bool, trust_remote_code: bool
 ) -> tuple[Checkpoint, Table]:
-    from edge.checkpoint.checkpoint import glance, open_checkpoint
+    from edge.checkpoint import glance, open_checkpoint
     from edge.console import hush
 
     if (task := glance(source)) is not None:

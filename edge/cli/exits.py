@@ -20,7 +20,7 @@ from edge.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from edge.checkpoint.checkpoint import Checkpoint
+    from edge.checkpoint import Checkpoint
     from edge.exits import ExitReport
 
 
@@ -51,7 +51,7 @@ def exits(
     json: AsJson = False,
 ) -> None:
     """Measure the exits of a checkpoint, or cut a plain shallower model at one of them."""
-    from edge.checkpoint.checkpoint import glance, open_checkpoint
+    from edge.checkpoint import glance, open_checkpoint
     from edge.console import hush, show
     from edge.errors import ConfigError
     from edge.exits import cut_exit, measure_exits
@@ -97,7 +97,7 @@ def _thresholds(values: list[str] | None) -> tuple[float, ...]:
 
 
 def _length(opened: Checkpoint, asked: int | None) -> int:
-    from edge.checkpoint.checkpoint import load_tokenizer, max_length
+    from edge.checkpoint import load_tokenizer, max_length
     from edge.errors import ConfigError
 
     limit = max_length(opened, load_tokenizer(opened))

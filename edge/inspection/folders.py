@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edge.bundle import Artifact, Bundle
-from edge.checkpoint.checkpoint import (
+from edge.checkpoint import (
     Checkpoint,
     load_model,
     load_tokenizer,

@@ -20,7 +20,7 @@ import torch
 from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
-from edge.checkpoint.checkpoint import Checkpoint, load_model, load_tokenizer, share_weights
+from edge.checkpoint import Checkpoint, load_model, load_tokenizer, share_weights
 from edge.config import Config
 from edge.errors import CheckpointError, ConfigError, UserError
 from edge.models.layers import layer_prefix, states_of, with_layers

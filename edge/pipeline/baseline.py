@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from edge import __version__
 from edge.bundle import Bundle, is_bundle
-from edge.checkpoint.checkpoint import open_checkpoint
+from edge.checkpoint import open_checkpoint
 from edge.console import hush, step
 from edge.errors import unknown_name
 from edge.formats import FORMATS

@@ -13,7 +13,7 @@ import torch
 
 from converters import ConvertConfig, convert
 from converters.sensitivity import narrow_weights
-from edge.checkpoint.checkpoint import open_checkpoint
+from edge.checkpoint import open_checkpoint
 from edge.errors import DataError, UserError, VerificationError
 from edge.precision import Precision
 from edge.reference import Reference

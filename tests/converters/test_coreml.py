@@ -12,7 +12,7 @@ import pytest
 from converters.base import Plan, Request
 from converters.coreml import CoremlConverter, CoremlExport
 from converters.coreml.quantize import int4, int8, palette
-from edge.checkpoint.checkpoint import load_model, open_checkpoint
+from edge.checkpoint import load_model, open_checkpoint
 from edge.console import hush
 from edge.engines.mil.loader import load_program
 from edge.engines.mil.package import read_model

@@ -13,7 +13,7 @@ from converters.base import Plan, Request
 from converters.first_token import FirstToken, UnsupportedCut
 from converters.graph import ExportView
 from converters.write import get_converter
-from edge.checkpoint.checkpoint import load_model, open_checkpoint
+from edge.checkpoint import load_model, open_checkpoint
 from edge.precision import Precision
 from tests.models import ARCHITECTURES
 

@@ -13,7 +13,7 @@ from converters import ConvertConfig, convert
 from converters.base import Plan, Request
 from converters.onnx import OnnxConverter, OnnxExport
 from edge.bundle import Artifact
-from edge.checkpoint.checkpoint import load_model, open_checkpoint
+from edge.checkpoint import load_model, open_checkpoint
 from edge.engines.onnx_reference import OnnxReference
 from edge.engines.onnxruntime import OnnxRuntime
 from edge.errors import ConversionError, EngineError

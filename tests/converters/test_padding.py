@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from converters import ConvertConfig, convert
-from edge.checkpoint.checkpoint import load_model, open_checkpoint
+from edge.checkpoint import load_model, open_checkpoint
 
 TOKENS, PADDED = 11, 20
 

@@ -17,7 +17,7 @@ from converters.tflite.flatbuffer import Program
 from converters.tflite.graph import Kind, Type
 from converters.tflite.integers import pack
 from edge.bundle import KeptWider
-from edge.checkpoint.checkpoint import load_model, open_checkpoint
+from edge.checkpoint import load_model, open_checkpoint
 from edge.engines import get_engine
 from edge.errors import ConversionError
 from edge.precision import Precision

@@ -137,7 +137,7 @@ def add_words(source: Path, folder: Path, auto: str = "AutoModelForSequenceClass
 
 def open_teacher(folder: Path) -> Teacher:
     from distill.students import Teacher
-    from edge.checkpoint.checkpoint import load_model, load_tokenizer, open_checkpoint
+    from edge.checkpoint import load_model, load_tokenizer, open_checkpoint
 
     checkpoint = open_checkpoint(folder)
     return Teacher(checkpoint, load_model(checkpoint), load_tokenizer(checkpoint))

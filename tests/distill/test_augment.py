@@ -109,7 +109,7 @@ def test_the_masked_lm_proposes_what_it_would_say(masked_lm: Path) -> None:
 
     from distill.augment.proposals import Reader, by_masked_lm
     from distill.augment.vocabulary import EmbeddingSpace, Vocabulary, neighbours
-    from edge.checkpoint.checkpoint import load_model, load_tokenizer, open_checkpoint
+    from edge.checkpoint import load_model, load_tokenizer, open_checkpoint
     from edge.tokenization import Tokenizer
 
     opened = open_checkpoint(masked_lm)
@@ -160,7 +160,7 @@ def test_only_the_guessed_words_are_computed(
 
     from distill.augment.proposals import Reader, _Blank, _logits
     from distill.augment.vocabulary import Vocabulary
-    from edge.checkpoint.checkpoint import load_model, load_tokenizer, open_checkpoint
+    from edge.checkpoint import load_model, load_tokenizer, open_checkpoint
     from edge.models.inputs import accepted
     from edge.tokenization import Tokenizer
 

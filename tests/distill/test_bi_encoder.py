@@ -87,7 +87,7 @@ run = partial(distil_tiny, student="layers=2,init=random", recipe="bi-encoder", 
 
 def metrics(folder: Path, data: Path) -> dict[str, float]:
     """Of a student as anybody would load it."""
-    from edge.checkpoint.checkpoint import open_checkpoint
+    from edge.checkpoint import open_checkpoint
     from edge.reference import Reference
 
     checkpoint = open_checkpoint(folder)

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from distill import load_recipe
 from distill.training.trainer import DistillTrainer
-from edge.checkpoint.checkpoint import open_checkpoint
+from edge.checkpoint import open_checkpoint
 from edge.errors import ConfigError
 from tests.distill.conftest import distil_tiny, watch_links
 

@@ -24,7 +24,7 @@ from distill.signals.capture import Signals
 from distill.students.embedded import build_embedder, embed, sample_of
 from distill.tasks.embeddings import directions
 from distill.tasks.sentences import sentence_samples
-from edge.checkpoint.checkpoint import load_model, load_tokenizer, open_checkpoint
+from edge.checkpoint import load_model, load_tokenizer, open_checkpoint
 from edge.data import Table
 from edge.embeddings.encoder import SentenceEncoder
 from edge.embeddings.head import SentenceHead

@@ -112,7 +112,7 @@ def test_the_command_that_is_named_works(
     make_checkpoint: Callable[..., Path], config: DistillConfig
 ) -> None:
     from distill import distill
-    from edge.checkpoint.checkpoint import open_checkpoint
+    from edge.checkpoint import open_checkpoint
 
     base = make_checkpoint(auto="AutoModelForMaskedLM")
     named = {"teacher": None, "recipe": "finetune", "student": str(base), "max_steps": 1}

@@ -15,7 +15,7 @@ from distill.objectives import Learner
 from distill.recipe.config import Stage
 from distill.signals.capture import capture
 from distill.signals.shapes import Setting, Shape
-from edge.checkpoint.checkpoint import open_checkpoint
+from edge.checkpoint import open_checkpoint
 from edge.errors import ConfigError
 from tests.distill.conftest import make_config
 

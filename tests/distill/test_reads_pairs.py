@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edge.checkpoint.checkpoint import glance, open_checkpoint
+from edge.checkpoint import glance, open_checkpoint
 from edge.errors import DataError
 from tests.distill.conftest import write_tsv
 

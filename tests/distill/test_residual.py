@@ -16,7 +16,7 @@ from distill.recipe.config import Stage
 from distill.recipe.student import parse_spec
 from distill.signals.shapes import Setting, Shape
 from distill.students import build_student
-from edge.checkpoint.checkpoint import load_model, open_checkpoint
+from edge.checkpoint import load_model, open_checkpoint
 from edge.data import Table, read_table
 from edge.errors import ConfigError
 from tests.distill.conftest import distil_tiny, open_teacher

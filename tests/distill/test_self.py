@@ -27,7 +27,7 @@ from distill.signals.capture import LiveTeacher, Need, Signals
 from distill.signals.shapes import Setting, Shape
 from distill.teachers.signals import names_of, parts_of, signals_of, wanted
 from distill.training.trainer import DistillTrainer
-from edge.checkpoint.checkpoint import open_checkpoint
+from edge.checkpoint import open_checkpoint
 from edge.errors import ConfigError
 from edge.exits import measure_exits
 from edge.models.exits import load_early_exit

@@ -10,7 +10,7 @@ import pytest
 
 from distill import DistillResult, load_recipe
 from distill.recipe.unlabelled import with_texts
-from edge.checkpoint.checkpoint import open_checkpoint
+from edge.checkpoint import open_checkpoint
 from edge.errors import ConfigError
 from tests.distill.conftest import distil_tiny
 

@@ -15,7 +15,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from distill.recipe.config import recipe_file
 from distill.recipe.student import parse_spec
 from distill.students import build_student
-from edge.checkpoint.checkpoint import open_checkpoint
+from edge.checkpoint import open_checkpoint
 from edge.data import read_table
 from edge.errors import ConfigError
 from tests.distill.conftest import add_words, distil_tiny, open_teacher

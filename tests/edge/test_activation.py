@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from edge.bundle import Bundle
-from edge.checkpoint.checkpoint import open_checkpoint
+from edge.checkpoint import open_checkpoint
 from edge.engines.runner import bundle_task
 from edge.errors import CheckpointError
 from edge.models.activation import read_activation

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from edge.checkpoint.checkpoint import count_parameters, load_model, open_checkpoint
+from edge.checkpoint import count_parameters, load_model, open_checkpoint
 from edge.errors import CheckpointError
 
 LENGTHS = (9, 1, 5, 12)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from edge.checkpoint.checkpoint import load_model, load_tokenizer, max_length, open_checkpoint
+from edge.checkpoint import load_model, load_tokenizer, max_length, open_checkpoint
 from edge.errors import CheckpointError, ConfigError
 
 

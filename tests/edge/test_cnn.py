@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from edge.checkpoint.checkpoint import load_model, open_checkpoint
+from edge.checkpoint import load_model, open_checkpoint
 
 LENGTHS = (9, 1, 5, 12)
 

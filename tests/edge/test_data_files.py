@@ -227,7 +227,7 @@ def test_a_model_of_pairs_reads_no_single_texts(tmp_path: Path) -> None:
 def test_samples_tell_whether_a_model_reads_pairs(bert_checkpoint: Path, tmp_path: Path) -> None:
     from converters import ConvertConfig
     from converters.golden import read_samples
-    from edge.checkpoint.checkpoint import load_tokenizer, open_checkpoint
+    from edge.checkpoint import load_tokenizer, open_checkpoint
     from edge.tokenization import Tokenizer
 
     path = tmp_path / "a.tsv"

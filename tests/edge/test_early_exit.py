@@ -15,7 +15,7 @@ import transformers
 import typer
 from typer.testing import CliRunner
 
-from edge.checkpoint.checkpoint import Checkpoint, load_model, open_checkpoint
+from edge.checkpoint import Checkpoint, load_model, open_checkpoint
 from edge.cli.exits import exits as exits_command
 from edge.data import Table
 from edge.errors import CheckpointError, ConfigError, UserError

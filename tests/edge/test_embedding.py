@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge.checkpoint.checkpoint import load_model, load_tokenizer, max_length, open_checkpoint
+from edge.checkpoint import load_model, load_tokenizer, max_length, open_checkpoint
 from edge.embeddings.head import Pooling
 from edge.errors import CheckpointError, ConfigError
 from edge.reference import Reference

@@ -13,7 +13,7 @@ import pytest
 import typer
 
 from edge.bundle import Bundle
-from edge.checkpoint.checkpoint import open_checkpoint
+from edge.checkpoint import open_checkpoint
 from edge.cli.evaluate import _run
 from edge.engines import get_engine
 from edge.engines.runner import Runner, bundle_task, bundle_tokenizer

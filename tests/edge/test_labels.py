@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from edge.bundle import Bundle
-from edge.checkpoint.checkpoint import open_checkpoint
+from edge.checkpoint import open_checkpoint
 from edge.errors import BundleError, CheckpointError
 from edge.models.labels import read_labels
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from edge.bundle import Bundle
-from edge.checkpoint.checkpoint import load_model, load_tokenizer, open_checkpoint, save_checkpoint
+from edge.checkpoint import load_model, load_tokenizer, open_checkpoint, save_checkpoint
 from edge.embeddings import head
 from edge.errors import CheckpointError, ConfigError
 from edge.reference import Reference

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from edge import console, settings
-from edge.checkpoint.checkpoint import load_model, load_tokenizer, open_checkpoint
+from edge.checkpoint import load_model, load_tokenizer, open_checkpoint
 from edge.errors import CheckpointError
 from edge.models.support import declared_settings, read_settings
 

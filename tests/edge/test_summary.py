@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from edge.checkpoint.checkpoint import load_tokenizer, open_checkpoint
+from edge.checkpoint import load_tokenizer, open_checkpoint
 from edge.data import Columns
 from edge.tasks import get_task
 from edge.tasks.summary import say_understood

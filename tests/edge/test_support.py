@@ -83,7 +83,7 @@ def test_what_a_model_raises_on_a_text_is_one_line(
     tiny_checkpoint: Callable[..., Path], tmp_path: Path
 ) -> None:
     """Whatever no check foresees is said of the checkpoint, with the text it broke on."""
-    from edge.checkpoint.checkpoint import load_model, load_tokenizer, open_checkpoint
+    from edge.checkpoint import load_model, load_tokenizer, open_checkpoint
     from edge.reference import golden_cases
 
     folder = tiny_checkpoint(tmp_path / "short", "bert")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from edge.checkpoint.checkpoint import load_tokenizer, open_checkpoint
+from edge.checkpoint import load_tokenizer, open_checkpoint
 from edge.data import Table
 from edge.errors import DataError
 from edge.evaluate import score

@@ -10,7 +10,7 @@ import pytest
 
 from edge.bundle import Bundle
 from edge.bundle.golden import texts_for
-from edge.checkpoint.checkpoint import load_tokenizer, open_checkpoint
+from edge.checkpoint import load_tokenizer, open_checkpoint
 from edge.engines.runner import bundle_tokenizer
 from edge.errors import BundleError
 from edge.tokenization import Encoding, Tokenizer, describe, pad

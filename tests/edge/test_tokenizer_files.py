@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from edge.checkpoint import has_token_types, load_tokenizer, open_checkpoint
 from edge.checkpoint import tokenizer as tokenizer_files
-from edge.checkpoint.checkpoint import has_token_types, load_tokenizer, open_checkpoint
 from edge.errors import CheckpointError
 from edge.tokenization import Tokenizer, describe, read_otherwise, word_pieces
 
